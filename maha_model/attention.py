@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from maha_model.aggregation import Aggregator
+from maha_model.aggregation import Aggregator, Placement
 from maha_model.config import MAHAConfig
 from maha_model.layers import apply_rotary
-from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext, present_scales, upsample
+from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
 from maha_model.span_attention import span_attention
 
 
@@ -82,46 +82,48 @@ class MAHAAttention(_Attention):
     def _attend_and_aggregate(
         self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        config, N = self.config, x_BND.shape[1]
+        config = self.config
         attend = self._attend_coarse if config.query == "coarse" else self._attend_fine
-        outputs_BNHd = [
-            attend(self._heads(q), self._heads(k), self._heads(v), config.ratio**level, N)
+        outputs_BHnd = [
+            attend(self._heads(q), self._heads(k), self._heads(v), config.ratio**level)
             for level, (q, k, v) in enumerate(zip(queries, keys, values, strict=True))
         ]
-        present_LN = present_scales(len(outputs_BNHd), config.ratio, N, config.causal, x_BND.device)
         value_BNHd = values[0].unflatten(-1, (config.num_heads, -1))
-        mixed_BNHd, _, aux = self.aggregate(x_BND, outputs_BNHd, value_BNHd, present_LN)
+        mixed_BNHd, _, aux = self.aggregate(x_BND, outputs_BHnd, value_BNHd, self._placements(len(outputs_BHnd)))
         return mixed_BNHd.flatten(2), aux
+
+    def _placements(self, num_scales: int) -> list[Placement]:
+        """The visibility rule (DESIGN section 1): coarse token j is first seen at position factor*(j+1) - 1."""
+        config = self.config
+        factors = [config.ratio**level for level in range(num_scales)]
+        repeated = [factor if config.query == "coarse" else 1 for factor in factors]
+        return [Placement(f - 1 if config.causal else 0, r) for f, r in zip(factors, repeated, strict=True)]
 
     def _heads(self, x_BnD: Tensor) -> Tensor:
         return x_BnD.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)
 
-    def _attend_coarse(self, q_BHnd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, factor: int, N: int) -> Tensor:
-        """The scale attends to itself; its output is upsampled: (B, N, H, d)."""
+    def _attend_coarse(self, q_BHnd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, factor: int) -> Tensor:
+        """The scale attends to itself, whatever its `factor`: (B, H, n, d)."""
         config = self.config
         q_BHnd, k_BHnd = (apply_rotary(x, config.rope_base) for x in (q_BHnd, k_BHnd))
-        out_BHnd = span_attention(q_BHnd, k_BHnd, v_BHnd, config.span, config.causal)
-        return upsample(out_BHnd.transpose(1, 2), factor, N, config.causal)
+        return span_attention(q_BHnd, k_BHnd, v_BHnd, config.span, config.causal)
 
-    def _attend_fine(self, q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, factor: int, N: int) -> Tensor:
-        """Every position attends to the finished coarse tokens: (B, N, H, d).
+    def _attend_fine(self, q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, factor: int) -> Tensor:
+        """Every position from the first that sees a finished coarse token on attends to those: (B, H, n*factor, d).
 
         The `factor` positions that see the same coarse tokens are handled as as many heads, each of them one query per
-        coarse token, so that the attention is that of the coarse sequence with itself.
+        coarse token, so that the attention is that of the coarse sequence with itself. A bidirectional tail without a
+        coarse token of its own has no row here.
         """
-        config, (B, H, n, _) = self.config, k_BHnd.shape
-        offset = factor - 1 if config.causal else 0  # coarse token j is first visible at factor*(j+1) - 1
+        config, (_, H, n, _) = self.config, k_BHnd.shape
+        offset = factor - 1 if config.causal else 0
         q_BHNd = q_BHNd[:, :, offset : offset + n * factor]
         q_BHNd = nn.functional.pad(q_BHNd, (0, 0, 0, n * factor - q_BHNd.shape[2]))
         q_BHfnd = apply_rotary(q_BHNd.unflatten(2, (n, factor)).transpose(2, 3), config.rope_base)
         k_BGnd = apply_rotary(k_BHnd, config.rope_base).repeat_interleave(factor, dim=1)
         v_BGnd = v_BHnd.repeat_interleave(factor, dim=1)
         out = span_attention(q_BHfnd.flatten(1, 2), k_BGnd, v_BGnd, config.span, config.causal)
-        out_BNHd = out.view(B, H, factor, n, -1).permute(0, 3, 2, 1, 4).reshape(B, n * factor, H, -1)
-        before = out_BNHd.new_zeros(B, offset, *out_BNHd.shape[2:])
-        # A bidirectional tail without a coarse token of its own takes what the last position before it got.
-        after = out_BNHd[:, -1:].expand(-1, max(0, N - offset - n * factor), -1, -1)
-        return torch.cat((before, out_BNHd, after), dim=1)[:, :N]
+        return out.unflatten(1, (H, factor)).transpose(2, 3).flatten(2, 3)
 
 
 def build_attention(config: MAHAConfig) -> nn.Module:

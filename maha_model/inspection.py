@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from maha_model.aggregation import present_scales
 from maha_model.attention import MAHAAttention
 from maha_model.config import MAHAConfig
 from maha_model.transformer import MAHAForCausalLM
@@ -28,7 +29,8 @@ def scale_weight_statistics(model: nn.Module, input_ids: Tensor) -> list[ScaleWe
     found: list[ScaleWeights] = []
 
     def record(attention: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        found.append(_summarise(output[1], args[3]))
+        weights = output[1]
+        found.append(_summarise(weights, present_scales(args[3], weights.shape[2], weights.device)))
 
     layers = [module.aggregate for module in model.modules() if isinstance(module, MAHAAttention)]
     hooks = [layer.register_forward_hook(record) for layer in layers]

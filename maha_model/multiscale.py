@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maha_model.aggregation.fusion import fuse
+from maha_model.aggregation.problem import Placement, Problem
 from maha_model.config import MAHAConfig
 
 
@@ -23,20 +25,47 @@ class DepthwiseConv(nn.Module):
         self.stride, self.dilation = stride, dilation
         reach = dilation * (kernel_size - 1)
         self.left = reach + 1 - stride if causal else reach // 2
-        self.right = 0 if causal else reach - reach // 2
         self.weight = nn.Parameter(torch.empty(kernel_size, d_model))
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, floor(N / stride), D)."""
-        n = x_BND.shape[1] // self.stride
-        x = F.pad(x_BND, (0, 0, self.left, self.right))
-        last = (n - 1) * self.stride + 1
-        out = None
-        for k, w_D in enumerate(self.weight):
-            term = x[:, k * self.dilation : k * self.dilation + last : self.stride] * w_D
-            out = term if out is None else out + term
-        assert out is not None
+        return _DepthwiseConv.apply(x_BND, self.weight, self.stride, self.dilation, self.left)
+
+
+class _DepthwiseConv(torch.autograd.Function):
+    """Tap by tap on slices of x, without padding it; saves x and the taps alone."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x, taps)
+        ctx.geometry = stride, dilation, left
+        out = x.new_zeros(x.shape[0], x.shape[1] // stride, x.shape[2])
+        for tap, (rows, seen) in zip(taps, _slices(x.shape[1], len(taps), *ctx.geometry), strict=True):
+            out[:, rows].addcmul_(x[:, seen], tap.to(x.dtype))
         return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[no-untyped-def]
+        x, taps = ctx.saved_tensors
+        grad_x, grad_taps = torch.zeros_like(x), []
+        for tap, (rows, seen) in zip(taps, _slices(x.shape[1], len(taps), *ctx.geometry), strict=True):
+            grad_x[:, seen].addcmul_(grad[:, rows], tap.to(x.dtype))
+            grad_taps.append((grad[:, rows] * x[:, seen]).sum((0, 1)))
+        return grad_x, torch.stack(grad_taps).to(taps.dtype), None, None, None
+
+
+def _slices(length: int, taps: int, stride: int, dilation: int, left: int) -> list[tuple[slice, slice]]:
+    """For every tap the outputs that it reaches and the inputs they see: output j sees stride*j + dilation*k - left."""
+    outputs, found = length // stride, []
+    for k in range(taps):
+        offset = dilation * k - left
+        first = max(0, -(offset // stride))
+        last = min(outputs, (length - 1 - offset) // stride + 1)  # past the last output whose input exists
+        count = max(0, last - first)
+        start = stride * first + offset
+        found.append((slice(first, first + count), slice(start, start + stride * count, stride) if count else slice(0)))
+    return found
 
 
 class LocalContext(nn.Module):
@@ -107,14 +136,6 @@ def upsample(coarse: Tensor, factor: int, length: int, causal: bool = True, dim:
     return torch.cat((repeated, coarse.narrow(dim, -1, 1).expand(*shape[:dim], tail, *shape[dim + 1 :])), dim=dim)
 
 
-def present_scales(num_scales: int, ratio: int, length: int, causal: bool, device: torch.device) -> Tensor:
-    """(L, N) bool: whether scale l has a finished token at position t."""
-    if not causal:
-        return torch.ones(num_scales, length, dtype=torch.bool, device=device)
-    finished = torch.tensor([ratio**level for level in range(num_scales)], device=device)
-    return torch.arange(1, length + 1, device=device) >= finished[:, None]
-
-
 class CrossScaleGate(nn.Module):
     """g C_l + (1 - g) U(C_{l+1}), one g = sigmoid(W_g [C_l; U(C_{l+1})] + b) per head; C_l where U(C) is absent."""
 
@@ -122,19 +143,24 @@ class CrossScaleGate(nn.Module):
 
     def __init__(self, config: MAHAConfig) -> None:
         super().__init__()
-        self.ratio, self.causal, self.num_heads = config.ratio, config.causal, config.num_heads
-        self.gate = nn.Linear(2 * config.d_model, config.num_heads)
+        self.num_heads = config.num_heads
+        self.placements = [Placement(0, 1), Placement(config.ratio - 1 if config.causal else 0, config.ratio)]
+        self.fine = nn.Linear(config.d_model, config.num_heads)
+        self.coarse = nn.Linear(config.d_model, config.num_heads, bias=False)
 
     def reset_parameters(self) -> None:
         """Start near the identity."""
-        nn.init.constant_(self.gate.bias, self.OPEN)
+        nn.init.constant_(self.fine.bias, self.OPEN)
 
     def forward(self, fine_BND: Tensor, coarse_BnD: Tensor) -> Tensor:
         """(B, n_l, D), (B, n_{l+1}, D) -> (B, n_l, D)."""
+        fine, coarse = self.placements
         length = fine_BND.shape[1]
-        up_BND = upsample(coarse_BnD, self.ratio, length, self.causal)
-        g_BNH = torch.sigmoid(self.gate(torch.cat((fine_BND, up_BND), dim=-1)))
-        present_N = present_scales(2, self.ratio, length, self.causal, fine_BND.device)[1]
-        away_BNH1 = ((1 - g_BNH) * present_N[:, None]).unsqueeze(-1)
-        difference = (up_BND - fine_BND).unflatten(-1, (self.num_heads, -1))
-        return fine_BND + (away_BNH1 * difference).flatten(-2)
+        # Half of W_g sees each side: applied before upsampling, with which a linear map commutes.
+        logits_BNH = self.fine(fine_BND) + upsample(self.coarse(coarse_BnD), coarse.factor, length, coarse.first > 0)
+        present_N1 = torch.arange(length, device=fine_BND.device)[:, None] >= coarse.first
+        away_BNH = torch.sigmoid(-logits_BNH) * present_N1
+        weights_BN2H = torch.stack((1 - away_BNH, away_BNH), dim=2)
+        outputs = [x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (fine_BND, coarse_BnD)]
+        blended_BNHd, _ = fuse(outputs, [fine, coarse], length, Problem("given"), linear=weights_BN2H)
+        return blended_BNHd.flatten(2)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from maha_model import MAHAConfig
+from maha_model.aggregation import Placement
 from maha_model.attention import MAHAAttention, StandardAttention
 from maha_model.transformer import initialize
 
@@ -51,7 +52,6 @@ def test_maha_matches_the_definition_position_by_position(query: str, N: int, ra
         contexts, values = attention.decompose(context), attention.decompose(attention.value(context))
         expected = torch.zeros(N, H, d, dtype=torch.float64)
         scale_outputs = torch.zeros(3, N, H, d, dtype=torch.float64)
-        present = torch.zeros(3, N, dtype=torch.bool)
         for level in range(len(contexts)):
             factor, asker = ratio**level, contexts[0] if query == "fine" else contexts[level]
             q = attention.query[level](asker)[0].unflatten(-1, (H, -1))
@@ -61,15 +61,14 @@ def test_maha_matches_the_definition_position_by_position(query: str, N: int, ra
                 j = (t + 1) // factor - 1
                 if j < 0:
                     continue
-                present[level, t] = True
                 seen = range(max(0, j - span + 1), j + 1)
                 for h in range(H):
                     asked = rotate(q[t if query == "fine" else j, h], j, config.rope_base)
                     keys = [rotate(k[i, h], i, config.rope_base) for i in seen]
                     scale_outputs[level, t, h] = attend(asked, keys, [v[i, h] for i in seen])
-        weights = attention.aggregate(x, [o[None] for o in scale_outputs], values[0].unflatten(-1, (H, -1)), present)[
-            1
-        ][:, 0]
+        placements = [Placement(ratio**level - 1, 1) for level in range(len(contexts))]
+        outputs = [o[None, where.first :].transpose(1, 2) for o, where in zip(scale_outputs, placements, strict=True)]
+        weights = attention.aggregate(x, outputs, values[0].unflatten(-1, (H, -1)), placements)[1][:, 0]
         expected = (weights[..., None] * scale_outputs).sum(0)
         torch.testing.assert_close(out[0], attention.out(expected.flatten(1)), rtol=1e-9, atol=1e-9)
 
