@@ -6,10 +6,13 @@ in the backward pass. On the CPU the kernel is C++ (`native`), on a GPU Triton (
 the rest and is what both are tested against.
 """
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from maha_model.aggregation import native, triton_kernels
+from maha_model.aggregation import native
 from maha_model.aggregation.problem import Placement, Problem, assemble, compute_dtype, normalized, placed
 from maha_model.aggregation.qp import solve_problems_last
 
@@ -39,6 +42,12 @@ def fuse(
     dtype = compute_dtype(outputs_BHnd[0].dtype)
     linear = None if linear is None else linear.to(dtype)
     target = None if target is None else target.to(outputs_BHnd[0].dtype)
+    device, rows = outputs_BHnd[0].device.type, [output.shape[2] for output in outputs_BHnd]
+    if not _has_kernels(device, outputs_BHnd[0].dtype, rows, placements, length):
+        combined, weights_LBHN = checkpoint(
+            fuse_portable, outputs_BHnd, linear, target, placements, length, problem, use_reentrant=False
+        )
+        return combined, weights_LBHN.transpose(2, 3)
     first, factor = [list(part) for part in zip(*placements, strict=True)]
     combined, weights_LBHN, _ = torch.ops.maha.fuse(
         outputs_BHnd, linear, target, length, first, factor, list(problem.prices) or [0.0] * len(first),
@@ -82,14 +91,7 @@ def _fuse(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     problem = Problem(kind, tuple(prices), domain, redundancy, ridge, own_gain, normalize)
     placements = [Placement(*pair) for pair in zip(first, factor, strict=True)]
-    if outputs[0].is_cuda and triton_kernels.supports(outputs, placements, length):
-        return triton_kernels.fuse_forward(outputs, linear, target, placements, length, problem)
-    kernels = native.library(len(outputs), outputs[0].dtype) if outputs[0].device.type == "cpu" else None
-    if kernels is not None:
-        return native.fuse_forward(kernels, outputs, linear, target, placements, length, problem)
-    combined, weights = fuse_portable(outputs, linear, target, placements, length, problem)
-    state = torch.empty(0, dtype=torch.int32, device=combined.device)  # found again in the backward pass
-    return combined, weights.new_empty(0) if kind == "given" else weights.contiguous(), state
+    return _kernels(outputs).fuse_forward(outputs, linear, target, placements, length, problem)
 
 
 @_fuse.register_fake
@@ -116,41 +118,35 @@ def _fuse_backward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:  # fmt: skip
     problem = Problem(kind, tuple(prices), domain, redundancy, ridge, own_gain, normalize)
     placements = [Placement(*pair) for pair in zip(first, factor, strict=True)]
-    length = grad_combined.shape[1]
-    if outputs[0].is_cuda and triton_kernels.supports(outputs, placements, length):
-        return triton_kernels.fuse_backward(
-            grad_combined, grad_weights, outputs, linear, target, state, placements, problem
-        )
-    kernels = native.library(len(outputs), outputs[0].dtype) if outputs[0].device.type == "cpu" else None
-    if kernels is not None:
-        return native.fuse_backward(
-            kernels, grad_combined, grad_weights, outputs, linear, target, state, placements, problem
-        )
-    return _differentiate_portable(grad_combined, grad_weights, outputs, linear, target, placements, problem)
+    return _kernels(outputs).fuse_backward(
+        grad_combined, grad_weights, outputs, linear, target, state, placements, problem
+    )
 
 
-def _differentiate_portable(
-    grad_combined: Tensor,
-    grad_weights: Tensor | None,
-    outputs: list[Tensor],
-    linear: Tensor | None,
-    target: Tensor | None,
-    placements: list[Placement],
-    problem: Problem,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in (*outputs, linear, target) if x is not None]
-        rest = iter(leaves[len(outputs) :])
-        linear, target = (None if x is None else next(rest) for x in (linear, target))
-        results = fuse_portable(leaves[: len(outputs)], linear, target, placements, grad_combined.shape[1], problem)
-        pairs = [(results[0], grad_combined)]
-        if grad_weights is not None:
-            pairs.append((results[1], grad_weights))
-        found = torch.autograd.grad([x for x, _ in pairs], leaves, [g for _, g in pairs])
-    rest = iter(found[len(outputs) :])
-    nothing = grad_combined.new_empty(0)
-    grad_linear, grad_target = (nothing if x is None else next(rest).contiguous() for x in (linear, target))
-    return [grad.contiguous() for grad in found[: len(outputs)]], grad_linear, grad_target
+@torch.compiler.assume_constant_result
+def _has_kernels(device: str, dtype: torch.dtype, rows: list[int], placements: list[Placement], length: int) -> bool:
+    """Whether the operator can run there: compiled code on the CPU, Triton on a GPU (a shapes-only run needs none)."""
+    if device == "cuda":
+        return _gpu_kernels(rows, placements, length) is not None
+    return device == "meta" or (device == "cpu" and native.library(len(rows), dtype) is not None)
+
+
+def _gpu_kernels(rows: list[int], placements: list[Placement], length: int) -> ModuleType | None:
+    """The Triton kernels, if Triton is there (it comes with torch for GPUs) and they cover the case."""
+    try:
+        from maha_model.aggregation import triton_kernels
+    except ImportError:
+        return None
+    return triton_kernels if triton_kernels.supports(rows, placements, length) else None
+
+
+def _kernels(outputs: list[Tensor]) -> ModuleType:
+    """`native` or `triton_kernels`; `fuse` has made sure that they can."""
+    if outputs[0].is_cuda:
+        from maha_model.aggregation import triton_kernels
+
+        return triton_kernels
+    return native
 
 
 @_fuse_backward.register_fake

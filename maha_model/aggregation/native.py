@@ -143,7 +143,6 @@ def _qp_arguments(Q_LLP: Tensor, w: Tensor, state: Tensor, domain: str) -> _QPAr
 
 
 def fuse_forward(
-    kernels: ctypes.CDLL,
     outputs: list[Tensor],
     linear: Tensor | None,
     target: Tensor | None,
@@ -159,12 +158,11 @@ def fuse_forward(
     if problem.kind != "given":
         weights, state = weights.new_empty(len(outputs), B, H, length), _state((B, H, length))
     arguments.combined, arguments.weights, arguments.state = combined.data_ptr(), weights.data_ptr(), state.data_ptr()
-    kernels.maha_fuse_forward(ctypes.byref(arguments))
+    _fuse_library(outputs).maha_fuse_forward(ctypes.byref(arguments))
     return combined, weights, state
 
 
 def fuse_backward(
-    kernels: ctypes.CDLL,
     grad_combined: Tensor,
     grad_weights: Tensor | None,
     outputs: list[Tensor],
@@ -192,8 +190,14 @@ def fuse_backward(
     arguments.grad_target = None if target is None else grad_target.data_ptr()
     for level, grad in enumerate(grads):
         arguments.grad_outputs[level] = grad.data_ptr()
-    kernels.maha_fuse_backward(ctypes.byref(arguments))
+    _fuse_library(outputs).maha_fuse_backward(ctypes.byref(arguments))
     return grads, grad_linear, grad_target
+
+
+def _fuse_library(outputs: list[Tensor]) -> ctypes.CDLL:
+    kernels = library(len(outputs), outputs[0].dtype)
+    assert kernels is not None, "fusion.fuse has made sure of it"
+    return kernels
 
 
 def _fuse_arguments(
