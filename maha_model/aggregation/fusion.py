@@ -2,8 +2,8 @@
 
 `fuse` finds the weights (Gram matrix, exact solution of the QP of `problem`) and mixes the outputs by them. It reads
 each scale at its own resolution, saves its inputs and 4 bytes per position and head, and computes everything else again
-in the backward pass. On the CPU the kernel is C++ (`native`), on a GPU Triton (`triton_kernels`); plain torch serves
-the rest and is what both are tested against.
+in the backward pass. On the CPU the kernel is C++ (`cpu_kernels`), on a GPU Triton (`triton_kernels`); plain torch
+serves the rest and is what both are tested against.
 """
 
 from types import ModuleType
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from maha_model.aggregation import native
+from maha_model.aggregation import cpu_kernels
 from maha_model.aggregation.problem import Placement, Problem, assemble, compute_dtype, normalized, placed
 from maha_model.aggregation.qp import solve_problems_last
 
@@ -128,7 +128,7 @@ def _has_kernels(device: str, dtype: torch.dtype, rows: list[int], placements: l
     """Whether the operator can run there: compiled code on the CPU, Triton on a GPU (a shapes-only run needs none)."""
     if device == "cuda":
         return _gpu_kernels(rows, placements, length) is not None
-    return device == "meta" or (device == "cpu" and native.library(len(rows), dtype) is not None)
+    return device == "meta" or (device == "cpu" and cpu_kernels.kernels(len(rows), dtype) is not None)
 
 
 def _gpu_kernels(rows: list[int], placements: list[Placement], length: int) -> ModuleType | None:
@@ -141,12 +141,12 @@ def _gpu_kernels(rows: list[int], placements: list[Placement], length: int) -> M
 
 
 def _kernels(outputs: list[Tensor]) -> ModuleType:
-    """`native` or `triton_kernels`; `fuse` has made sure that they can."""
+    """`cpu_kernels` or `triton_kernels`; `fuse` has made sure that they can."""
     if outputs[0].is_cuda:
         from maha_model.aggregation import triton_kernels
 
         return triton_kernels
-    return native
+    return cpu_kernels
 
 
 @_fuse_backward.register_fake

@@ -4,13 +4,13 @@
                                            budget  {w >= 0, sum w <= 1},
                                            box     {0 <= w <= 1}
 
-The method is block principal pivoting (see `pivoting`): on the CPU as a compiled kernel (`native`), elsewhere in torch.
+The method is block principal pivoting (see `pivoting`), on the CPU as compiled code (`cpu_kernels`).
 """
 
 import torch
 from torch import Tensor
 
-from maha_model.aggregation import native, pivoting
+from maha_model.aggregation import cpu_kernels, pivoting
 from maha_model.aggregation.problem import DOMAINS, MAX_SCALES
 
 
@@ -55,9 +55,9 @@ def solve_problems_last(Q_LLP: Tensor, p_LP: Tensor, domain: str, present_LP: Te
 
 @torch.library.custom_op("maha::small_qp", mutates_args=())
 def _small_qp(Q: Tensor, p: Tensor, present: Tensor, domain: str) -> tuple[Tensor, Tensor]:
-    kernels = native.library(len(p), p.dtype) if p.device.type == "cpu" else None
-    if kernels is not None:
-        return native.qp_forward(kernels, Q, p, present, domain)
+    compiled = cpu_kernels.kernels(len(p), p.dtype) if p.device.type == "cpu" else None
+    if compiled is not None:
+        return cpu_kernels.qp_forward(compiled, Q, p, present, domain)
     return pivoting.solve(Q, p, present, domain)
 
 
@@ -69,9 +69,9 @@ def _(Q: Tensor, p: Tensor, present: Tensor, domain: str) -> tuple[Tensor, Tenso
 
 @torch.library.custom_op("maha::small_qp_backward", mutates_args=())
 def _small_qp_backward(grad_w: Tensor, Q: Tensor, w: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    kernels = native.library(len(w), w.dtype) if w.device.type == "cpu" else None
-    if kernels is not None:
-        return native.qp_backward(kernels, grad_w, Q, w, state)
+    compiled = cpu_kernels.kernels(len(w), w.dtype) if w.device.type == "cpu" else None
+    if compiled is not None:
+        return cpu_kernels.qp_backward(compiled, grad_w, Q, w, state)
     return pivoting.differentiate(grad_w, Q, w, state)
 
 

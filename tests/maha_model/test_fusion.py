@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maha_model.aggregation import native
+from maha_model import native
+from maha_model.aggregation import cpu_kernels
 from maha_model.aggregation.fusion import fuse, fuse_portable
 from maha_model.aggregation.problem import Placement, Problem
 
@@ -90,7 +91,7 @@ def assert_close(got: list[torch.Tensor], wanted: list[torch.Tensor], tolerance:
 
 
 def test_the_compiled_kernels_are_in_use() -> None:
-    assert native.library(4, torch.float32) is not None
+    assert cpu_kernels.kernels(4, torch.float32) is not None
 
 
 @pytest.mark.parametrize("mode", ["coarse", "fine", "bidirectional"])
@@ -209,8 +210,8 @@ def test_a_missing_compiler_is_said_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("CXX", "no-such-compiler")
     native._load.cache_clear()
     with pytest.warns(RuntimeWarning, match="A C\\+\\+ compiler .* mends it"):
-        assert native.library(2, torch.float32) is None
-    assert native.library(2, torch.float32) is None
+        assert cpu_kernels.kernels(2, torch.float32) is None
+    assert cpu_kernels.kernels(2, torch.float32) is None
     native._load.cache_clear()
 
 

@@ -1,47 +1,23 @@
-"""Compiling, loading and calling `native.cpp`: the aggregation's kernels for the CPU.
-
-The source is compiled at first use for one number of scales and one element type (2 to 4 s with GCC), specialised to
-this machine's processor, and kept under `$MAHA_CACHE` or `~/.cache/maha`. Without a compiler plain torch serves.
-"""
+"""Calling the aggregation's kernels for the CPU, `maha_model/native/aggregation.cpp`."""
 
 import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-import warnings
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from maha_model.aggregation.problem import DOMAINS, KINDS, MAX_SCALES, Placement, Problem, compute_dtype
-
-_SOURCE = Path(__file__).with_name("native.cpp")
-_MACROS = {torch.float32: "MAHA_FLOAT", torch.float64: "MAHA_DOUBLE", torch.bfloat16: "MAHA_BFLOAT16"}
-# Without -fopenmp at the link the parallel regions run in the OpenMP runtime that torch has loaded, in its threads.
-_COMPILE = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
+from maha_model.native import library, members
 
 
-def _members(description: str) -> list[Any]:
-    """ctypes fields of "type: names; ..."; a trailing [] makes an array with an entry for each scale."""
-    types = {"int": ctypes.c_int64, "real": ctypes.c_double, "pointer": ctypes.c_void_p}
-    fields = []
-    for line in description.split(";"):
-        kind, names = line.split(":")
-        of: Any = types[kind.strip().removesuffix("[]")]
-        fields += [(name, of * MAX_SCALES if "[]" in kind else of) for name in names.split()]
-    return fields
+def kernels(num_scales: int, dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The compiled functions for that many scales (1 to 8) and element type; None where they cannot be had."""
+    return library("aggregation.cpp", dtype, f"MAHA_SCALES={num_scales}")
 
 
 class _QPArguments(ctypes.Structure):
     """`QPArguments` of native.cpp."""
 
-    _fields_ = _members("""
+    _fields_ = members("""
         int: problems threads domain; pointer: Q p present;
         int: Q_row Q_column Q_problem p_row p_problem present_row present_problem;
         pointer: w state grad_w; int: grad_row grad_problem; pointer: grad_Q grad_p""")
@@ -50,70 +26,19 @@ class _QPArguments(ctypes.Structure):
 class _FuseArguments(ctypes.Structure):
     """`FuseArguments` of native.cpp."""
 
-    _fields_ = _members("""
+    _fields_ = members(
+        """
         int: batch heads length width threads; int[]: rows first factor batch_stride head_stride row_stride;
         pointer[]: outputs; pointer: linear; int: linear_batch linear_position linear_scale linear_head;
         pointer: target; int: target_batch target_position target_head; real[]: price; real: redundancy ridge;
         int: domain kind own_gain normalize; pointer: combined weights state grad_combined grad_weights;
-        pointer[]: grad_outputs; pointer: grad_linear grad_target""")
-
-
-def library(num_scales: int, dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The kernels for that many scales (1 to 8) and element type, compiled if need be; None where there are none."""
-    if dtype not in _MACROS or not 1 <= num_scales <= MAX_SCALES or os.environ.get("MAHA_NATIVE") == "0":
-        return None
-    return _load(num_scales, dtype)
-
-
-@functools.cache
-def _load(num_scales: int, dtype: torch.dtype) -> ctypes.CDLL | None:
-    try:
-        path = _build(num_scales, _MACROS[dtype])
-        return ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = error.stderr.strip().splitlines()[:1] if isinstance(error, subprocess.CalledProcessError) else error
-        warnings.warn(
-            f"the CPU kernels could not be built ({reason}); aggregation runs on plain torch operations, several times "
-            "slower. A C++ compiler (g++, or CXX) mends it.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
-
-
-def _build(num_scales: int, macro: str) -> Path:
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        raise OSError("no C++ compiler")
-    command = [compiler, *_COMPILE, f"-DMAHA_SCALES={num_scales}", f"-D{macro}"]
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    source = _SOURCE.read_bytes()
-    key = hashlib.sha256("\0".join([*command, version, _processor()]).encode() + source).hexdigest()[:16]
-    folder = Path(os.environ.get("MAHA_CACHE") or Path.home() / ".cache" / "maha")
-    built = folder / f"aggregation-{num_scales}-{macro[5:].lower()}-{key}.so"
-    if built.exists():
-        return built
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Every process builds in a folder of its own and the rename is atomic: no locks, nothing half-written.
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        compiled, linked = f"{scratch}/kernels.o", f"{scratch}/kernels.so"
-        for step in ([*command, "-c", str(_SOURCE), "-o", compiled], [compiler, "-shared", compiled, "-o", linked]):
-            subprocess.run(step, capture_output=True, text=True, check=True)
-        os.replace(linked, built)
-    return built
-
-
-def _processor() -> str:
-    """What -march=native depends on, so that machines of several kinds can share a home directory."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
+        pointer[]: grad_outputs; pointer: grad_linear grad_target""",
+        MAX_SCALES,
+    )
 
 
 def qp_forward(
-    kernels: ctypes.CDLL, Q_LLP: Tensor, p_LP: Tensor, present_LP: Tensor, domain: str
+    compiled: ctypes.CDLL, Q_LLP: Tensor, p_LP: Tensor, present_LP: Tensor, domain: str
 ) -> tuple[Tensor, Tensor]:
     """w (L, P) and the active set as int32 bits (P): see `pivoting.solve`."""
     w, state = torch.empty_like(p_LP, memory_format=torch.contiguous_format), _state(p_LP.shape[1:])
@@ -121,17 +46,19 @@ def qp_forward(
     arguments.p, arguments.present = p_LP.data_ptr(), present_LP.data_ptr()
     arguments.p_row, arguments.p_problem = p_LP.stride()
     arguments.present_row, arguments.present_problem = present_LP.stride()
-    kernels.maha_qp_forward(ctypes.byref(arguments))
+    compiled.maha_qp_forward(ctypes.byref(arguments))
     return w, state
 
 
-def qp_backward(kernels: ctypes.CDLL, grad_w: Tensor, Q_LLP: Tensor, w: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def qp_backward(
+    compiled: ctypes.CDLL, grad_w: Tensor, Q_LLP: Tensor, w: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
     """Gradients of Q (L, L, P) and p (L, P): see `pivoting.differentiate`."""
     grad_Q, grad_p = torch.empty_like(Q_LLP, memory_format=torch.contiguous_format), torch.empty_like(w)
     arguments = _qp_arguments(Q_LLP, w, state, DOMAINS[0])
     arguments.grad_w, (arguments.grad_row, arguments.grad_problem) = grad_w.data_ptr(), grad_w.stride()
     arguments.grad_Q, arguments.grad_p = grad_Q.data_ptr(), grad_p.data_ptr()
-    kernels.maha_qp_backward(ctypes.byref(arguments))
+    compiled.maha_qp_backward(ctypes.byref(arguments))
     return grad_Q, grad_p
 
 
@@ -195,9 +122,9 @@ def fuse_backward(
 
 
 def _fuse_library(outputs: list[Tensor]) -> ctypes.CDLL:
-    kernels = library(len(outputs), outputs[0].dtype)
-    assert kernels is not None, "fusion.fuse has made sure of it"
-    return kernels
+    compiled = kernels(len(outputs), outputs[0].dtype)
+    assert compiled is not None, "fusion.fuse has made sure of it"
+    return compiled
 
 
 def _fuse_arguments(

@@ -1,128 +1,22 @@
 // Aggregation on the CPU: Gram matrix, exact solution of the small QP and combination in one pass, and its gradient.
 //
-// Compiled by native.py for one number of scales (MAHA_SCALES) and one element type (MAHA_FLOAT, MAHA_DOUBLE or
-// MAHA_BFLOAT16; the last computes in float). A tile is as many problems as a vector register has lanes; the solver is
-// that of qp.py, all lanes advancing together and each computing the same numbers whatever its neighbours are.
+// Compiled for one number of scales (MAHA_SCALES). A tile is as many problems as a vector register has lanes; the solver
+// is that of pivoting.py, all lanes advancing together and each computing the same numbers whatever its neighbours are.
 // Position t reads row min((t - first) / factor, n - 1) of a scale and none before `first`: nothing is upsampled.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <vector>
+#include "lanes.h"
 
 namespace {
 
 constexpr int L = MAHA_SCALES;
 constexpr int MAX_SCALES = 8;
 
-#if defined(__AVX512F__)
-constexpr int VECTOR_BYTES = 64;
-#elif defined(__AVX2__)
-constexpr int VECTOR_BYTES = 32;
-#else
-constexpr int VECTOR_BYTES = 16;
-#endif
-
-#if defined(MAHA_DOUBLE)
-using Real = double;
-using Int = int64_t;
-using Stored = double;
-#else
-using Real = float;
-using Int = int32_t;
-#if defined(MAHA_BFLOAT16)
-struct Stored { uint16_t bits; };
-#else
-using Stored = float;
-#endif
-#endif
-
-constexpr int LANES = VECTOR_BYTES / int(sizeof(Real));
-typedef Real Vec __attribute__((vector_size(VECTOR_BYTES)));
-typedef Int Mask __attribute__((vector_size(VECTOR_BYTES)));  // a lane is all ones (true) or 0
-
 constexpr Real EPSILON = sizeof(Real) == 4 ? Real(1.1920929e-07) : Real(2.220446049250313e-16);
-constexpr int FULL_EXCHANGES = 3, MAX_EXCHANGES = 100;  // as in qp.py
+constexpr int FULL_EXCHANGES = 3, MAX_EXCHANGES = 100;  // as in pivoting.py
 constexpr Real NORM_EPS = Real(1e-6), TINY_POWER = Real(1e-12);  // as in problem.py
 
 enum Domain { SIMPLEX, BUDGET, BOX };
 enum Kind { UTILITY, TARGET, OUTPUT, GIVEN };
-
-inline Vec splat(Real value) { return Vec{} + value; }
-inline bool any(Mask mask) {
-    Int found = 0;
-    for (int i = 0; i < LANES; ++i) found |= mask[i];
-    return found != 0;
-}
-
-// Lanes are written through arrays: a vector's element at a variable index crashes some releases of GCC.
-template <class V, class T>
-inline V gather(const T (&lanes)[LANES]) {
-    static_assert(sizeof(V) == sizeof lanes, "one element per lane");
-    V x;
-    std::memcpy(&x, lanes, sizeof x);
-    return x;
-}
-inline Vec root(Vec x) {
-    Real y[LANES];
-    for (int i = 0; i < LANES; ++i) y[i] = std::sqrt(x[i]);
-    return gather<Vec>(y);
-}
-inline Real total(Vec x) {
-    Real y[LANES];
-    std::memcpy(y, &x, sizeof x);
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) y[i] += y[i + half];
-    return y[0];
-}
-
-inline Vec load(const Real* from) {
-    Vec x;
-    std::memcpy(&x, from, sizeof x);
-    return x;
-}
-inline void store(Real* to, Vec x) { std::memcpy(to, &x, sizeof x); }
-
-#if defined(MAHA_BFLOAT16)
-inline Real widen(Stored x) {
-    uint32_t bits = uint32_t(x.bits) << 16;
-    Real y;
-    std::memcpy(&y, &bits, sizeof y);
-    return y;
-}
-inline Stored narrow(Real x) {  // to nearest, ties to even; NaN stays NaN
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    if (x != x) return {uint16_t((bits >> 16) | 0x40)};
-    return {uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
-}
-inline Vec load(const Stored* from) {
-    Real x[LANES];
-    for (int i = 0; i < LANES; ++i) x[i] = widen(from[i]);
-    return gather<Vec>(x);
-}
-inline void store(Stored* to, Vec x) {
-    for (int i = 0; i < LANES; ++i) to[i] = narrow(x[i]);
-}
-#else
-inline Real widen(Stored x) { return x; }
-inline Stored narrow(Real x) { return x; }
-#endif
-
-// Elements k .. k + LANES of a row of width d, zero beyond its end.
-template <class T>
-inline Vec load_part(const T* row, int64_t k, int64_t d) {
-    if (k + LANES <= d) return load(row + k);
-    Real x[LANES] = {};
-    for (int64_t i = k; i < d; ++i) x[i - k] = widen(row[i]);
-    return gather<Vec>(x);
-}
-template <class T>
-inline void store_part(T* row, int64_t k, int64_t d, Vec x) {
-    if (k + LANES <= d) return store(row + k, x);
-    for (int64_t i = k; i < d; ++i) row[i] = T(narrow(x[i - k]));
-}
 
 // ---------------------------------------------------------------------------------------------------------- solver
 
