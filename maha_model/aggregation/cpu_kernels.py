@@ -104,7 +104,7 @@ def fuse_backward(
     outputs, target, arguments = _fuse_arguments(outputs, linear, target, placements, N, problem)
     grad_combined = grad_combined.contiguous()
     grad_weights = None if grad_weights is None else grad_weights.contiguous()
-    grads = [torch.zeros_like(output, memory_format=torch.contiguous_format) for output in outputs]
+    grads = [_empty_gradient(output, where, N) for output, where in zip(outputs, placements, strict=True)]
     grad_linear = grad_combined.new_empty(0, dtype=compute_dtype(grad_combined.dtype))
     grad_target = grad_combined.new_empty(0)
     if linear is not None:
@@ -119,6 +119,14 @@ def fuse_backward(
         arguments.grad_outputs[level] = grad.data_ptr()
     _fuse_library(outputs).maha_fuse_backward(ctypes.byref(arguments))
     return grads, grad_linear, grad_target
+
+
+def _empty_gradient(output: Tensor, placement: Placement, length: int) -> Tensor:
+    """Room for a scale's gradient; rows that stand at no position, which the kernel does not write, are zero."""
+    grad = torch.empty_like(output, memory_format=torch.contiguous_format)
+    used = max(0, -((placement.first - length) // placement.factor))
+    grad[:, :, used:].zero_()
+    return grad
 
 
 def _fuse_library(outputs: list[Tensor]) -> ctypes.CDLL:

@@ -284,7 +284,7 @@ struct FuseArguments {  // strides in elements; rows of d elements are contiguou
     int32_t* state;                                                     // (B, H, N) contiguous
     const Stored* grad_combined;                                        // (B, N, H, d) contiguous
     const Real* grad_weights;                                           // (L, B, H, N) contiguous, or null
-    Stored* grad_outputs[MAX_SCALES];                                   // (B, H, n, d) contiguous, zero
+    Stored* grad_outputs[MAX_SCALES];                                   // (B, H, n, d) contiguous; rows at no position are not written
     Real* grad_linear;                                                  // (B, N, L, H) contiguous
     Stored* grad_target;                                                // (B, N, H, d) contiguous
 };

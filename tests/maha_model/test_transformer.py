@@ -62,8 +62,8 @@ def test_recomputation_changes_nothing_bitwise(attention: str, policy: str) -> N
     assert all(torch.equal(plain, recomputed) for plain, recomputed in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("policy", ["block", "selective"])
-def test_recomputation_saves_activations(policy: str) -> None:
+@pytest.mark.parametrize(("policy", "limit"), [("block", 0.5), ("selective", 0.9)])
+def test_recomputation_saves_activations(policy: str, limit: float) -> None:
     def saved_bytes(choice: str) -> int:
         model = build(num_layers=4)
         model.activation_checkpointing = choice
@@ -78,7 +78,7 @@ def test_recomputation_saves_activations(policy: str) -> None:
         del loss
         return sum(kept.values())
 
-    assert saved_bytes(policy) < 0.75 * saved_bytes("none")
+    assert saved_bytes(policy) < limit * saved_bytes("none")
 
 
 def test_ignored_targets_are_not_scored() -> None:

@@ -1,0 +1,99 @@
+"""What the benchmarks share: times taken side by side, the peak of live tensor bytes, figures with their limits."""
+
+import json
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value and the limit that it has to keep."""
+
+    name: str
+    value: float
+    limit: float
+    at_least: bool = False
+    """Whether the limit is a lower bound."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value keeps the limit."""
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: name, value, limit as text, pass."""
+        sign = ">=" if self.at_least else "<="
+        return {"name": self.name, "value": self.value, "limit": f"{sign} {self.limit:g}", "pass": self.passed}
+
+
+def best_times(functions: dict[str, Callable[[], Any]], seconds: float = 1.0, most: int = 20) -> dict[str, float]:
+    """Shortest time in seconds of each function, called in turn so that a busy machine slows all of them alike.
+
+    Every function is called once to warm up, then up to `most` times or until its calls have taken `seconds`.
+    """
+    for function in functions.values():
+        function()
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(most):
+        due = [name for name in functions if not times[name] or sum(times[name]) < seconds]
+        for name in due:
+            start = time.perf_counter()
+            functions[name]()
+            times[name].append(time.perf_counter() - start)
+    return {name: min(spent) for name, spent in times.items()}
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors that exist at once while it is on; `peak` is the most there were.
+
+    Exact for what torch allocates for tensors; what a kernel uses inside itself is not seen.
+    """
+
+    def __init__(self, existing: Iterable[torch.Tensor] = ()) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+        for tensor in existing:
+            self._add(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and count what it returns."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_iter(result):
+            if isinstance(leaf, torch.Tensor):
+                self._add(leaf)
+        return result
+
+    def _add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def print_report(lines: list[str], figures: list[Figure], details: dict[str, Any], as_json: bool) -> None:
+    """The tables and figures for a reader; with `as_json` the reader's go to stderr and one JSON object to stdout."""
+    out = sys.stderr if as_json else sys.stdout
+    for line in lines:
+        print(line, file=out)
+    for figure in figures:
+        values = figure.to_dict()
+        print(f"{'pass' if figure.passed else 'FAIL'}  {figure.name}: {figure.value:.4g} ({values['limit']})", file=out)
+    if as_json:
+        print(json.dumps({**details, "figures": [figure.to_dict() for figure in figures]}))
