@@ -1,4 +1,4 @@
-"""Time, memory and score arithmetic of MAHA, standard attention and Longformer: python eval/bench_attention.py [--json].
+"""Time, memory and score arithmetic of MAHA and its peers: python eval/bench_attention.py [--json].
 
 One block of width 256 with 4 heads, forward + backward on the CPU in float32, N from 1k to 32k; standard attention both
 through torch's fused kernel (`sdpa`) and as written in textbooks (`eager`), with its N x N scores.
@@ -18,6 +18,7 @@ from eval.benchmark import Figure, LiveBytes, best_times, print_report
 from maha_model import MAHAConfig
 from maha_model.attention import StandardAttention
 from maha_model.layers import apply_rotary
+from maha_model.native import keep_freed_memory
 from maha_model.span_attention import scores_computed
 from maha_model.transformer import Block, initialize
 
@@ -111,6 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     as_json = parser.parse_args().json
+    keep_freed_memory()
     rows = [row for length in LENGTHS for row in measure(length)]
 
     def value(model: str, length: int, of: str) -> float:

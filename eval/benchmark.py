@@ -4,7 +4,7 @@ import json
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Figure:
         return {"name": self.name, "value": self.value, "limit": f"{sign} {self.limit:g}", "pass": self.passed}
 
 
-def best_times(functions: dict[str, Callable[[], Any]], seconds: float = 1.0, most: int = 20) -> dict[str, float]:
+def best_times(functions: Mapping[str, Callable[[], Any]], seconds: float = 1.0, most: int = 20) -> dict[str, float]:
     """Shortest time in seconds of each function, called in turn so that a busy machine slows all of them alike.
 
     Every function is called once to warm up, then up to `most` times or until its calls have taken `seconds`.
