@@ -39,7 +39,7 @@ def scale_weight_statistics(model: nn.Module, input_ids: Tensor) -> list[ScaleWe
     training = model.training
     model.eval()
     try:
-        model(input_ids)
+        model.forward(input_ids)  # not a compiled call, which would pass over the hooks
     finally:
         model.train(training)
         for hook in hooks:

@@ -63,6 +63,8 @@ class RunConfig:
     """DeepSpeed configuration: ZeRO and offload. Batch sizes, clipping and precision are set here, not there."""
     activation_checkpointing: Literal["none", "block", "selective"] = "none"
     """What is recomputed in the backward pass; selective recomputes attention and aggregation only."""
+    compile: bool = False
+    """Compile the model with torch.compile: faster steps after a start that is a minute or so longer."""
     eval_interval: int = 100
     """Steps between evaluations on the validation split; the last step is always evaluated."""
     eval_windows: int = 64

@@ -45,6 +45,8 @@ def build_engine(model: MAHAForCausalLM, config: RunConfig, world_size: int) -> 
         "bf16": {"enabled": bfloat16},
     }
     model.activation_checkpointing = config.activation_checkpointing
+    if config.compile:
+        model.compile()
     optimizer = build_optimizer(model, config.optimizer)
     if plain:
         optimizer.register_step_pre_hook(functools.partial(_clip, list(model.parameters()), clip))

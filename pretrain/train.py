@@ -14,6 +14,7 @@ import torch
 from data_pipeline import Manifest, SampleOrder, WindowDataset, user_errors
 from data_pipeline.files import atomic_write
 from maha_model import ConfigError, MAHAForCausalLM, flops_per_token, scale_weight_statistics
+from maha_model.native import keep_freed_memory
 from pretrain import checkpoint as checkpoints
 from pretrain.config import RunConfig, parse_config
 from pretrain.distributed import Rank, join_process_group, rank_from_environment, world_size_from_environment
@@ -233,6 +234,8 @@ def train(config: RunConfig) -> None:
     """Run `config` on this process. Raises UserError, ConfigError, or SystemExit after a non-finite loss."""
     config, manifest = check_run(config, world_size_from_environment())
     rank = join_process_group()
+    if rank.device.type == "cpu":
+        keep_freed_memory()
     rank.on_main(lambda: manifest.verify(["train", "validation"]))
     trainer = Trainer(config, manifest, rank)
     for number in (signal.SIGTERM, signal.SIGUSR1):  # SIGUSR1 is what Slurm's srun passes on
