@@ -5,11 +5,12 @@ that. qpth is measured if it is installed (pip install --no-deps qpth: it asks f
 """
 
 import argparse
+import contextlib
 import functools
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -90,17 +91,14 @@ def peers() -> dict[str, Solve]:
     return found
 
 
-def without_kernels(solve: Solve) -> Solve:
-    """The same on plain torch operations."""
-
-    def run(Q: Tensor, p: Tensor) -> Tensor:
-        os.environ["MAHA_NATIVE"] = "0"
-        try:
-            return solve(Q, p)
-        finally:
-            del os.environ["MAHA_NATIVE"]
-
-    return run
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """Do without the compiled kernels."""
+    os.environ["MAHA_NATIVE"] = "0"
+    try:
+        yield
+    finally:
+        del os.environ["MAHA_NATIVE"]
 
 
 def rates(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], count: int) -> tuple[float, float]:
@@ -137,17 +135,18 @@ def mix_fused(target: Tensor, *scales: Tensor) -> Tensor:
 
 def bench_solvers() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of the solve alone (from Q and p) and of the whole (from outputs and target)."""
-    solve_rows, whole_rows = [], []
-    ours: dict[str, Solve] = {"ours": solve_small_qp, "ours, plain torch": without_kernels(solve_small_qp)}
-    for name, solve in {**ours, **peers()}.items():
+    solve_rows: list[dict[str, Any]] = []
+    whole_rows: list[dict[str, Any]] = []
+    solvers: dict[str, Solve] = {"ours": solve_small_qp, "ours, plain torch": solve_small_qp, **peers()}
+    for name, solve in solvers.items():
         for count in BATCHES if name.startswith("ours") else PEER_BATCHES:
-            forward, both = rates(solve, problems(count), count)
-            solve_rows.append({"solver": name, "batch": count, "forward": forward, "forward_backward": both})
             generator = torch.Generator().manual_seed(1)
             inputs = tuple(torch.randn(count, D, generator=generator) for _ in range(1 + L))
             mix = mix_fused if name == "ours" else functools.partial(mix_with, solve)
-            forward, both = rates(mix, inputs, count)
-            whole_rows.append({"solver": name, "batch": count, "forward": forward, "forward_backward": both})
+            with plain_torch() if name == "ours, plain torch" else contextlib.nullcontext():
+                measured = rates(solve, problems(count), count), rates(mix, inputs, count)
+            for rows, (forward, both) in zip((solve_rows, whole_rows), measured, strict=True):
+                rows.append({"solver": name, "batch": count, "forward": forward, "forward_backward": both})
     return solve_rows, whole_rows
 
 

@@ -20,7 +20,6 @@ import torch
 
 _FOLDER = Path(__file__).parent
 _MACROS = {torch.float32: "MAHA_FLOAT", torch.float64: "MAHA_DOUBLE", torch.bfloat16: "MAHA_BFLOAT16"}
-# Without -fopenmp at the link the parallel regions run in the OpenMP runtime that torch has loaded, in its threads.
 _COMPILE = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
 
 
@@ -78,9 +77,11 @@ def _build(source: str, *macros: str) -> Path:
     if compiler is None:
         raise OSError("no C++ compiler")
     command = [compiler, *_COMPILE, *(f"-D{macro}" for macro in macros)]
+    # Where torch has loaded an OpenMP runtime for all to see, ours are its threads: two runtimes would fight for cores.
+    link = [compiler, "-shared", *([] if hasattr(ctypes.CDLL(None), "GOMP_parallel") else ["-fopenmp"])]
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
     text = b"".join(path.read_bytes() for path in (_FOLDER / "lanes.h", _FOLDER / source))
-    key = hashlib.sha256("\0".join([*command, version, _processor()]).encode() + text).hexdigest()[:24]
+    key = hashlib.sha256("\0".join([*command, *link, version, _processor()]).encode() + text).hexdigest()[:24]
     folder = Path(os.environ.get("MAHA_CACHE") or Path.home() / ".cache" / "maha")
     built = folder / f"{Path(source).stem}-{key}.so"
     if built.exists():
@@ -89,10 +90,7 @@ def _build(source: str, *macros: str) -> Path:
     # Every process builds in a folder of its own and the rename is atomic: no locks, nothing half-written.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         compiled, linked = f"{scratch}/kernels.o", f"{scratch}/kernels.so"
-        for step in (
-            [*command, "-c", str(_FOLDER / source), "-o", compiled],
-            [compiler, "-shared", compiled, "-o", linked],
-        ):
+        for step in ([*command, "-c", str(_FOLDER / source), "-o", compiled], [*link, compiled, "-o", linked]):
             subprocess.run(step, capture_output=True, text=True, check=True)
         os.replace(linked, built)
     return built

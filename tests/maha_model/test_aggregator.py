@@ -133,6 +133,24 @@ def test_zero_and_identical_outputs_have_finite_weights_and_gradients(strategy: 
         assert all(leaf.grad.isfinite().all() for leaf in leaves)
 
 
+@pytest.mark.parametrize("strategy", ["convex", "nash"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_hard_cases_are_finite_under_autocast(strategy: str, target: str) -> None:
+    aggregator, (x, scales, value, _) = build(strategy=strategy, target=target)
+    aggregator.float()
+    same = torch.randn_like(scales[0])
+    for outputs in ([torch.zeros_like(same)] * L, [same] * L, [same * 1e8, same * 1e-8, same]):
+        leaves = [output.bfloat16().requires_grad_() for output in outputs]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            combined, weights, _ = aggregator(x.bfloat16(), leaves, value.bfloat16(), EVERYWHERE)
+        (combined.float() / combined.detach().float().abs().max().clamp(min=1)).square().sum().backward()
+        assert combined.dtype == torch.bfloat16
+        assert weights.dtype == torch.float32
+        assert weights.isfinite().all()
+        assert all(leaf.grad.isfinite().all() for leaf in leaves)
+        assert all(parameter.grad.isfinite().all() for parameter in aggregator.parameters())
+
+
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="is for nash"):
         AggregationConfig(strategy="convex", target="output")

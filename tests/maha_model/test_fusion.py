@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from maha_model import native
 from maha_model.aggregation import cpu_kernels
 from maha_model.aggregation.fusion import fuse, fuse_portable
-from maha_model.aggregation.problem import Placement, Problem
+from maha_model.aggregation.problem import Placement, Problem, assemble
+from tests.maha_model.test_qp import solve_with_clarabel
 
 B, H = 2, 2
 PROBLEMS = [
@@ -245,20 +246,43 @@ def test_nan_and_infinity_stay_at_their_positions(
     assert not combined[1, 20, 0].isfinite().all()
 
 
+HARD_CASES = {
+    "zero": lambda level, x: torch.zeros_like(x),
+    "one of them zero": lambda level, x: x * (level != 1),
+    "identical": lambda level, x: torch.ones_like(x),
+    "1e8 apart": lambda level, x: x * 1e8 ** (level % 2),
+    "next to nothing": lambda level, x: x * 1e-30,
+}
+
+
+def hard_case(name: str, problem: Problem, dtype: torch.dtype = torch.float64) -> SimpleNamespace:
+    """40 positions, at the first 7 of which scales are absent."""
+    inputs = case(problem, 40, 4, 8, dtype=dtype)
+    for level, output in enumerate(inputs.outputs):
+        output.data.copy_(HARD_CASES[name](level, output.data))
+    return inputs
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("problem", PROBLEMS[:7], ids=lambda p: f"{p.kind}-{p.domain}")
-def test_hard_cases_are_finite(problem: Problem, dtype: torch.dtype) -> None:
-    inputs = case(problem, 40, 4, 8, dtype=dtype)
-    kinds = {
-        "zero": lambda x: torch.zeros_like(x),
-        "identical": lambda x: torch.ones_like(x),
-        "huge and tiny": lambda x: x * (1e8 if x.shape[2] == 40 else 1e-8),
-        "empty": lambda x: x * 1e-30,
-    }
-    for change in kinds.values():
-        for output in inputs.outputs:
-            output.data.copy_(change(output.data))
-        assert all(x.isfinite().all() for x in run(fused, inputs))
+@pytest.mark.parametrize("name", HARD_CASES)
+def test_hard_cases_are_finite(name: str, problem: Problem, dtype: torch.dtype) -> None:
+    assert all(x.isfinite().all() for x in run(fused, hard_case(name, problem, dtype)))
+
+
+@pytest.mark.parametrize("problem", PROBLEMS[:7], ids=lambda p: f"{p.kind}-{p.domain}")
+@pytest.mark.parametrize("name", HARD_CASES)
+def test_hard_cases_match_cvxpy(name: str, problem: Problem) -> None:
+    inputs = hard_case(name, Problem(**{**vars(problem), "normalize": False}))
+    _, weights = fused(inputs)
+    Q, p, present = assemble(
+        inputs.problem, inputs.outputs, inputs.placements, inputs.length, inputs.linear, inputs.target
+    )
+    for t in (0, 1, 2, 6, 7, 30):  # 1, 2, 2, 3, 4 and 4 scales present
+        reference = solve_with_clarabel(
+            Q[:, :, 0, t, 0].detach(), p[:, 0, t, 0].detach(), problem.domain, present[:, 0, t, 0]
+        )
+        assert (weights[:, 0, t, 0] - reference).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("domain", ["budget", "box"])

@@ -144,8 +144,25 @@ def test_counted_flops_agree_with_six_per_parameter_plus_scores() -> None:
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_the_model_compiles_without_a_graph_break(attention: str) -> None:
     model, (ids, targets) = build(attention=attention), batch(64)
+    assert torch._dynamo.explain(model)(ids, targets).graph_break_count == 0
+    torch._dynamo.reset()
     loss = torch.compile(model, fullgraph=True, backend="aot_eager")(ids, targets).loss
     torch.testing.assert_close(loss, model(ids, targets).loss)
+
+
+def test_a_compiled_model_trains_and_is_inspected_like_the_eager_one() -> None:
+    """Through the code generator, which the test above leaves out."""
+    ids, targets = batch(64)
+    results = []
+    for compiled in (False, True):
+        model = build(num_layers=1, num_scales=2)
+        if compiled:
+            model.compile()
+        loss = model(ids, targets).loss
+        loss.backward()
+        assert len(scale_weight_statistics(model, ids)) == 1
+        results.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_autocast_stays_close_to_float32() -> None:
