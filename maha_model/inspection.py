@@ -58,7 +58,8 @@ def _summarise(w_LBNH: Tensor, present_LN: Tensor) -> ScaleWeights:
 def flops_per_token(config: MAHAConfig, context: int) -> float:
     """Floating-point operations of matrix products per token, forward and backward, counted on a shapes-only run.
 
-    Scores are counted as computed before masking, as for a dense kernel; recomputation is not counted (model FLOPs).
+    Full attention counts its whole square of scores, as torch does, span attention the pairs that see each other;
+    recomputation is not counted (model FLOPs).
     """
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         ids = torch.zeros(1, context, dtype=torch.long)

@@ -30,7 +30,12 @@ def span_attention(
 
     Returns:
         (B, H, N, d), for any N.
+
+    Raises:
+        ValueError: if queries, keys and values are not of one dtype.
     """
+    if not q_BHNd.dtype == k_BHNd.dtype == v_BHNd.dtype:
+        raise ValueError(f"queries, keys and values are {q_BHNd.dtype}, {k_BHNd.dtype}, {v_BHNd.dtype}; give one dtype")
     if span == "full" or span >= q_BHNd.shape[2]:
         return _sdpa(q_BHNd, k_BHNd, v_BHNd, causal=causal)
     if not _is_compiled(q_BHNd.device.type, q_BHNd.dtype):

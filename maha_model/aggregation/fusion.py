@@ -38,7 +38,12 @@ def fuse(
     Returns:
         The mixture (B, N, H, d) in the outputs' dtype and the weights (L, B, N, H), float32 or float64, zero where a
         scale is absent. A position with NaN or infinity in its outputs is NaN, and no other.
+
+    Raises:
+        ValueError: if the outputs are not of one dtype.
     """
+    if len({output.dtype for output in outputs_BHnd}) > 1:
+        raise ValueError(f"the outputs are of several dtypes, {[output.dtype for output in outputs_BHnd]}; give one")
     dtype = compute_dtype(outputs_BHnd[0].dtype)
     linear = None if linear is None else linear.to(dtype)
     target = None if target is None else target.to(outputs_BHnd[0].dtype)

@@ -520,7 +520,7 @@ void backward_run(const FuseArguments& a, const Run& run, const Stored* zeros, s
     };
     for (int64_t t0 = run.begin; t0 < run.end; t0 += LANES) {
         Tile tile(a, run, t0, zeros);
-        Coefficients c;
+        Coefficients c{};
         if (a.kind == GIVEN) {
             tile.measure<false, true>();
             for (int l = 0; l < L; ++l) {

@@ -216,6 +216,13 @@ def test_a_missing_compiler_is_said_once(monkeypatch: pytest.MonkeyPatch) -> Non
     native._load.cache_clear()
 
 
+def test_mixed_dtypes_are_refused() -> None:
+    inputs = case(PROBLEMS[0], 20, 2, 4)
+    inputs.outputs[1] = inputs.outputs[1].float()
+    with pytest.raises(ValueError, match="several dtypes"):
+        fused(inputs)
+
+
 @pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[5], PROBLEMS[7]], ids=lambda p: p.kind)
 def test_the_operator_is_a_good_citizen(problem: Problem) -> None:
     """Schema, fake tensors, autograd registration and compilation agree with what it does."""

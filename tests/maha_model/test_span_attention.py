@@ -92,6 +92,12 @@ def test_nan_stays_within_the_span() -> None:
     assert out[0, 0, 200:232].isnan().all()
 
 
+def test_mixed_dtypes_are_refused() -> None:
+    q, v = torch.randn(1, 1, 9, 4), torch.randn(1, 1, 9, 4)
+    with pytest.raises(ValueError, match="give one dtype"):
+        span_attention(q, q, v.double(), 3)
+
+
 def test_the_operator_is_a_good_citizen() -> None:
     q, k, v = (torch.randn(1, 2, 40, 4, requires_grad=True) for _ in range(3))
     torch.library.opcheck(torch.ops.maha.span_attention.default, (q, k, v, 8, True))
