@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -214,6 +215,17 @@ def test_a_missing_compiler_is_said_once(monkeypatch: pytest.MonkeyPatch) -> Non
         assert cpu_kernels.kernels(2, torch.float32) is None
     assert cpu_kernels.kernels(2, torch.float32) is None
     native._load.cache_clear()
+
+
+@pytest.mark.parametrize("mode", ["coarse", "fine", "bidirectional"])
+def test_results_do_not_depend_on_the_number_of_threads(mode: str, num_threads: Callable[[int], None]) -> None:
+    """Bitwise: every sum belongs to one thread and has one order."""
+    results = []
+    for threads in (1, 2, 5):
+        num_threads(threads)
+        results.append(run(fused, case(PROBLEMS[3], 1000, 4, 8, mode=mode, dtype=torch.float32)))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 def test_mixed_dtypes_are_refused() -> None:

@@ -92,6 +92,23 @@ def test_nan_stays_within_the_span() -> None:
     assert out[0, 0, 200:232].isnan().all()
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("N", "span"), [(3000, 1), (3000, 100), (3000, 700), (800, 799)])
+def test_results_do_not_depend_on_the_number_of_threads(
+    N: int, span: int, causal: bool, num_threads: Callable[[int], None]
+) -> None:
+    """Bitwise: keys' gradients are summed by one thread at a time, in one order."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 3, N, 8, generator=generator, requires_grad=True) for _ in range(3))
+    results = []
+    for threads in (1, 2, 5):
+        num_threads(threads)
+        out = span_attention(q, k, v, span, causal)
+        results.append([out.detach(), *torch.autograd.grad(out, (q, k, v), torch.ones_like(out))])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
 def test_mixed_dtypes_are_refused() -> None:
     q, v = torch.randn(1, 1, 9, 4), torch.randn(1, 1, 9, 4)
     with pytest.raises(ValueError, match="give one dtype"):
