@@ -6,6 +6,7 @@
         optimizer.safetensors  Adam's moments by parameter name
         tokenizer.model        the data set's tokenizer
 
+An export (pretrain.export) is the same folder without the optimiser's state and with config.json.
 This is the module that evaluation imports; it knows neither DeepSpeed nor MLflow.
 """
 
@@ -15,7 +16,7 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,10 @@ from data_pipeline.files import atomic_write, sha256_of, sync
 from maha_model import ConfigError, MAHAConfig, MAHAForCausalLM
 
 FORMAT = 1
-_INDEX, _WEIGHTS, _OPTIMIZER, _TOKENIZER = (
-    "checkpoint.json",
-    "model.safetensors",
-    "optimizer.safetensors",
-    "tokenizer.model",
-)
+_INDEX = "checkpoint.json"
+WEIGHTS, OPTIMIZER, TOKENIZER = "model.safetensors", "optimizer.safetensors", "tokenizer.model"
+CONFIG = "config.json"
+"""The model's configuration, in exports only (a checkpoint's index has it)."""
 
 
 @dataclass
@@ -55,29 +54,56 @@ class CheckpointInfo:
     """Of the data set's manifest."""
     tokenizer_sha256: str
     """Of the tokenizer's model file."""
+    recent_losses: list[float] = field(default_factory=list)
+    """Of the last steps, oldest first: what a loss spike is told by."""
 
 
 def save_checkpoint(
-    run: Path, info: CheckpointInfo, weights: dict[str, Tensor], moments: dict[str, Tensor], tokenizer: Path, keep: int
+    run: Path,
+    info: CheckpointInfo,
+    weights: dict[str, Tensor],
+    moments: dict[str, Tensor],
+    tokenizer: Path,
+    keep: int,
+    keep_every: int = 0,
 ) -> Path:
     """Write a checkpoint under a temporary name, make it durable, rename it; then drop all but the newest `keep`.
 
-    Later checkpoints, damaged or of a branch that the run has left by resuming an earlier one, are dropped too.
+    Those of multiples of `keep_every` steps stay too (0: none). Later checkpoints, damaged or of a branch that the run
+    has left by resuming an earlier one, are dropped.
 
     Raises:
         OSError: if it cannot be written; what was written is removed and earlier checkpoints are untouched.
     """
-    folder = _folder(run)
-    folder.mkdir(parents=True, exist_ok=True)
-    final, temporary = folder / f"step-{info.step:08d}", folder / f".step-{info.step:08d}.tmp"
+    final = _folder(run) / f"step-{info.step:08d}"
+    write_checkpoint(final, info, {WEIGHTS: weights, OPTIMIZER: moments}, {TOKENIZER: tokenizer.read_bytes()})
+    newest_first = _steps(run)
+    at = newest_first.index(final)
+    old = [path for path in newest_first[at + keep :] if not (keep_every and _step(path) % keep_every == 0)]
+    for other in newest_first[:at] + old:
+        shutil.rmtree(other)
+    return final
+
+
+def write_checkpoint(
+    final: Path, info: CheckpointInfo, tensors: dict[str, dict[str, Tensor]], others: dict[str, bytes]
+) -> None:
+    """Write the folder `final` with these files and their index: under another name, made durable, then renamed.
+
+    Raises:
+        OSError: if it cannot be written; nothing is left of it.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        safetensors.torch.save_file(weights, temporary / _WEIGHTS)
-        safetensors.torch.save_file(moments, temporary / _OPTIMIZER)
-        shutil.copyfile(tokenizer, temporary / _TOKENIZER)
+        for name, content in tensors.items():
+            safetensors.torch.save_file(content, temporary / name)
+        for name, data in others.items():
+            (temporary / name).write_bytes(data)
         files = {}
-        for path in (temporary / _WEIGHTS, temporary / _OPTIMIZER, temporary / _TOKENIZER):
+        for path in (temporary / name for name in (*tensors, *others)):
             sync(path)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         with atomic_write(temporary / _INDEX) as file:
@@ -85,17 +111,12 @@ def save_checkpoint(
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        sync(folder)
+        sync(final.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, safetensors.SafetensorError) and "No space left" in str(error):  # the library's ENOSPC
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary)) from error
         raise
-    newest_first = _steps(run)
-    at = newest_first.index(final)
-    for other in newest_first[:at] + newest_first[at + keep :]:
-        shutil.rmtree(other)
-    return final
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -145,7 +166,8 @@ def read_info(path: Path) -> CheckpointInfo:
     """What checkpoint.json says. Raises UserError if it is damaged."""
     values = _index(path)
     try:
-        return CheckpointInfo(**{name: values[name] for name in CheckpointInfo.__dataclass_fields__})
+        older: dict[str, Any] = {"recent_losses": []}  # what checkpoints of this format did not always have
+        return CheckpointInfo(**{name: {**older, **values}[name] for name in CheckpointInfo.__dataclass_fields__})
     except KeyError as error:
         raise UserError(f"{path / _INDEX} is damaged: no {error}") from error
 
@@ -167,19 +189,26 @@ def model_from(info: CheckpointInfo) -> MAHAForCausalLM:
 
 def load_weights(model: MAHAForCausalLM, path: Path) -> dict[str, Tensor]:
     """Copy a checkpoint's weights into `model` and return them. Raises UserError if they belong to another model."""
-    weights = _read_tensors(path / _WEIGHTS)
+    weights = read_weights(path)
     own = dict(model.named_parameters())
     if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
-        raise UserError(f"{path / _WEIGHTS} is of another model than its configuration says")
+        raise UserError(f"{path / WEIGHTS} is of another model than its configuration says")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])
     return weights
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Float32 weights by parameter name. Raises UserError if the file is damaged."""
+    return _read_tensors(path / WEIGHTS)
+
+
 def read_moments(path: Path) -> dict[str, Tensor]:
-    """Adam's moments by "name.exp_avg" and "name.exp_avg_sq"."""
-    return _read_tensors(path / _OPTIMIZER)
+    """Adam's moments by "name.exp_avg" and "name.exp_avg_sq". Raises UserError if `path` has none or damaged ones."""
+    if not (path / OPTIMIZER).exists():
+        raise UserError(f"{path} is an export, without the optimiser's state; continue from the run it was made of")
+    return _read_tensors(path / OPTIMIZER)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -196,7 +225,8 @@ def _index(path: Path) -> dict[str, Any]:
             raise UserError(f"{path} is of checkpoint format {values['format']}; this version reads {FORMAT}")
         if _sealed(values) != values:
             raise UserError(f"{path / _INDEX} is damaged: its content does not match its own checksum")
-        if {_WEIGHTS, _OPTIMIZER, _TOKENIZER} != values["files"].keys():
+        names = values["files"].keys()
+        if not {WEIGHTS, TOKENIZER} <= names <= {WEIGHTS, OPTIMIZER, TOKENIZER, CONFIG}:
             raise UserError(f"{path / _INDEX} is damaged: it does not list every file")
         if any({"bytes", "sha256"} != entry.keys() for entry in values["files"].values()):
             raise UserError(f"{path / _INDEX} is damaged: a file has no size or checksum")
@@ -219,4 +249,8 @@ def _folder(run: Path) -> Path:
 
 def _steps(run: Path) -> list[Path]:
     """Checkpoint folders of a run, newest first."""
-    return sorted(_folder(run).glob("step-*"), reverse=True)
+    return sorted(_folder(run).glob("step-" + 8 * "[0-9]"), reverse=True)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))

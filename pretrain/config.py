@@ -75,16 +75,38 @@ class RunConfig:
     """Steps between checkpoints; the last step always has one."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay on disk."""
+    keep_every: int = 0
+    """Checkpoints of steps that are multiples of this stay for good; 0 keeps none besides the newest."""
     resume: str = "none"
     """none: start a new run; auto: continue from the newest whole checkpoint in `out`, or start; or a checkpoint."""
     experiment: str = "maha"
     """MLflow experiment."""
+    max_skipped_steps: int = 5
+    """Steps in a row that may be skipped for a NaN or infinite loss or gradient; one more ends the run."""
+    spike_threshold: float = 6.0
+    """A loss this many standard deviations above the mean of the last `spike_window` steps is a spike; 0: none is."""
+    spike_window: int = 128
+    """Steps whose losses a new one is compared with."""
+    on_spike: Literal["log", "rollback"] = "log"
+    """rollback: go back to the last checkpoint and on with the data after the spike."""
+    step_timeout: float = 1800.0
+    """Seconds that a step, an evaluation or a collective may take; then all stacks are printed and the run ends."""
+    peer_timeout: float = 60.0
+    """Seconds without a sign of life from a process after which the others name it and end."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "global_batch_size", "micro_batch_size", "eval_interval", "eval_windows", "log_interval",
                      "checkpoint_interval", "keep_checkpoints"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("keep_every", "max_skipped_steps", "spike_threshold"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if self.spike_window < 2:
+            raise ConfigError(f"spike_window is {self.spike_window}; a deviation needs at least 2 steps")
+        for name in ("step_timeout", "peer_timeout"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.optimizer.lr <= 0:
             raise ConfigError(f"optimizer.lr is {self.optimizer.lr}; it must be positive")
 

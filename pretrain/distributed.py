@@ -4,8 +4,10 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -21,6 +23,8 @@ class Rank:
     rank: int
     world_size: int
     device: torch.device
+    store: dist.TCPStore
+    """The rendezvous."""
 
     @property
     def is_main(self) -> bool:
@@ -60,20 +64,69 @@ def world_size_from_environment() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join_process_group() -> Rank:
-    """Join the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT describe; alone by default."""
-    import deepspeed
+def join_process_group(timeout: float = 1800.0) -> Rank:
+    """Join the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT describe; alone by default.
 
-    if "MASTER_ADDR" not in os.environ:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    The rendezvous listens on MASTER_ADDR only. No collective waits longer than `timeout` seconds.
+    """
     rank, world_size = rank_from_environment(), world_size_from_environment()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(local_rank)}
-    if torch.cuda.is_available():
+    store = _rendezvous(rank, world_size, timedelta(seconds=timeout))
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
         torch.cuda.set_device(local_rank)
-        deepspeed.init_distributed("nccl", auto_mpi_discovery=False, verbose=False)
-        return Rank(rank, world_size, torch.device("cuda", local_rank))
-    deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
-    return Rank(rank, world_size, torch.device("cpu"))
+    elif "GLOO_SOCKET_IFNAME" not in os.environ and (interface := _interface_towards(store.host)):
+        os.environ["GLOO_SOCKET_IFNAME"] = interface  # gloo's own choice follows the host's name, often to loopback
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout))
+    import deepspeed
+
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)  # takes over the group there is
+    return Rank(rank, world_size, device, store)
+
+
+def is_communication_error(error: BaseException) -> bool:
+    """Whether a collective failed (gloo, NCCL or the rendezvous), rather than our code."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def _rendezvous(rank: int, world_size: int, timeout: timedelta) -> dist.TCPStore:
+    """The key-value store through which processes find each other; rank 0, or torchrun's agent, serves it."""
+    host = os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    port = int(os.environ.get("MASTER_PORT", "0"))
+    if rank != 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return dist.TCPStore(host, port, world_size, is_master=False, timeout=timeout)
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # A host's own name can mean loopback to itself (Debian) and its address to others: then listen everywhere.
+        named = host != "localhost" and not host.startswith("127.") and str(address[0]).startswith("127.")
+        listener = socket.create_server(("", port) if named else address[:2], family=family, backlog=4096)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen at MASTER_ADDR {host}, MASTER_PORT {port}: {error.strerror}; "
+            "give rank 0's own address and a free port"
+        ) from error
+    os.environ["MASTER_PORT"] = str(listener.getsockname()[1])
+    return dist.TCPStore(
+        host,
+        listener.getsockname()[1],
+        world_size,
+        is_master=True,
+        timeout=timeout,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach(),
+    )
+
+
+def _interface_towards(host: str) -> str | None:
+    """The network interface whose address this machine uses to reach `host`; None if there is no telling."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)  # chooses a route, sends nothing
+            own = probe.getsockname()[0]
+    except OSError:
+        return None
+    interfaces = psutil.net_if_addrs().items()
+    return next((name for name, addresses in interfaces if own in [entry.address for entry in addresses]), None)

@@ -1,6 +1,5 @@
 """From a model and a configuration to a DeepSpeed engine; the only place that writes DeepSpeed's configuration."""
 
-import functools
 import math
 from typing import Any
 
@@ -11,10 +10,6 @@ from maha_model import MAHAForCausalLM
 from pretrain.config import OptimizerConfig, RunConfig, read_deepspeed_config, use_bfloat16
 
 
-class NonFiniteError(RuntimeError):
-    """The loss or the gradient was NaN or infinite; nothing was updated from it."""
-
-
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices (embeddings and convolution taps included) decay; norms, biases and other vectors do not."""
     decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
@@ -22,16 +17,34 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW without its own schedule: the loop sets the rate of every step."""
+class ClippingAdamW(torch.optim.AdamW):
+    """AdamW that clips by the global gradient norm and skips an update whose norm is not finite, as ZeRO's do."""
+
+    def __init__(self, groups: list[dict[str, Any]], clip: float, **options: Any) -> None:
+        super().__init__(groups, **options)
+        self._clip = clip or math.inf
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Clip and update, or do nothing. `_global_grad_norm` is where DeepSpeed looks for the norm."""
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        self._global_grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self._clip).item()
+        if math.isfinite(self._global_grad_norm):
+            super().step(closure)
+
+
+def build_optimizer(model: torch.nn.Module, config: OptimizerConfig, clips: bool) -> torch.optim.AdamW:
+    """AdamW without its own schedule: the loop sets the rate of every step. ZeRO's wrappers clip by themselves."""
     groups = [group for group in parameter_groups(model, config.weight_decay) if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+    options: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps}
+    return ClippingAdamW(groups, config.grad_clip, **options) if clips else torch.optim.AdamW(groups, **options)
 
 
 def build_engine(model: MAHAForCausalLM, config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngine:
     """`deepspeed.initialize` with batch sizes, clipping and precision from the run's configuration.
 
-    After every step `engine.get_global_grad_norm()` is the gradient's norm before clipping, whatever the ZeRO stage.
+    After every step `engine.get_global_grad_norm()` is the gradient's norm before clipping, whatever the ZeRO stage; if
+    that is NaN or infinite, no process has updated anything.
     """
     settings = read_deepspeed_config(config)
     bfloat16, clip = use_bfloat16(config), config.optimizer.grad_clip
@@ -47,15 +60,6 @@ def build_engine(model: MAHAForCausalLM, config: RunConfig, world_size: int) -> 
     model.activation_checkpointing = config.activation_checkpointing
     if config.compile:
         model.compile()
-    optimizer = build_optimizer(model, config.optimizer)
-    if plain:
-        optimizer.register_step_pre_hook(functools.partial(_clip, list(model.parameters()), clip))
+    optimizer = build_optimizer(model, config.optimizer, clips=plain)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     return engine
-
-
-def _clip(parameters: list[torch.nn.Parameter], clip: float, optimizer: Any, *_: Any) -> None:
-    norm = torch.nn.utils.clip_grad_norm_(parameters, clip or float("inf")).item()
-    if not math.isfinite(norm):  # DeepSpeed's own optimisers skip such an update; this one would spoil the weights
-        raise NonFiniteError(f"the gradient norm is {norm}")
-    optimizer._global_grad_norm = norm  # where DeepSpeed looks for it

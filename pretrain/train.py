@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,14 +18,23 @@ from maha_model import ConfigError, MAHAForCausalLM, flops_per_token, scale_weig
 from maha_model.native import keep_freed_memory
 from pretrain import checkpoint as checkpoints
 from pretrain.config import RunConfig, parse_config
-from pretrain.distributed import Rank, join_process_group, rank_from_environment, world_size_from_environment
-from pretrain.engine import NonFiniteError, build_engine
+from pretrain.distributed import (
+    Rank,
+    is_communication_error,
+    join_process_group,
+    rank_from_environment,
+    world_size_from_environment,
+)
+from pretrain.engine import build_engine
 from pretrain.evaluation import Validation, stack_windows
+from pretrain.guards import NonFiniteError, SpikeDetector
 from pretrain.preflight import check_resume, check_run, find_resume
 from pretrain.schedule import learning_rate
 from pretrain.throughput import Throughput, device_peak_flops, peak_memory_bytes
 from pretrain.tracking import MetricsFile, MLflowRun
 from pretrain.training_state import gather_state, restore_state
+from pretrain.watchdog import Watchdog, own_connection
+from pretrain.writer import BackgroundWriter
 
 
 class Trainer:
@@ -39,8 +49,19 @@ class Trainer:
             WindowDataset(manifest, "validation", context), config.eval_windows, config.micro_batch_size, rank
         )
         self.step = self.samples = 0
+        self.skipped = 0  # steps in a row without an update
+        self.spikes = SpikeDetector(config.spike_window, config.spike_threshold)
         self.signalled = False  # this process was asked to stop
         self.stopping = False  # all processes agreed to
+        self.writer = BackgroundWriter()
+        self.watchdog = Watchdog(
+            own_connection(rank.store, config.peer_timeout),
+            rank.rank,
+            rank.world_size,
+            config.step_timeout,
+            config.peer_timeout,
+            before_exit=self._close_lost_run,
+        )
         self._build_engine()
         self.saved_step = self.step
         rank.on_main(self._open_run)
@@ -55,12 +76,16 @@ class Trainer:
             self.engine = build_engine(model, config, rank.world_size)
             return
         check_resume(path, config, self.manifest)
-        info = checkpoints.read_info(path)
-        weights = checkpoints.load_weights(model, path)
         self.engine = build_engine(model, config, rank.world_size)
-        restore_state(self.engine, weights, checkpoints.read_moments(path), info.step)
-        self.step, self.samples = info.step, info.samples
+        self._restore(path)
         self._say(f"resumed {path}")
+
+    def _restore(self, path: Path) -> None:
+        """Go to the state that a checkpoint of this run's model holds."""
+        info = checkpoints.read_info(path)
+        restore_state(self.engine, checkpoints.read_weights(path), checkpoints.read_moments(path), info.step)
+        self.step, self.samples = info.step, info.samples
+        self.spikes = SpikeDetector(self.config.spike_window, self.config.spike_threshold, info.recent_losses)
 
     def _open_run(self) -> None:
         """What the main process writes to and measures with."""
@@ -79,20 +104,32 @@ class Trainer:
         self._announce()
         config = self.config
         while self.step < config.steps and not self.stopping:
+            self.watchdog.progress(f"step {self.step + 1}")
             self._start_step()
             loss, norm, rate = self._optimize()
+            if not self._updated(loss, norm):
+                continue
+            spike = self.spikes.spike(loss)
+            if spike is not None and self._rolled_back(loss, spike):
+                continue
             self._end_step(loss, norm, rate)
             last = self.step == config.steps or self.stopping
             if self.step % config.eval_interval == 0 or self.step == config.steps:
+                self.watchdog.progress(f"the evaluation after step {self.step}")
                 self._evaluate()
             if self.step % config.checkpoint_interval == 0 or last:
                 self._save()
+        self._save()
+        self._finish_writing()
         self._say(f"{'stopped' if self.step < config.steps else 'finished'} at step {self.step}: {config.out}")
         if self.rank.is_main:
             self.mlflow.finish("FINISHED" if self.step == config.steps else "KILLED")
 
     def _optimize(self) -> tuple[float, float, float]:
-        """One optimiser step over the global batch: its mean loss, gradient norm and learning rate."""
+        """One optimiser step over the next global batch: its mean loss, gradient norm and learning rate.
+
+        Nothing is updated, on any process, if the loss or the gradient of any is NaN or infinite.
+        """
         config, engine = self.config, self.engine
         rate = learning_rate(config.optimizer, self.step, config.steps)
         for group in engine.optimizer.param_groups:
@@ -101,40 +138,80 @@ class Trainer:
         micro_batches = self._micro_batches()
         for number, (ids, targets) in enumerate(micro_batches, start=1):
             loss = engine(ids, targets).loss
-            engine.backward(loss)
+            # Times 1, or NaN where the loss is not finite: then so is every gradient, and the optimisers skip the step.
+            engine.backward(loss * (1 + 0 * loss.detach()))
             total += loss.detach()
             if number == len(micro_batches):
-                mean = self._agree_on_loss(float(total) / number)
+                mean = self._agree(float(total) / number)
             engine.step()  # updates after the last micro-batch only
-        norm = float(engine.get_global_grad_norm())
-        if not math.isfinite(norm):  # ZeRO has skipped the update
-            raise NonFiniteError(f"the gradient norm is {norm}")
-        self.step += 1
-        self.samples += config.global_batch_size
-        return mean, norm, rate
+        return mean, float(engine.get_global_grad_norm()), rate
+
+    def _updated(self, loss: float, norm: float) -> bool:
+        """Count the step if it was done; the same answer on every process, as loss and norm are global.
+
+        Raises:
+            NonFiniteError: if more than max_skipped_steps in a row were not.
+        """
+        config = self.config
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.step += 1
+            self.samples += (self.skipped + 1) * config.global_batch_size
+            self.skipped = 0
+            return True
+        reason = f"the gradient norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
+        self.skipped += 1
+        if self.skipped > config.max_skipped_steps:
+            raise NonFiniteError(reason)
+        self._say(f"warning: {reason} at step {self.step + 1}; skipped its batch, nothing was updated")
+        if self.rank.is_main:
+            self.metrics.log(self.step + 1, skipped=reason)
+        return False
+
+    def _rolled_back(self, loss: float, score: float) -> bool:
+        """Report a loss spike; if that is wanted, go back to the last checkpoint and on with the data after the spike.
+
+        As PaLM was trained (arXiv 2204.02311, 5.1): the batches between the checkpoint and the spike are passed over.
+        """
+        config = self.config
+        spike = f"loss {loss:.4f} at step {self.step} is {score:.1f} standard deviations above the last ones"
+        self._finish_writing()
+        if config.on_spike == "log" or not self.rank.on_main(lambda: checkpoints.has_checkpoint(config.out)):
+            self._say(f"warning: {spike}")
+            if self.rank.is_main:
+                self.metrics.log(self.step, spike=score)
+            return False
+        path = self.rank.on_main(lambda: checkpoints.find_checkpoint(config.out))
+        after, spiked = self.samples, self.step
+        self._restore(path)
+        self.samples, self.saved_step = after, self.step
+        self._say(f"warning: {spike}; back to step {self.step}, on with the data after it")
+        if self.rank.is_main:
+            self.metrics = MetricsFile(config.out, self.step)
+            self.metrics.log(self.step, spike=score, rolled_back_from=spiked)
+        return True
 
     def _micro_batches(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """This process's windows of the step: (ids, targets), each (micro_batch_size, context)."""
         config, rank = self.config, self.rank
-        mine = self.order.batch(self.samples, config.global_batch_size, rank.rank, rank.world_size)
+        first = self.samples + self.skipped * config.global_batch_size
+        mine = self.order.batch(first, config.global_batch_size, rank.rank, rank.world_size)
         batches = []
         for start in range(0, len(mine), config.micro_batch_size):
             pairs = [self.windows[window] for window in mine[start : start + config.micro_batch_size]]
             batches.append(stack_windows(pairs, rank.device))
         return batches
 
-    def _agree_on_loss(self, loss: float) -> float:
-        """The mean loss over all processes, before anything is updated; also spreads a request to stop.
+    def _agree(self, loss: float) -> float:
+        """The mean loss over all processes; also spreads a request to stop and a checkpoint that could not be written.
 
         Raises:
-            NonFiniteError: on every process alike, if the loss of any is NaN or infinite.
+            UserError, OSError: on every process alike, what the checkpoint's writing raised.
         """
-        total, signalled = self.rank.sum(loss, self.signalled)
+        total, signalled, broken = self.rank.sum(loss, self.signalled, self.writer.failed)
         self.stopping = signalled > 0
-        mean = total / self.rank.world_size
-        if not math.isfinite(mean):
-            raise NonFiniteError(f"the loss is {mean}")
-        return mean
+        if broken:
+            self._finish_writing()
+        return total / self.rank.world_size
 
     def _start_step(self) -> None:
         # Dropout is a function of seed, step and rank, so that a checkpoint needs no random generator's state.
@@ -181,12 +258,13 @@ class Trainer:
         )
 
     def _save(self) -> None:
-        """Write a checkpoint of the state after `self.step` steps, unless there is one."""
+        """Start to write a checkpoint of the state after `self.step` steps, unless there is one; training goes on."""
         if self.step == self.saved_step:
             return
+        self.watchdog.progress(f"the checkpoint of step {self.step}")
+        self._finish_writing()
         weights, moments = gather_state(self.engine, keep=self.rank.is_main)
-
-        def write() -> None:
+        if self.rank.is_main:
             info = checkpoints.CheckpointInfo(
                 step=self.step,
                 samples=self.samples,
@@ -195,26 +273,42 @@ class Trainer:
                 model=self.config.model.to_dict(),
                 data_fingerprint=self.manifest.fingerprint,
                 tokenizer_sha256=self.manifest.tokenizer_sha256,
+                recent_losses=self.spikes.recent,
             )
-            checkpoints.save_checkpoint(
-                self.config.out, info, weights, moments, self.manifest.tokenizer_path, self.config.keep_checkpoints
+            config, tokenizer = self.config, self.manifest.tokenizer_path
+            self.writer.start(
+                lambda: checkpoints.save_checkpoint(
+                    config.out, info, weights, moments, tokenizer, config.keep_checkpoints, config.keep_every
+                )
             )
-
-        self.rank.on_main(write)
         self.saved_step = self.step
+
+    def _finish_writing(self) -> None:
+        """Wait until the last checkpoint is whole. Raises on every process what its writing raised."""
+        self.rank.on_main(self.writer.wait)
 
     def fail(self, reason: str) -> str:
         """Save the last good step after a failure that touched nothing; returns what to tell the user."""
         if self.step > 0:
             self._save()
+            self._finish_writing()
         if self.rank.is_main:
             self.mlflow.finish("FAILED")
         saved = f"; step {self.step}, the last good one, is saved in {self.config.out}" if self.step else ""
         mend = "lower optimizer.lr or look at the data, then continue with --resume auto"
-        return f"{reason} at step {self.step + 1}{saved}; {mend}"
+        times = f" {self.skipped} times in a row" if self.skipped > 1 else ""
+        return f"{reason} at step {self.step + 1}{times}{saved}; {mend}"
 
-    def request_stop(self, *_: Any) -> None:
-        """Signal handler: finish the step, save, end."""
+    def _close_lost_run(self) -> None:
+        """What can still be done without the other processes."""
+        if self.rank.is_main and hasattr(self, "mlflow"):
+            self.mlflow.finish("FAILED")
+
+    def request_stop(self, number: int, *_: Any) -> None:
+        """Signal handler: finish the step, save, end; a second SIGINT ends at once, with what is saved already."""
+        if number == signal.SIGINT and self.signalled:
+            self._say("stopped at once; the last checkpoint stays")
+            os._exit(128 + number)
         self.signalled = True
 
     def _announce(self) -> None:
@@ -233,19 +327,27 @@ class Trainer:
 def train(config: RunConfig) -> None:
     """Run `config` on this process. Raises UserError, ConfigError, or SystemExit after a non-finite loss."""
     config, manifest = check_run(config, world_size_from_environment())
-    rank = join_process_group()
+    rank = join_process_group(config.step_timeout)
     if rank.device.type == "cpu":
         keep_freed_memory()
     rank.on_main(lambda: manifest.verify(["train", "validation"]))
     trainer = Trainer(config, manifest, rank)
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # SIGUSR1 is what Slurm's srun passes on
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # SIGUSR1 is what Slurm's srun passes on
         signal.signal(number, trainer.request_stop)
+    failed = True
     try:
         trainer.run()
+        failed = False
     except NonFiniteError as error:
-        message = trainer.fail(str(error))
+        message, failed = trainer.fail(str(error)), False
         sys.exit(f"error: {message}" if rank.is_main else 1)
+    except RuntimeError as error:
+        reason = trainer.watchdog.explain() if is_communication_error(error) else None
+        if reason is None:
+            raise
+        trainer.watchdog.end(reason)
     finally:
+        trainer.watchdog.close(failed)
         torch.distributed.destroy_process_group()
 
 

@@ -47,12 +47,10 @@ def gather_state(engine: deepspeed.DeepSpeedEngine, keep: bool) -> tuple[dict[st
 def restore_state(
     engine: deepspeed.DeepSpeedEngine, weights: dict[str, Tensor], moments: dict[str, Tensor], steps: int
 ) -> None:
-    """Inverse of `gather_state` on an engine built from a model that already has these weights.
-
-    The engine's low-precision weights then follow from the model; float32 master weights and moments are set here.
-    """
+    """Inverse of `gather_state`: the weights that the model computes with, float32 master weights and moments."""
     if _is_plain(engine):
         for name, parameter in engine.module.named_parameters():
+            parameter.data.copy_(weights[name])
             values = {key: moments[f"{name}.{key}"].to(parameter.device, copy=True) for key in MOMENTS}
             engine.optimizer.state[parameter] = {"step": torch.tensor(float(steps)), **values}
         return
@@ -64,6 +62,7 @@ def restore_state(
             if hasattr(parameter, "ds_tensor"):
                 _set_partition(parameter, key, value)
             elif key is None:
+                parameter.data.copy_(value)
                 safe_set_full_fp32_param(parameter, value)
             else:
                 safe_set_full_optimizer_state(parameter, value, key)
@@ -105,6 +104,9 @@ def _set_partition(parameter: Any, key: str | None, value: Tensor) -> None:
     padded[: value.numel()] = value.flatten()
     slice_ = padded[rank * size : (rank + 1) * size]
     if key is None:
+        parameter.ds_tensor.data.copy_(slice_)
+        if parameter.data.numel() == value.numel():  # small ones stay gathered
+            parameter.data.copy_(value)
         safe_set_local_fp32_param(parameter, slice_)
     else:
         safe_set_local_optimizer_state(parameter, slice_, key)

@@ -26,14 +26,14 @@ CONFIG = MAHAConfig(vocab_size=17, context_length=16, d_model=8, num_layers=1, n
 
 
 def save(
-    run: Path, data: Manifest, step: int, keep: int = 9, config: MAHAConfig = CONFIG
+    run: Path, data: Manifest, step: int, keep: int = 9, config: MAHAConfig = CONFIG, keep_every: int = 0
 ) -> tuple[Path, MAHAForCausalLM]:
     torch.manual_seed(step)
     model = MAHAForCausalLM(config)
     weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     moments = {f"{name}.{key}": torch.rand_like(w) for name, w in weights.items() for key in ("exp_avg", "exp_avg_sq")}
     info = CheckpointInfo(step, 8 * step, 128 * step, 0, config.to_dict(), data.fingerprint, data.tokenizer_sha256)
-    return save_checkpoint(run, info, weights, moments, data.tokenizer_path, keep), model
+    return save_checkpoint(run, info, weights, moments, data.tokenizer_path, keep, keep_every), model
 
 
 def test_a_checkpoint_gives_back_the_model(tmp_path: Path, data: Manifest) -> None:
@@ -54,6 +54,13 @@ def test_the_newest_checkpoints_are_kept(tmp_path: Path, data: Manifest) -> None
     for step in (1, 2, 10, 11):
         save(tmp_path, data, step, keep=2)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000010", "step-00000011"]
+
+
+def test_every_so_many_steps_one_stays_for_good(tmp_path: Path, data: Manifest) -> None:
+    for step in range(1, 8):
+        save(tmp_path, data, step, keep=2, keep_every=3)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000003", "step-00000006", "step-00000007"]
 
 
 def test_resuming_an_earlier_checkpoint_drops_the_branch_that_it_leaves(tmp_path: Path, data: Manifest) -> None:
