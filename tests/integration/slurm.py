@@ -1,0 +1,144 @@
+"""A Slurm cluster of two nodes on this machine, of real daemons: munged, slurmctld and two slurmd."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+DAEMONS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
+
+CONFIG = """
+ClusterName=maha
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CryptoType=crypto/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=1,sched_interval=1
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+KillWait=60
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=1 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=1 State=UNKNOWN
+PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def missing() -> str | None:
+    """What this machine lacks for a cluster, or None."""
+    absent = [name for name in DAEMONS if not _find(name)]
+    if absent:
+        return f"needs Slurm and munge (Debian: slurm-wlm munge); not found: {', '.join(absent)}"
+    return None if os.geteuid() == 0 else "needs root to start Slurm's daemons"
+
+
+class SlurmCluster:
+    """Start with `with`; the daemons end with the block."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        self._daemons: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> "SlurmCluster":
+        controller, first, second = _free_ports(3)
+        (self.folder / "state").mkdir(parents=True)
+        self.folder.chmod(0o755)
+        (self.folder / "slurm.conf").write_text(
+            CONFIG.format(
+                folder=self.folder,
+                host=socket.gethostname().split(".")[0],
+                controller=controller,
+                first=first,
+                second=second,
+            )
+        )
+        key = self.folder / "munge.key"
+        subprocess.run([_find("mungekey"), "--create", f"--keyfile={key}"], check=True)
+        files = [f"--{name}={self.folder}/munge.{suffix}" for name, suffix in
+                 (("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed"))]  # fmt: skip
+        self._start("munged", "--foreground", "--force", f"--key-file={key}", *files)
+        self._wait(lambda: (self.folder / "munge.socket").exists())
+        self._start("slurmctld", "-D")
+        for node in ("n1", "n2"):
+            (self.folder / f"spool-{node}").mkdir()
+            self._start("slurmd", "-D", "-N", node)
+        self._wait(lambda: self.command("sinfo", "--noheader", "--format=%T").split() == ["idle"])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for daemon in reversed(self._daemons):
+            daemon.terminate()
+        for daemon in self._daemons:
+            try:
+                daemon.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+
+    def command(self, *arguments: str) -> str:
+        """Run one of Slurm's commands; its output."""
+        return subprocess.run(arguments, env=self.env, capture_output=True, text=True, check=False).stdout.strip()
+
+    def submit(self, script: Path, *options: str, **variables: str) -> str:
+        """Submit from the project's folder, as a user would; the job's id."""
+        command = ["sbatch", "--parsable", *options, str(script)]
+        env = {**self.env, **variables}
+        result = subprocess.run(command, env=env, cwd=script.parent.parent, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+    def job(self, number: str) -> dict[str, str]:
+        """What `scontrol show job` says: JobState, Restarts, ..."""
+        text = self.command("scontrol", "--oneliner", "show", "job", number)
+        return dict(word.split("=", 1) for word in text.split() if "=" in word)
+
+    def wait_for(self, number: str, states: tuple[str, ...], seconds: float) -> dict[str, str]:
+        """Wait until a job is in one of `states`; what it says then. Raises TimeoutError."""
+        until = time.monotonic() + seconds
+        while (job := self.job(number))["JobState"] not in states:
+            if time.monotonic() > until:
+                raise TimeoutError(f"job {number} is {job['JobState']} ({job.get('Reason')}), not {states}")
+            time.sleep(0.2)
+        return job
+
+    def _start(self, name: str, *arguments: str) -> None:
+        log = (self.folder / f"{name}{arguments[-1] if name == 'slurmd' else ''}.out").open("wb")
+        self._daemons.append(
+            subprocess.Popen([_find(name) or name, *arguments], env=self.env, stdout=log, stderr=subprocess.STDOUT)
+        )
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        until = time.monotonic() + 30
+        while not ready():
+            if time.monotonic() > until:
+                logs = {path.name: path.read_text()[-500:] for path in self.folder.glob("*.log")}
+                raise TimeoutError(f"the cluster did not start: {logs}")
+            time.sleep(0.1)
+
+
+def _find(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
