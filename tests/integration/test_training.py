@@ -196,6 +196,25 @@ def test_sigterm_finishes_the_step_saves_and_exits_cleanly(launcher: Launcher, s
     assert largest_difference(launcher.losses("stopped"), single) < 1e-3
 
 
+def test_a_second_interrupt_ends_at_once_and_leaves_nothing_behind(launcher: Launcher) -> None:
+    """Steps so long that the first Ctrl-C, which waits for the end of one, cannot be what ends the run."""
+    slow = ("--global_batch_size=4096", "--eval_interval=1000")
+    process = launcher.start("interrupted", 2, "--deepspeed=ds_configs/zero1.json", *slow)
+    while len(training_processes("interrupted")) < 2 or not (launcher.folder / "interrupted" / "run.json").exists():
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.05)
+    time.sleep(4)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    time.sleep(1)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode not in (0, 2), output
+    assert "stopped at once; the last checkpoint stays" in output
+    assert "Traceback" not in output
+    assert training_processes("interrupted") == []
+
+
 def test_an_infinite_loss_stops_with_the_last_good_step_saved(launcher: Launcher) -> None:
     result = launcher.run("diverged", 2, "--optimizer.lr=1e12", "--optimizer.warmup_steps=0", "--optimizer.grad_clip=0")
     output = result.stdout + result.stderr

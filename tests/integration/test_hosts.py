@@ -1,0 +1,85 @@
+"""launch/pretrain.sh --hostfile over real ssh between two hosts; the link between them is cut midway."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import Manifest
+from pretrain.checkpoint import find_checkpoint, read_info
+from tests.conftest import ROOT
+from tests.integration.hosts import TwoHosts, missing
+from tests.integration.test_training import MODEL, STEPS, TRAINING
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoHosts]:
+    lacking = missing()
+    if lacking:
+        pytest.skip(lacking)
+    with TwoHosts(tmp_path_factory.mktemp("hosts")) as running:
+        yield running
+
+
+def start(hosts: TwoHosts, out: Path, data: Path, *options: str) -> subprocess.Popen[str]:
+    hostfile = hosts.folder / "hostfile"
+    hostfile.write_text("".join(f"{address} slots=1\n" for address in hosts.addresses))
+    script = ["bash", str(ROOT / "launch" / "pretrain.sh"), f"--hostfile={hostfile}"]
+    arguments = [f"--data={data}", f"--out={out}", *MODEL, *TRAINING, "--peer_timeout=4", *options]
+    return subprocess.Popen(
+        hosts.on_first(*script, *arguments), env={**hosts.env(), "MAHA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def losses(out: Path) -> dict[int, float]:
+    path = out / "metrics.jsonl"
+    lines = map(json.loads, path.read_text().splitlines()) if path.exists() else []
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
+    while max(losses(out), default=0) < step:
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.01)
+
+
+def test_a_cut_link_ends_the_run_names_the_lost_rank_and_the_run_resumes_and_stops_on_request(
+    hosts: TwoHosts, data: Manifest, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = start(hosts, out, data.folder)
+    wait_for_step(out, 8, process)
+    hosts.set_link("down")
+    cut = time.monotonic()
+    try:
+        output, _ = process.communicate(timeout=60)
+    finally:
+        hosts.set_link("up")
+    spent = time.monotonic() - cut
+    assert process.returncode != 0, output
+    assert "error: lost rank 1 (" in output, output
+    assert "no sign of life for 4 s; continue from the last checkpoint with --resume auto" in output
+    assert spent < 40, f"{spent:.0f} s"  # peer_timeout, then ssh's own patience with the other host
+    before = losses(out)
+    assert max(before) < STEPS
+
+    process = start(hosts, out, data.folder, "--resume=auto")
+    wait_for_step(out, 14, process)
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "from step 6" in output
+    stopped = read_info(find_checkpoint(out)).step
+    assert f"stopped at step {stopped}" in output
+    after = losses(out)
+    assert list(after) == list(range(1, stopped + 1))
+    assert {step: loss for step, loss in after.items() if step in before} == before
