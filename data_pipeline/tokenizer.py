@@ -84,7 +84,7 @@ class Tokenizer:
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model)
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:  # the second: a message of bytes that are no text
             raise UserError(f"{path} is not a SentencePiece model; prepare the data again") from error
         self.sha256: str = hashlib.sha256(model).hexdigest()
         self.vocab_size: int = self._processor.vocab_size()

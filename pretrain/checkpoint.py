@@ -174,7 +174,13 @@ def read_info(path: Path) -> CheckpointInfo:
 
 def load_model(path: Path, device: str | torch.device = "cpu") -> MAHAForCausalLM:
     """The model of a checkpoint, in evaluation mode. Raises UserError if it is damaged or of an unknown model."""
-    model = model_from(read_info(path))
+    info, weights = read_info(path), read_weights(path)
+    layers = info.model.get("num_layers") if isinstance(info.model, dict) else None
+    if not isinstance(layers, int) or layers > len(weights):  # before anything is made from the number
+        raise UserError(f"{path / WEIGHTS} is of another model than its configuration says")
+    with torch.device("meta"):
+        _check_shapes(model_from(info), weights, path)
+    model = model_from(info)
     load_weights(model, path)
     return model.to(device).eval()
 
@@ -183,20 +189,24 @@ def model_from(info: CheckpointInfo) -> MAHAForCausalLM:
     """A fresh model of the checkpoint's configuration. Raises UserError if this version does not know it."""
     try:
         return MAHAForCausalLM(MAHAConfig.from_dict(info.model))
-    except (ConfigError, TypeError) as error:
+    except (ConfigError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
         raise UserError(f"the checkpoint is of a model that this version does not know: {error}") from error
 
 
 def load_weights(model: MAHAForCausalLM, path: Path) -> dict[str, Tensor]:
     """Copy a checkpoint's weights into `model` and return them. Raises UserError if they belong to another model."""
     weights = read_weights(path)
+    _check_shapes(model, weights, path)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    return weights
+
+
+def _check_shapes(model: MAHAForCausalLM, weights: dict[str, Tensor], path: Path) -> None:
     own = dict(model.named_parameters())
     if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
         raise UserError(f"{path / WEIGHTS} is of another model than its configuration says")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(weights[name])
-    return weights
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
