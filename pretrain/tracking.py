@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,9 +76,8 @@ class MLflowRun:
                 for name in self._client.get_run(self.run_id).data.metrics
             }
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"cannot reach the MLflow store {uri}: {reason}; start it, or unset MLFLOW_TRACKING_URI"
+                f"cannot reach the MLflow store {_shown(uri)}: {_shown(error)}; start it, or unset MLFLOW_TRACKING_URI"
             ) from error
 
     def _exists(self, run_id: str) -> bool:
@@ -107,7 +107,7 @@ class MLflowRun:
             send()
         except Exception as error:
             self._lost = True
-            print(f"warning: MLflow is lost, going on without it: {' '.join(str(error).split())[:200]}", flush=True)
+            print(f"warning: MLflow is lost, going on without it: {_shown(error)}", flush=True)
 
     def finish(self, status: str) -> None:
         """Mark the run FINISHED, FAILED or KILLED."""
@@ -119,3 +119,8 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in values.items():
         flat += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
     return flat
+
+
+def _shown(value: object) -> str:
+    """At most 200 characters on one line, without the user and password that an address may hold."""
+    return re.sub(r"//[^/@\s]+@", "//...@", " ".join(str(value).split()))[:200]

@@ -88,3 +88,11 @@ def test_an_unreachable_store_is_one_clear_line(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match=r"cannot reach the MLflow store http://127\.0\.0\.1:9"):
         MLflowRun(tmp_path / "run", "study", {})
+
+
+def test_a_password_in_the_stores_address_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:s3cret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"cannot reach the MLflow store http://\.\.\.@127\.0\.0\.1:9") as caught:
+        MLflowRun(tmp_path / "run", "maha", {})
+    assert "s3cret" not in str(caught.value)
