@@ -25,8 +25,7 @@ while [ $# -gt 0 ]; do
 done
 
 bash "$root/launch/setup.sh"
-venv=${MAHA_VENV:-$root/.venv}
-export TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$(cd "$venv" && pwd)/torch_extensions}
+venv=$(cd "${MAHA_VENV:-$root/.venv}" && pwd)
 export PATH="$venv/bin:$PATH" PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
 gpus=$( (nvidia-smi -L 2>/dev/null || true) | wc -l)
@@ -67,7 +66,7 @@ if [ -n "$hostfile" ]; then  # what the processes on other machines have to know
   DS_ENV_FILE=$(mktemp)
   export DS_ENV_FILE
   trap 'rm -f "$DS_ENV_FILE"' EXIT
-  env | grep -E '^(DS_ACCELERATOR|OMP_NUM_THREADS|TORCH_EXTENSIONS_DIR|MAHA_[A-Z_]+|GLOO_[A-Z_]+|TORCH_NCCL_[A-Z_]+)=' \
+  env | grep -E '^(PATH|LD_LIBRARY_PATH|DS_ACCELERATOR|OMP_NUM_THREADS|MAHA_[A-Z_]+|GLOO_[A-Z_]+|TORCH_NCCL_[A-Z_]+)=' \
     >"$DS_ENV_FILE" || true
 fi
 

@@ -35,13 +35,4 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   if nvidia-smi >/dev/null 2>&1; then pip torch; else pip torch==2.13.0; fi
 fi
 pip --editable ".[$(IFS=,; echo "${missing[*]}")]"
-if ! nvidia-smi >/dev/null 2>&1; then
-  # DeepSpeed compiles one operator at its first start on a CPU: do it here, not in the middle of a run
-  # (in the environment's own folder, made anew: a build that was killed leaves a lock at which others would wait for ever)
-  extensions=$(cd "$venv" && pwd)/torch_extensions
-  rm -rf "$extensions"
-  TORCH_EXTENSIONS_DIR=$extensions DS_ACCELERATOR=cpu PATH="$PWD/$venv/bin:$venv/bin:$PATH" "$venv/bin/python" -c \
-    'from deepspeed.ops.op_builder.cpu import CCLCommBuilder, ShareMemCommBuilder; ShareMemCommBuilder().load()' \
-    >/dev/null 2>&1 || echo "warning: DeepSpeed's operator could not be compiled; its first start will try again" >&2
-fi
 for extra in "${missing[@]}"; do touch "$venv/.installed-$extra-$key"; done

@@ -82,6 +82,10 @@ def join_process_group(timeout: float = 1800.0) -> Rank:
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout))
     import deepspeed
 
+    if device.type == "cpu":
+        # DeepSpeed would compile an all-reduce of its own here, which only inference calls: a minute, again on every
+        # change of ninja or compiler; a build that is killed leaves a lock at which all later starts wait for ever.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)  # takes over the group there is
     return Rank(rank, world_size, device, store)
 

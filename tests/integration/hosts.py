@@ -1,5 +1,6 @@
 """Two hosts on this machine: network namespaces with their own addresses, joined by a link, an sshd in each."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -32,6 +33,13 @@ class TwoHosts:
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "TwoHosts":
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.__exit__)
+            self._start()
+            undo.pop_all()
+        return self
+
+    def _start(self) -> None:
         keys = self.folder / "key", self.folder / "host"
         for key in keys:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
@@ -41,7 +49,7 @@ class TwoHosts:
         )
         (self.folder / "ssh_config").write_text(
             f"Host *\n IdentityFile {keys[0]}\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n"
-            " LogLevel ERROR\n"
+            " LogLevel ERROR\n ConnectTimeout 10\n BatchMode yes\n"
         )
         tools = self.folder / "bin"  # what ~/.ssh/config does for a user
         tools.mkdir()
@@ -60,11 +68,11 @@ class TwoHosts:
             log = (self.folder / f"{name}.log").open("wb")
             self._daemons.append(subprocess.Popen(["ip", "netns", "exec", name, *daemon], stderr=log))
         until = time.monotonic() + 20
-        while subprocess.run([*self.on_first("ssh", self.addresses[1], "true")], env=self.env()).returncode:
+        probe = self.on_first("ssh", self.addresses[1], "true")
+        while subprocess.run(probe, env=self.env(), stdin=subprocess.DEVNULL, timeout=30, check=False).returncode:
             if time.monotonic() > until:
                 raise TimeoutError("\n".join(path.read_text() for path in self.folder.glob("*.log")))
             time.sleep(0.2)
-        return self
 
     def __exit__(self, *_: object) -> None:
         for daemon in self._daemons:

@@ -11,7 +11,7 @@ import pytest
 from data_pipeline import Manifest
 from pretrain.checkpoint import find_checkpoint, read_info
 from tests.conftest import ROOT
-from tests.integration.test_training import MODEL, STEPS, TRAINING
+from tests.integration.runs import MODEL, STEPS, TRAINING
 
 pytestmark = pytest.mark.integration
 

@@ -1,6 +1,5 @@
 """launch/pretrain.sh --hostfile over real ssh between two hosts; the link between them is cut midway."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from data_pipeline import Manifest
 from pretrain.checkpoint import find_checkpoint, read_info
 from tests.conftest import ROOT
 from tests.integration.hosts import TwoHosts, missing
-from tests.integration.test_training import MODEL, STEPS, TRAINING
+from tests.integration.runs import MODEL, STEPS, TRAINING, read_losses, wait_for_step
 
 pytestmark = pytest.mark.integration
 
@@ -36,20 +35,9 @@ def start(hosts: TwoHosts, out: Path, data: Path, *options: str) -> subprocess.P
     arguments = [f"--data={data}", f"--out={out}", *MODEL, *TRAINING, "--peer_timeout=4", *options]
     return subprocess.Popen(
         hosts.on_first(*script, *arguments), env={**hosts.env(), "MAHA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"},
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
     )  # fmt: skip
-
-
-def losses(out: Path) -> dict[int, float]:
-    path = out / "metrics.jsonl"
-    lines = map(json.loads, path.read_text().splitlines()) if path.exists() else []
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
-
-
-def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
-    while max(losses(out), default=0) < step:
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        time.sleep(0.01)
 
 
 def test_a_cut_link_ends_the_run_names_the_lost_rank_and_the_run_resumes_and_stops_on_request(
@@ -69,7 +57,7 @@ def test_a_cut_link_ends_the_run_names_the_lost_rank_and_the_run_resumes_and_sto
     assert "error: lost rank 1 (" in output, output
     assert "no sign of life for 4 s; continue from the last checkpoint with --resume auto" in output
     assert spent < 40, f"{spent:.0f} s"  # peer_timeout, then ssh's own patience with the other host
-    before = losses(out)
+    before = read_losses(out)
     assert max(before) < STEPS
 
     process = start(hosts, out, data.folder, "--resume=auto")
@@ -80,6 +68,6 @@ def test_a_cut_link_ends_the_run_names_the_lost_rank_and_the_run_resumes_and_sto
     assert "from step 6" in output
     stopped = read_info(find_checkpoint(out)).step
     assert f"stopped at step {stopped}" in output
-    after = losses(out)
+    after = read_losses(out)
     assert list(after) == list(range(1, stopped + 1))
     assert {step: loss for step, loss in after.items() if step in before} == before

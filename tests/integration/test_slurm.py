@@ -1,6 +1,5 @@
 """launch/pretrain.sbatch under real Slurm daemons, two nodes: a run, and one preempted, requeued and continued."""
 
-import json
 import os
 import sys
 import time
@@ -13,8 +12,8 @@ import pytest
 from data_pipeline import Manifest
 from pretrain.checkpoint import find_checkpoint, read_info
 from tests.conftest import ROOT
+from tests.integration.runs import MODEL, STEPS, TRAINING, read_losses
 from tests.integration.slurm import SlurmCluster, missing
-from tests.integration.test_training import MODEL, STEPS, TRAINING
 
 pytestmark = pytest.mark.integration
 
@@ -47,9 +46,7 @@ class Jobs:
         return "\n".join(path.read_text() for path in (self.folder / f"{name}.out", *ranks) if path.exists())
 
     def losses(self, name: str) -> dict[int, float]:
-        path = self.folder / name / "metrics.jsonl"
-        lines = map(json.loads, path.read_text().splitlines()) if path.exists() else []
-        return {line["step"]: line["loss"] for line in lines if "loss" in line}
+        return read_losses(self.folder / name)
 
 
 @pytest.fixture(scope="module")

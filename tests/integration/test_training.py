@@ -17,20 +17,18 @@ import pytest
 from data_pipeline import Manifest
 from pretrain.checkpoint import find_checkpoint, load_model
 from tests.conftest import ROOT
+from tests.integration.runs import (
+    MODEL,
+    STEPS,
+    TRAINING,
+    kill,
+    read_losses,
+    training_processes,
+    wait_for_step,
+    wait_until,
+)  # fmt: skip
 
 pytestmark = pytest.mark.integration
-
-STEPS = 24
-MODEL = (
-    "--model.context_length=64", "--model.d_model=32", "--model.num_layers=2", "--model.num_heads=4",
-    "--model.d_ff=48", "--model.span=16", "--precision=float32", "--activation_checkpointing=selective",
-)  # fmt: skip
-TRAINING = (
-    f"--steps={STEPS}", "--global_batch_size=8", "--micro_batch_size=2", "--optimizer.lr=0.003",
-    "--optimizer.warmup_steps=4", "--eval_interval=12", "--eval_windows=10", "--checkpoint_interval=6",
-    "--log_interval=5",
-)  # fmt: skip
-
 
 Check = Callable[[subprocess.CompletedProcess[str], str], None]
 
@@ -60,12 +58,17 @@ class Launcher:
     def start(self, name: str, processes: int, *options: str) -> subprocess.Popen[str]:
         command, env = self.command(name, processes, *options)
         return subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
 
     def losses(self, name: str) -> dict[int, float]:
-        lines = map(json.loads, (self.folder / name / "metrics.jsonl").read_text().splitlines())
-        return {line["step"]: line["loss"] for line in lines if "loss" in line}
+        return read_losses(self.folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -125,34 +128,12 @@ def test_two_processes_with_zero_2_and_3_train_the_same_curve(
     assert largest_difference(launcher.losses(f"zero{stage}"), single) < 1e-3
 
 
-def wait_for_step(launcher: Launcher, name: str, step: int, process: subprocess.Popen[str]) -> None:
-    path = launcher.folder / name / "metrics.jsonl"
-    while not (path.exists() and f'"step": {step},' in path.read_text()):
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        time.sleep(0.005)
-
-
-def training_processes(name: str) -> list[int]:
-    """Process ids of the ranks (not of the launchers above them) that train this run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                arguments = (entry / "cmdline").read_bytes().decode()
-            except OSError:
-                continue
-            if "\0-m\0pretrain.train\0" in arguments and f"/{name}\0" in arguments:
-                found.append(int(entry.name))
-    return found
-
-
 def test_killing_everything_and_resuming_repeats_the_run_bitwise(launcher: Launcher, two: dict[int, float]) -> None:
     process = launcher.start("killed", 2, "--deepspeed=ds_configs/zero1.json")
-    wait_for_step(launcher, "killed", 9, process)
+    wait_for_step(launcher.folder / "killed", 9, process)
     os.killpg(process.pid, signal.SIGKILL)
-    for pid in training_processes("killed"):  # ranks the launcher put into sessions of their own
-        os.kill(pid, signal.SIGKILL)
-    process.wait()
+    kill(training_processes(launcher.folder / "killed"))  # ranks the launcher put into sessions of their own
+    process.wait(timeout=60)
     assert max(launcher.losses("killed")) < STEPS
     result = launcher.run("killed", 2, "--deepspeed=ds_configs/zero1.json", "--resume=auto")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -170,8 +151,8 @@ def test_a_lost_rank_ends_the_run_and_another_world_size_and_stage_continue_it(
     launcher: Launcher, single: dict[int, float]
 ) -> None:
     process = launcher.start("moved", 2, "--deepspeed=ds_configs/zero3.json")
-    wait_for_step(launcher, "moved", 8, process)
-    os.kill(training_processes("moved")[-1], signal.SIGKILL)
+    wait_for_step(launcher.folder / "moved", 8, process)
+    kill(training_processes(launcher.folder / "moved")[-1:])
     process.wait(timeout=60)
     assert process.returncode != 0
     result = launcher.run("moved", 1, "--deepspeed=ds_configs/zero0.json", "--resume=auto")
@@ -183,11 +164,11 @@ def test_a_lost_rank_ends_the_run_and_another_world_size_and_stage_continue_it(
 def test_sigterm_finishes_the_step_saves_and_exits_cleanly(launcher: Launcher, single: dict[int, float]) -> None:
     """Whoever ends the command ends its processes; then ZeRO 3 takes over what ZeRO 1 left."""
     process = launcher.start("stopped", 2, "--deepspeed=ds_configs/zero1.json")
-    wait_for_step(launcher, "stopped", 8, process)
+    wait_for_step(launcher.folder / "stopped", 8, process)
     os.kill(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
-    assert training_processes("stopped") == []
+    assert training_processes(launcher.folder / "stopped") == []
     stopped_at = max(launcher.losses("stopped"))
     assert f"stopped at step {stopped_at}" in output
     assert (launcher.folder / "stopped" / "checkpoints" / f"step-{stopped_at:08d}").is_dir()
@@ -200,9 +181,8 @@ def test_a_second_interrupt_ends_at_once_and_leaves_nothing_behind(launcher: Lau
     """Steps so long that the first Ctrl-C, which waits for the end of one, cannot be what ends the run."""
     slow = ("--global_batch_size=4096", "--eval_interval=1000")
     process = launcher.start("interrupted", 2, "--deepspeed=ds_configs/zero1.json", *slow)
-    while len(training_processes("interrupted")) < 2 or not (launcher.folder / "interrupted" / "run.json").exists():
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        time.sleep(0.05)
+    out = launcher.folder / "interrupted"
+    wait_until(lambda: len(training_processes(out)) == 2 and (out / "run.json").exists(), process)
     time.sleep(4)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     time.sleep(1)
@@ -212,7 +192,7 @@ def test_a_second_interrupt_ends_at_once_and_leaves_nothing_behind(launcher: Lau
     assert process.returncode not in (0, 2), output
     assert "stopped at once; the last checkpoint stays" in output
     assert "Traceback" not in output
-    assert training_processes("interrupted") == []
+    assert training_processes(out) == []
 
 
 def test_an_infinite_loss_stops_with_the_last_good_step_saved(launcher: Launcher) -> None:
