@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eval.benchmark import Figure, LiveBytes, best_times, print_report
+from eval.benchmark import Figure, best_times, print_report
 from maha_model import MAHAConfig
 from maha_model.attention import StandardAttention
 from maha_model.layers import apply_rotary
+from maha_model.memory import LiveBytes
 from maha_model.native import keep_freed_memory
 from maha_model.span_attention import scores_computed
 from maha_model.transformer import Block, initialize

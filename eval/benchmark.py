@@ -1,16 +1,11 @@
-"""What the benchmarks share: times taken side by side, the peak of live tensor bytes, figures with their limits."""
+"""What the benchmarks share: times taken side by side, figures with their limits."""
 
 import json
 import sys
 import time
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 
 @dataclass(frozen=True)
@@ -49,42 +44,6 @@ def best_times(functions: Mapping[str, Callable[[], Any]], seconds: float = 1.0,
             functions[name]()
             times[name].append(time.perf_counter() - start)
     return {name: min(spent) for name, spent in times.items()}
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that exist at once while it is on; `peak` is the most there were.
-
-    Exact for what torch allocates for tensors; what a kernel uses inside itself is not seen.
-    """
-
-    def __init__(self, existing: Iterable[torch.Tensor] = ()) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: set[int] = set()
-        for tensor in existing:
-            self._add(tensor)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and count what it returns."""
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_iter(result):
-            if isinstance(leaf, torch.Tensor):
-                self._add(leaf)
-        return result
-
-    def _add(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._remove, key, size)
-
-    def _remove(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
 
 
 def print_report(lines: list[str], figures: list[Figure], details: dict[str, Any], as_json: bool) -> None:

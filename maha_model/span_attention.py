@@ -5,7 +5,9 @@ queries against the keys that they see, nothing saved but the inputs and one num
 fused attention on fixed blocks of W queries against W extra keys each.
 """
 
+import contextlib
 import ctypes
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -108,9 +110,25 @@ class _Arguments(ctypes.Structure):
         pointer: grad_q grad_k grad_v""")
 
 
+_compiled_allowed = True
+
+
+@contextlib.contextmanager
+def without_compiled_attention() -> Iterator[None]:
+    """Inside, a CPU does what a GPU does, torch's attention in blocks: for counting a GPU's memory without one."""
+    global _compiled_allowed
+    before, _compiled_allowed = _compiled_allowed, False
+    try:
+        yield
+    finally:
+        _compiled_allowed = before
+
+
 @torch.compiler.assume_constant_result
 def _is_compiled(device: str, dtype: torch.dtype) -> bool:
     """Whether the compiled operator can run there (a shapes-only run needs no code)."""
+    if not _compiled_allowed:
+        return False
     return device == "meta" or (device == "cpu" and library("span_attention.cpp", dtype) is not None)
 
 

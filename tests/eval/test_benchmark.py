@@ -6,21 +6,8 @@ import pytest
 import torch
 
 from eval.bench_attention import EagerAttention, ScoreCounter, build, exponent
-from eval.benchmark import Figure, LiveBytes, best_times, print_report
+from eval.benchmark import Figure, best_times, print_report
 from maha_model.span_attention import scores_computed
-
-
-def test_live_bytes_are_those_alive_at_once() -> None:
-    existing = torch.zeros(100)
-    with LiveBytes([existing]) as live:
-        a = torch.zeros(1000)
-        b = a + 1
-        del a
-        c = b.view(10, 100)[1:]  # no bytes of its own
-        d = torch.zeros(500)
-        del b, c, d
-    assert live.peak == 4 * (100 + 2000)
-    assert live.now == 4 * 100
 
 
 def test_figures_keep_their_limits() -> None:
