@@ -10,14 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-STEPS = 24
+STEPS, EVAL_INTERVAL = 24, 12
 MODEL = (
     "--model.context_length=64", "--model.d_model=32", "--model.num_layers=2", "--model.num_heads=4",
     "--model.d_ff=48", "--model.span=16", "--precision=float32", "--activation_checkpointing=selective",
 )  # fmt: skip
 TRAINING = (
     f"--steps={STEPS}", "--global_batch_size=8", "--micro_batch_size=2", "--optimizer.lr=0.003",
-    "--optimizer.warmup_steps=4", "--eval_interval=12", "--eval_windows=10", "--checkpoint_interval=6",
+    "--optimizer.warmup_steps=4", f"--eval_interval={EVAL_INTERVAL}", "--eval_windows=10", "--checkpoint_interval=6",
     "--log_interval=5",
 )  # fmt: skip
 

@@ -1,0 +1,254 @@
+"""Break one run again and again, start it again each time; in the end it must be the run that nothing happened to.
+
+    python -m tests.integration.soak --kills 20 [--seed 0]
+
+Two processes under launch/pretrain.sh, their folder on a small disk of its own (so it needs root). Kinds of faults take
+turns, hypothesis chooses the points. Prints a table; fails unless every step's loss, learning rate and gradient norm,
+every evaluation, the last weights and the last Adam moments are bitwise those of an undisturbed run.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import psutil
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from pretrain.checkpoint import find_checkpoint, has_checkpoint, read_info
+from tests.conftest import ROOT
+from tests.integration.runs import EVAL_INTERVAL, MODEL, TRAINING, kill, read_losses, training_processes
+
+KINDS = ("one rank", "all", "saving", "evaluating", "disk full")
+STEPS_PER_FAULT = 20  # no fault lets a run come further than that
+DISK = "16m"
+
+
+class Run(Protocol):
+    """A run that has been started."""
+
+    ranks: list[psutil.Process]
+
+    def poll(self) -> int | None: ...
+    def wait(self, seconds: float) -> "subprocess.CompletedProcess[str]": ...
+    def kill(self) -> None: ...
+
+
+class LaunchedRun:
+    """`launch/pretrain.sh` with two processes, from the moment it is made."""
+
+    def __init__(self, out: Path, *options: str) -> None:
+        self.out = out
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the run
+        command = ["bash", str(ROOT / "launch" / "pretrain.sh"), "--nproc=2", f"--out={out}", *options]
+        env = {**os.environ, "MAHA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, text=True
+        )
+
+    @property
+    def ranks(self) -> list[psutil.Process]:
+        """The processes that train."""
+        return training_processes(self.out)
+
+    def poll(self) -> int | None:
+        """The launcher's exit status, None while it runs."""
+        return self._process.poll()
+
+    def wait(self, seconds: float) -> "subprocess.CompletedProcess[str]":
+        """Wait for the end, its status and what was printed. Raises subprocess.TimeoutExpired."""
+        status = self._process.wait(seconds)
+        self.log.seek(0)
+        return subprocess.CompletedProcess([], status, self.log.read(), "")
+
+    def kill(self) -> None:
+        """SIGKILL to the ranks, the launcher and its shell."""
+        if self.poll() is None:
+            shell = psutil.Process(self._process.pid)
+            kill([shell, *shell.children(recursive=True)])
+        while self.ranks:
+            kill(self.ranks)
+        self._process.wait(30)
+
+
+class Fault(NamedTuple):
+    """What to break, when: the first moment of its kind `steps` steps after the start, and `delay` seconds on."""
+
+    kind: str
+    steps: int
+    rank: int
+    delay: float
+
+
+class Row(NamedTuple):
+    """What a fault did."""
+
+    fault: Fault
+    start: int
+    reached: int
+    hit: bool
+    status: int
+
+
+def choose_faults(count: int, entropy: int) -> list[Fault]:
+    """The kinds in turn, at points that hypothesis draws."""
+    points: list[tuple[int, int, float]] = []
+
+    @seed(entropy)
+    @settings(max_examples=count, database=None, deadline=None, derandomize=False, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(st.integers(0, 8), st.integers(0, 1), st.floats(0, 0.03))
+    def draw(steps: int, rank: int, delay: float) -> None:
+        points.append((steps, rank, delay))
+
+    draw()
+    return [Fault(KINDS[number % len(KINDS)], *point) for number, point in enumerate(points)]
+
+
+def soak(faults: list[Fault], folder: Path, start: Callable[..., Run], report: Callable[[str], None] = print) -> None:
+    """Run undisturbed, then with `faults`; `start(out, *options)` starts a run. AssertionError if they differ."""
+    steps = f"--steps={STEPS_PER_FAULT * len(faults) + 6}"
+    undisturbed, disturbed = folder / "undisturbed", folder / "disturbed"
+    result = start(undisturbed, steps).wait(600)
+    assert result.returncode == 0, result.stdout
+    report(f"{'':>4} {'fault':<11} {'from step':>9} {'to step':>7} {'in the act':>10} {'exit status':>11}")
+    with small_disk(disturbed):
+        for number, fault in enumerate(faults, start=1):
+            at = read_info(find_checkpoint(disturbed)).step if has_checkpoint(disturbed) else 0
+            run = start(disturbed, steps, "--resume=auto")
+            try:
+                row = strike(run, fault, disturbed, at)
+            finally:
+                run.kill()
+            report(
+                f"{number:>4} {fault.kind:<11} {row.start:>9} {row.reached:>7} {'yes' if row.hit else 'no':>10} "
+                f"{row.status:>11}"
+            )
+        result = start(disturbed, steps, "--resume=auto").wait(600)
+        assert result.returncode == 0, result.stdout
+        compare(undisturbed, disturbed)
+    report(f"{len(read_losses(undisturbed))} steps: every loss and the last weights are bitwise the undisturbed run's")
+
+
+def strike(run: Run, fault: Fault, out: Path, at: int) -> Row:
+    """Wait for the fault's moment and break what it says. AssertionError if the run ends before or hangs after."""
+    until = time.monotonic() + 200
+
+    def wait_for(happens: Callable[[], bool]) -> None:
+        while not happens():
+            assert run.poll() is None, run.wait(10).stdout
+            assert time.monotonic() < until, "the run does not go on"
+            time.sleep(0.001)
+
+    def lines() -> list[dict[str, Any]]:
+        path = out / "metrics.jsonl"
+        text = path.read_text() if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def reached() -> int:
+        return max((line["step"] for line in lines() if "loss" in line), default=0)
+
+    def unevaluated() -> list[int]:
+        evaluated = [line["step"] for line in lines() if "eval_loss" in line]
+        due = [line["step"] for line in lines() if "loss" in line and line["step"] % EVAL_INTERVAL == 0]
+        return [step for step in due if step not in evaluated]
+
+    def saving() -> bool:
+        return any(out.glob("checkpoints/.step-*.tmp"))
+
+    wait_for(lambda: len(run.ranks) == 2)
+    if fault.steps:  # else at once, while it starts
+        wait_for(lambda: reached() <= at)  # the lines of the attempt before are gone
+        wait_for(lambda: reached() >= at + fault.steps)
+    hit = True
+    if fault.kind == "one rank":
+        time.sleep(fault.delay)
+        kill(run.ranks[fault.rank : fault.rank + 1])
+        status = run.wait(60).returncode
+        assert status != 0
+    elif fault.kind == "disk full":
+        filler = out / "filler"
+        free = os.statvfs(out)
+        with filler.open("wb") as file:
+            file.write(bytes(max(0, free.f_bavail * free.f_frsize - 200_000)))
+        result = run.wait(60)
+        status = result.returncode
+        assert (status, result.stdout.count("error: no space left on the device")) == (2, 1), result.stdout
+        assert "Traceback" not in result.stdout, result.stdout
+        filler.unlink()
+    else:
+        if fault.kind == "saving":
+            wait_for(saving)
+            time.sleep(fault.delay / 10)
+        elif fault.kind == "evaluating":
+            wait_for(lambda: bool(unevaluated()))
+            time.sleep(fault.delay)
+        else:
+            time.sleep(fault.delay)
+        run.kill()
+        hit = {"saving": saving(), "evaluating": bool(unevaluated())}.get(fault.kind, True)
+        status = -signal.SIGKILL
+    return Row(fault, at, reached(), hit, status)
+
+
+def compare(undisturbed: Path, disturbed: Path) -> None:
+    """Raises AssertionError unless the two runs' steps, evaluations and last checkpoints are equal, bit for bit."""
+    names = ("step", "loss", "lr", "grad_norm", "tokens", "eval_loss")
+
+    def values(run: Path) -> list[list[Any]]:
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        return [[line.get(name) for name in names] for line in lines]
+
+    assert values(disturbed) == values(undisturbed)
+    ours, theirs = find_checkpoint(disturbed), find_checkpoint(undisturbed)
+    assert ours.name == theirs.name
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of `DISK` bytes at `folder` while the block runs. PermissionError where one may not mount."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        raise PermissionError("the soak test mounts a small file system, which only root may")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def main() -> None:
+    """The command."""
+    from data_pipeline.prepare import prepare
+    from data_pipeline.sources import find_source
+    from tests.conftest import book, write_jsonl
+
+    parser = argparse.ArgumentParser(prog="python -m tests.integration.soak", description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20, metavar="N", help="faults (default 20)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the points that hypothesis draws")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder = Path(name)
+        for split, seeds in {"train": range(6), "validation": range(6, 8), "test": range(8, 10)}.items():
+            write_jsonl(folder / f"{split}-00000.jsonl", [book(number, 3000) for number in seeds])
+        data = prepare(find_source(str(folder)), folder / "data", vocab_size=512, workers=1, shard_tokens=9000).folder
+
+        def start(out: Path, *more: str) -> Run:
+            return LaunchedRun(out, f"--data={data}", *MODEL, *TRAINING, *more)
+
+        soak(choose_faults(options.kills, options.seed), folder, start, lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    main()
