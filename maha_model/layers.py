@@ -1,10 +1,23 @@
 """Building blocks every transformer of this package shares: norm, feed-forward network, rotary positions."""
 
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maha_model.config import MAHAConfig
+
+# Makes parameters whole on every process while a block runs, where processes share them out (ZeRO 3).
+Gather = Callable[[Iterable[nn.Parameter]], AbstractContextManager[object]]
+
+
+@torch.no_grad()
+def normal_(parameter: Tensor, mean: float = 0.0, std: float = 1.0) -> None:
+    """Fill from a normal distribution, drawn in float32 at least: a model starts alike in every precision."""
+    wide = parameter.to(torch.promote_types(parameter.dtype, torch.float32))
+    parameter.copy_(wide.normal_(mean, std))
 
 
 def build_norm(config: MAHAConfig) -> nn.Module:

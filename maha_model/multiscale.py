@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from maha_model.aggregation.fusion import fuse
 from maha_model.aggregation.problem import Placement, Problem
 from maha_model.config import MAHAConfig
+from maha_model.layers import normal_
 
 
 class DepthwiseConv(nn.Module):
@@ -77,7 +78,7 @@ class LocalContext(nn.Module):
 
     def reset_parameters(self) -> None:
         """Random taps: from exactly zero the ReLU would never let a gradient through."""
-        nn.init.normal_(self.conv.weight, std=self.conv.weight.shape[0] ** -0.5)
+        normal_(self.conv.weight, std=self.conv.weight.shape[0] ** -0.5)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
@@ -102,7 +103,7 @@ class Decomposition(nn.Module):
         """An average over the window, slightly perturbed: a coarse token starts as a summary of what it covers."""
         for conv in self.convs:
             assert isinstance(conv, DepthwiseConv)
-            nn.init.normal_(conv.weight, mean=1 / self.kernel_size, std=0.1 / self.kernel_size)
+            normal_(conv.weight, mean=1 / self.kernel_size, std=0.1 / self.kernel_size)
 
     def forward(self, x_BND: Tensor) -> list[Tensor]:
         """(B, N, D) -> [(B, n_l, D)] with n_0 = N, n_l = floor(n_{l-1} / r); scales without a token are left out."""

@@ -1,5 +1,6 @@
 """The transformer shell: embeddings, blocks, final norm, language-model head. Only the attention module differs."""
 
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from maha_model.aggregation import Aggregator
 from maha_model.attention import MAHAAttention, StandardAttention, build_attention
 from maha_model.config import ConfigError, MAHAConfig
-from maha_model.layers import FeedForward, build_norm
+from maha_model.layers import FeedForward, Gather, build_norm, normal_
 from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
 
 CheckpointPolicy = Literal["none", "block", "selective"]
@@ -36,7 +37,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Token ids (B, N) -> hidden states (B, N, D) after the final norm, and the sum of the blocks' aux scalars."""
 
-    def __init__(self, config: MAHAConfig) -> None:
+    def __init__(self, config: MAHAConfig, gather: Gather = nullcontext) -> None:
         super().__init__()
         if config.vocab_size < 1:
             raise ConfigError(f"vocab_size is {config.vocab_size}; a model needs the number of token ids")
@@ -46,7 +47,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = build_norm(config)
         self.activation_checkpointing = "none"
-        initialize(self, config)
+        initialize(self, config, gather)
 
     @property
     def activation_checkpointing(self) -> CheckpointPolicy:
@@ -84,14 +85,17 @@ class CausalLMOutput(NamedTuple):
 
 
 class MAHAForCausalLM(nn.Module):
-    """A causal language model with tied embeddings over any of the attention modules."""
+    """A causal language model with tied embeddings over any of the attention modules.
 
-    def __init__(self, config: MAHAConfig) -> None:
+    `gather` is for weights that are shared out among processes while the model is made; see `initialize`.
+    """
+
+    def __init__(self, config: MAHAConfig, gather: Gather = nullcontext) -> None:
         if not config.causal:
             raise ConfigError("causal is false; a language model must be causal, use MAHATransformer for an encoder")
         super().__init__()
         self.config = config
-        self.transformer = Transformer(config)
+        self.transformer = Transformer(config, gather)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.embedding.weight
 
@@ -126,18 +130,21 @@ class MAHAForCausalLM(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def initialize(module: nn.Module, config: MAHAConfig) -> None:
+def initialize(module: nn.Module, config: MAHAConfig, gather: Gather = nullcontext) -> None:
     """Normal weights of `init_std`, zero biases, projections into the residual stream scaled by 1/sqrt(2 layers).
 
     Modules with a start of their own (convolutions, gates, aggregation) say so in `reset_parameters` and come last.
+    `gather(parameters)` makes them whole while one module is initialised.
     """
     depth_scale = (2 * config.num_layers) ** -0.5
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear | nn.Embedding):
             into_residual = name.endswith(("attention.out", "ffn.down"))
-            nn.init.normal_(child.weight, std=config.init_std * (depth_scale if into_residual else 1.0))
-            if isinstance(child, nn.Linear) and child.bias is not None:
-                nn.init.zeros_(child.bias)
+            with gather(child.parameters(recurse=False)):
+                normal_(child.weight, std=config.init_std * (depth_scale if into_residual else 1.0))
+                if isinstance(child, nn.Linear) and child.bias is not None:
+                    nn.init.zeros_(child.bias)
     for child in module.modules():
         if isinstance(child, LocalContext | Decomposition | CrossScaleGate | Aggregator):
-            child.reset_parameters()
+            with gather(child.parameters()):
+                child.reset_parameters()

@@ -1,6 +1,8 @@
 """From a model and a configuration to a DeepSpeed engine; the only place that writes DeepSpeed's configuration."""
 
 import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import deepspeed
@@ -12,9 +14,14 @@ from pretrain.config import OptimizerConfig, RunConfig, read_deepspeed_config, u
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices (embeddings and convolution taps included) decay; norms, biases and other vectors do not."""
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    plain = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    decayed = [parameter for parameter in model.parameters() if len(whole_shape(parameter)) >= 2]
+    plain = [parameter for parameter in model.parameters() if len(whole_shape(parameter)) < 2]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def whole_shape(parameter: torch.Tensor) -> torch.Size:
+    """The shape of a parameter of which ZeRO 3 may have left this process a part."""
+    return getattr(parameter, "ds_shape", parameter.shape)
 
 
 class ClippingAdamW(torch.optim.AdamW):
@@ -40,16 +47,20 @@ def build_optimizer(model: torch.nn.Module, config: OptimizerConfig, clips: bool
     return ClippingAdamW(groups, config.grad_clip, **options) if clips else torch.optim.AdamW(groups, **options)
 
 
-def build_engine(model: MAHAForCausalLM, config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngine:
-    """`deepspeed.initialize` with batch sizes, clipping and precision from the run's configuration.
+def build_engine(config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngine:
+    """A fresh model under `deepspeed.initialize`; batch sizes, clipping and precision from the run's configuration.
+
+    Under ZeRO 3 every layer's weights are shared out as soon as they are made (`deepspeed.zero.Init`): no process ever
+    holds the whole model.
 
     After every step `engine.get_global_grad_norm()` is the gradient's norm before clipping, whatever the ZeRO stage; if
     that is NaN or infinite, no process has updated anything.
     """
     settings = read_deepspeed_config(config)
     bfloat16, clip = use_bfloat16(config), config.optimizer.grad_clip
+    stage = settings.get("zero_optimization", {}).get("stage", 0)
     # With ZeRO 0 in float32 DeepSpeed steps the given optimiser as it is, and forgets the norm it clips by.
-    plain = settings.get("zero_optimization", {}).get("stage", 0) == 0 and not bfloat16
+    plain = stage == 0 and not bfloat16
     settings |= {
         "train_batch_size": config.global_batch_size,
         "train_micro_batch_size_per_gpu": config.micro_batch_size,
@@ -57,9 +68,18 @@ def build_engine(model: MAHAForCausalLM, config: RunConfig, world_size: int) -> 
         "gradient_clipping": 0.0 if plain else clip,
         "bf16": {"enabled": bfloat16},
     }
+    if stage == 3:
+        with deepspeed.zero.Init(config_dict_or_path=settings):
+            model = MAHAForCausalLM(config.model, _gather)
+    else:
+        model = MAHAForCausalLM(config.model)
     model.activation_checkpointing = config.activation_checkpointing
     if config.compile:
         model.compile()
     optimizer = build_optimizer(model, config.optimizer, clips=plain)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     return engine
+
+
+def _gather(parameters: Iterable[torch.nn.Parameter]) -> AbstractContextManager[object]:
+    return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0)

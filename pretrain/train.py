@@ -14,7 +14,7 @@ import torch
 
 from data_pipeline import Manifest, SampleOrder, WindowDataset, user_errors
 from data_pipeline.files import atomic_write
-from maha_model import ConfigError, MAHAForCausalLM, flops_per_token, scale_weight_statistics
+from maha_model import ConfigError, flops_per_token, scale_weight_statistics
 from maha_model.native import keep_freed_memory
 from pretrain import checkpoint as checkpoints
 from pretrain.config import RunConfig, parse_config
@@ -25,7 +25,7 @@ from pretrain.distributed import (
     rank_from_environment,
     world_size_from_environment,
 )
-from pretrain.engine import build_engine
+from pretrain.engine import build_engine, whole_shape
 from pretrain.evaluation import Validation, stack_windows
 from pretrain.guards import NonFiniteError, SpikeDetector
 from pretrain.preflight import check_resume, check_run, find_resume
@@ -70,13 +70,12 @@ class Trainer:
         """Build model and engine, from a checkpoint if there is one to resume."""
         config, rank = self.config, self.rank
         torch.manual_seed(config.seed)
-        model = MAHAForCausalLM(config.model)
         path = rank.on_main(lambda: find_resume(config))
         if path is None:
-            self.engine = build_engine(model, config, rank.world_size)
+            self.engine = build_engine(config, rank.world_size)
             return
         check_resume(path, config, self.manifest)
-        self.engine = build_engine(model, config, rank.world_size)
+        self.engine = build_engine(config, rank.world_size)
         self._restore(path)
         self._say(f"resumed {path}")
 
@@ -312,9 +311,10 @@ class Trainer:
         self.signalled = True
 
     def _announce(self) -> None:
-        config, model = self.config, self.engine.module
+        config = self.config
+        parameters = sum(whole_shape(parameter).numel() for parameter in self.engine.module.parameters())
         self._say(
-            f"{config.model.attention}: {model.num_parameters():,} parameters | {config.steps} steps of "
+            f"{config.model.attention}: {parameters:,} parameters | {config.steps} steps of "
             f"{config.global_batch_size * config.model.context_length:,} tokens | {self.rank.world_size} processes on "
             f"{self.rank.device.type} | ZeRO {self.engine.zero_optimization_stage()} | from step {self.step}"
         )

@@ -60,8 +60,12 @@ class Watchdog:
         self._beats: dict[int, bytes] = {}
         self._hosts: dict[int, str] = {}
         self._verdict: str | None = None
-        for target in (self._show_life, self._watch):
-            threading.Thread(target=target, name=f"watchdog {target.__name__}", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=target, name=f"watchdog {target.__name__}", daemon=True)
+            for target in (self._show_life, self._watch)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def progress(self, activity: str) -> None:
         """Training has come to `activity` ("step 12"): its time limit starts now."""
@@ -70,6 +74,8 @@ class Watchdog:
     def close(self, failed: bool) -> None:
         """This rank is about to end; the others wait no longer for it, and give up at once if it `failed`."""
         self._closed.set()
+        for thread in self._threads:  # one that is inside the store when the interpreter ends would abort the process
+            thread.join(self._peer_timeout)
         with _ignored():
             self._store.set(_key(self._rank), "failed" if failed else "done")
 

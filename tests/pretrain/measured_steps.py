@@ -9,7 +9,6 @@ import sys
 
 import torch
 
-from maha_model import MAHAForCausalLM
 from maha_model.memory import LiveBytes
 from pretrain.config import parse_config
 from pretrain.distributed import join_process_group
@@ -20,8 +19,7 @@ def peak_of_a_step(options: list[str]) -> int:
     """Bytes, of the second optimiser step: from then on Adam's moments are there."""
     config = parse_config(options)
     with LiveBytes() as live:
-        model = MAHAForCausalLM(config.model)
-        engine = build_engine(model, config, world_size=1)
+        engine = build_engine(config, world_size=1)
         for _ in range(2):
             live.peak = live.now
             for _ in range(config.accumulation_steps(1)):
