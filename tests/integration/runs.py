@@ -1,14 +1,22 @@
-"""What the tests of launchers share: a small run's options, its losses, and waiting for it without waiting for ever."""
+"""What the integration tests share: a small run, ways to start it, its losses, waiting for it but not for ever."""
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+
+from tests.conftest import ROOT
+from tests.integration.forked import ForkedRun
 
 STEPS, EVAL_INTERVAL = 24, 12
 MODEL = (
@@ -22,6 +30,87 @@ TRAINING = (
 )  # fmt: skip
 
 
+class LaunchedRun:
+    """`launch/pretrain.sh`, from the moment it is made."""
+
+    def __init__(self, processes: int, *options: str) -> None:
+        self._out = Path(next(option for option in options if option.startswith("--out=")).removeprefix("--out="))
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the run
+        self._process = subprocess.Popen(
+            **_launch(processes, *options), stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+    @property
+    def ranks(self) -> list[psutil.Process]:
+        """The processes that train."""
+        return training_processes(self._out)
+
+    def poll(self) -> int | None:
+        """The command's exit status, None while it runs."""
+        return self._process.poll()
+
+    def signal(self, number: signal.Signals, group: bool = False) -> None:
+        """To the command alone, or, as a terminal does, to all that it has started in its group."""
+        (os.killpg if group else os.kill)(self._process.pid, number)
+
+    def wait(self, seconds: float = 120) -> "subprocess.CompletedProcess[str]":
+        """Wait for the end, its status and all that was printed. Raises subprocess.TimeoutExpired."""
+        status = self._process.wait(seconds)
+        self._log.seek(0)
+        return subprocess.CompletedProcess([], status, self._log.read(), "")
+
+    def kill(self) -> None:
+        """SIGKILL to the ranks, the launcher and its shell."""
+        if self.poll() is None:
+            shell = psutil.Process(self._process.pid)
+            kill([shell, *shell.children(recursive=True)])
+        while self.ranks:
+            kill(self.ranks)
+        self._process.wait(30)
+
+
+class Runs:
+    """Runs in one folder on one data set."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self._data = folder, data
+
+    def options(self, name: str, *more: str) -> list[str]:
+        return [f"--data={self._data}", f"--out={self.folder / name}", *MODEL, *TRAINING, *more]
+
+    def launch(self, name: str, processes: int, *options: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        """Through launch/pretrain.sh, to the end."""
+        command = _launch(processes, *self.options(name, *options))
+        command["env"] |= env
+        return subprocess.run(**command, capture_output=True, timeout=300, check=False)
+
+    def start(self, name: str, processes: int, *options: str) -> LaunchedRun:
+        """Through launch/pretrain.sh."""
+        return LaunchedRun(processes, *self.options(name, *options))
+
+    def fork(self, name: str, processes: int, *options: str) -> ForkedRun:
+        """Without a launcher, several times as fast."""
+        return ForkedRun(processes, *self.options(name, *options))
+
+    def losses(self, name: str) -> dict[int, float]:
+        return read_losses(self.folder / name)
+
+
+def largest_difference(ours: dict[int, float], reference: dict[int, float]) -> float:
+    """Of the losses of two runs of the same steps."""
+    assert ours.keys() == reference.keys()
+    return max(abs(ours[step] - reference[step]) for step in reference)
+
+
+Process = LaunchedRun | ForkedRun | subprocess.Popen[str]
+
+
+def _launch(processes: int, *options: str) -> dict[str, Any]:
+    command = ["bash", str(ROOT / "launch" / "pretrain.sh"), f"--nproc={processes}", *options]
+    return {"args": command, "env": {**os.environ, "MAHA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}, "text": True}
+
+
 def read_losses(out: Path) -> dict[int, float]:
     """The loss of each step that `out`'s metrics hold, {} before the first."""
     path = out / "metrics.jsonl"
@@ -29,21 +118,24 @@ def read_losses(out: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
-    """Wait until `ready`; if `process` ends before or it takes too long, fail with what was printed."""
+def wait_until(ready: Callable[[], bool], run: Process, seconds: float = 120) -> None:
+    """Wait until `ready`; if `run` ends before or it takes too long, fail with what was printed."""
     until = time.monotonic() + seconds
     while not ready():
-        if (status := process.poll()) is not None:
-            pytest.fail(f"ended with status {status}:\n{_output(process)}")
+        if (status := run.poll()) is not None:
+            pytest.fail(f"ended with status {status}:\n{_output(run)}")
         if time.monotonic() > until:
-            kill([*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)])
-            pytest.fail(f"not there after {seconds} s:\n{_output(process)}")
+            if isinstance(run, subprocess.Popen):
+                kill([*psutil.Process(run.pid).children(recursive=True), psutil.Process(run.pid)])
+            else:
+                run.kill()
+            pytest.fail(f"not there after {seconds} s:\n{_output(run)}")
         time.sleep(0.01)
 
 
-def wait_for_step(out: Path, step: int, process: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_for_step(out: Path, step: int, run: Process, seconds: float = 120) -> None:
     """Wait until the run's metrics hold `step`."""
-    wait_until(lambda: max(read_losses(out), default=0) >= step, process, seconds)
+    wait_until(lambda: max(read_losses(out), default=0) >= step, run, seconds)
 
 
 def training_processes(out: Path) -> list[psutil.Process]:
@@ -61,8 +153,10 @@ def kill(processes: list[psutil.Process]) -> None:
             process.kill()
 
 
-def _output(process: subprocess.Popen[str]) -> str:
+def _output(run: Process) -> str:
+    if not isinstance(run, subprocess.Popen):
+        return run.wait(10).stdout
     try:
-        return process.communicate(timeout=10)[0]
+        return run.communicate(timeout=10)[0]
     except subprocess.TimeoutExpired as error:  # another process holds the pipe
         return error.output.decode() if isinstance(error.output, bytes) else error.output or ""

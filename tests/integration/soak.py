@@ -12,72 +12,25 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import psutil
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from pretrain.checkpoint import find_checkpoint, has_checkpoint, read_info
-from tests.conftest import ROOT
-from tests.integration.runs import EVAL_INTERVAL, MODEL, TRAINING, kill, read_losses, training_processes
+from tests.integration.forked import ForkedRun
+from tests.integration.runs import EVAL_INTERVAL, MODEL, TRAINING, LaunchedRun, kill, read_losses
 
 KINDS = ("one rank", "all", "saving", "evaluating", "disk full")
 STEPS_PER_FAULT = 20  # no fault lets a run come further than that
 DISK = "16m"
 
-
-class Run(Protocol):
-    """A run that has been started."""
-
-    ranks: list[psutil.Process]
-
-    def poll(self) -> int | None: ...
-    def wait(self, seconds: float) -> "subprocess.CompletedProcess[str]": ...
-    def kill(self) -> None: ...
-
-
-class LaunchedRun:
-    """`launch/pretrain.sh` with two processes, from the moment it is made."""
-
-    def __init__(self, out: Path, *options: str) -> None:
-        self.out = out
-        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the run
-        command = ["bash", str(ROOT / "launch" / "pretrain.sh"), "--nproc=2", f"--out={out}", *options]
-        env = {**os.environ, "MAHA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, text=True
-        )
-
-    @property
-    def ranks(self) -> list[psutil.Process]:
-        """The processes that train."""
-        return training_processes(self.out)
-
-    def poll(self) -> int | None:
-        """The launcher's exit status, None while it runs."""
-        return self._process.poll()
-
-    def wait(self, seconds: float) -> "subprocess.CompletedProcess[str]":
-        """Wait for the end, its status and what was printed. Raises subprocess.TimeoutExpired."""
-        status = self._process.wait(seconds)
-        self.log.seek(0)
-        return subprocess.CompletedProcess([], status, self.log.read(), "")
-
-    def kill(self) -> None:
-        """SIGKILL to the ranks, the launcher and its shell."""
-        if self.poll() is None:
-            shell = psutil.Process(self._process.pid)
-            kill([shell, *shell.children(recursive=True)])
-        while self.ranks:
-            kill(self.ranks)
-        self._process.wait(30)
+Run = LaunchedRun | ForkedRun
 
 
 class Fault(NamedTuple):
@@ -245,7 +198,7 @@ def main() -> None:
         data = prepare(find_source(str(folder)), folder / "data", vocab_size=512, workers=1, shard_tokens=9000).folder
 
         def start(out: Path, *more: str) -> Run:
-            return LaunchedRun(out, f"--data={data}", *MODEL, *TRAINING, *more)
+            return LaunchedRun(2, f"--data={data}", f"--out={out}", *MODEL, *TRAINING, *more)
 
         soak(choose_faults(options.kills, options.seed), folder, start, lambda line: print(line, flush=True))
 
