@@ -1,12 +1,14 @@
-"""What the trainer costs over a bare loop, and what torch.compile brings: python eval/bench_training.py --data DATA.
+"""What the trainer and its checkpoints cost, and what torch.compile brings: python eval/bench_training.py --data DATA.
 
 One process on this machine, the model and batch of pretrain/configs/sample.yaml. A trainer's step (DeepSpeed, agreement
-on the loss, clipping, metrics, MLflow) and a bare loop's (the same model, micro-batches, AdamW, clipping) take turns.
+on the loss, clipping, metrics, MLflow) and a bare loop's (the same model, micro-batches, AdamW, clipping) take turns;
+so do steps beside which a checkpoint is written and steps without one.
 """
 
 import argparse
 import functools
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from pretrain.preflight import check_run
 from pretrain.train import Trainer
 
 STEPS = 30
+SAVES, STEPS_BESIDE_A_SAVE, STEPS_PER_SAVE = 8, 8, 100
 CONFIG = Path(__file__).parent.parent / "pretrain" / "configs" / "sample.yaml"
 
 
@@ -61,10 +64,9 @@ def bare_step(
     optimizer.zero_grad()
 
 
-def bench_trainer(config: RunConfig) -> dict[str, float]:
+def bench_trainer(trainer: Trainer) -> dict[str, float]:
     """Seconds per step of trainer and bare loop, and of the trainer's waiting for data."""
-    config, manifest = check_run(config, 1)
-    trainer = Trainer(config, manifest, join_process_group())
+    config = trainer.config
     data = Stopwatch(trainer._micro_batches)
     trainer._micro_batches = data  # type: ignore[method-assign]
     model = MAHAForCausalLM(config.model)
@@ -79,9 +81,25 @@ def bench_trainer(config: RunConfig) -> dict[str, float]:
                 watch.spent = 0.0
         for watch in watches.values():
             watch()
-    trainer.mlflow.finish("FINISHED")
-    torch.distributed.destroy_process_group()
     return {name: watch.spent / STEPS for name, watch in watches.items()} | {"data": data.spent / STEPS}
+
+
+def bench_saving(trainer: Trainer) -> dict[str, float]:
+    """Seconds that a checkpoint adds to the steps beside it until it is whole, and those that training waits for it."""
+    stretches: dict[bool, list[float]] = {True: [], False: []}
+    waits = []
+    for number in range(2 * SAVES):
+        start = time.perf_counter()
+        if saves := number % 2 == 0:
+            trainer.saved_step = -1  # this state counts as not saved yet
+            trainer._save()
+            waits.append(time.perf_counter() - start)
+        for _ in range(STEPS_BESIDE_A_SAVE):
+            trainer_step(trainer)
+        trainer._finish_writing()
+        stretches[saves].append(time.perf_counter() - start)
+    cost = statistics.median(stretches[True]) - statistics.median(stretches[False])
+    return {"cost": cost, "waiting": statistics.median(waits)}
 
 
 def bench_compiled(config: RunConfig) -> dict[str, float]:
@@ -112,18 +130,32 @@ def main() -> None:
     with user_errors(ConfigError), tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/runs/bench"
         config = parse_config(["--config", str(CONFIG), "--data", arguments.data, "--out", out, "--steps", "1000"])
-        config, _ = check_run(config, 1)
-        trainer = bench_trainer(config)
+        config, manifest = check_run(config, 1)
+        subject = Trainer(config, manifest, join_process_group())
+        trainer = bench_trainer(subject)
+        saving = bench_saving(subject)
+        subject.mlflow.finish("FINISHED")
+        subject.watchdog.close(failed=False)
+        torch.distributed.destroy_process_group()
     model = bench_compiled(config)
     figures = [
         Figure("a trainer's step over a bare loop's", trainer["trainer"] / trainer["bare loop"], 1.05),
         Figure("waiting for data, share of the step", trainer["data"] / trainer["trainer"], 0.01),
+        Figure(
+            "a save every 100 steps, share of the run", saving["cost"] / (STEPS_PER_SAVE * trainer["trainer"]), 0.02
+        ),
         Figure("a compiled model's step over the eager one's", model["compiled"] / model["eager"], 1),
     ]
     lines = [f"{name:12}{1e3 * seconds:>10.2f} ms a step" for name, seconds in trainer.items()]
     lines += [f"{name:12}{1e3 * model[name]:>10.2f} ms a micro-batch" for name in ("eager", "compiled")]
+    lines += [f"a checkpoint{1e3 * saving['cost']:>10.2f} ms in all, {1e3 * saving['waiting']:.2f} of them waiting"]
     lines += [f"compilation {model['compilation']:>10.1f} s"]
-    details = {"threads": torch.get_num_threads(), "trainer_seconds": trainer, "model_seconds": model}
+    details = {
+        "threads": torch.get_num_threads(),
+        "trainer_seconds": trainer,
+        "saving_seconds": saving,
+        "model_seconds": model,
+    }
     print_report(lines, figures, details, arguments.json)
 
 

@@ -47,38 +47,53 @@ def build_optimizer(model: torch.nn.Module, config: OptimizerConfig, clips: bool
     return ClippingAdamW(groups, config.grad_clip, **options) if clips else torch.optim.AdamW(groups, **options)
 
 
+def build_model(config: RunConfig, settings: dict[str, Any]) -> MAHAForCausalLM:
+    """A fresh model for DeepSpeed's configuration `settings`; needs the process group under ZeRO 3.
+
+    There every layer's weights are shared out as soon as they are made (`deepspeed.zero.Init`): no process ever holds
+    the whole model. The weights are the same whatever the stage and the number of processes.
+    """
+    if _stage(settings) < 3:
+        return MAHAForCausalLM(config.model)
+    with deepspeed.zero.Init(config_dict_or_path=settings):
+        return MAHAForCausalLM(config.model, _gather)
+
+
 def build_engine(config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngine:
     """A fresh model under `deepspeed.initialize`; batch sizes, clipping and precision from the run's configuration.
-
-    Under ZeRO 3 every layer's weights are shared out as soon as they are made (`deepspeed.zero.Init`): no process ever
-    holds the whole model.
 
     After every step `engine.get_global_grad_norm()` is the gradient's norm before clipping, whatever the ZeRO stage; if
     that is NaN or infinite, no process has updated anything.
     """
+    settings = deepspeed_settings(config, world_size)
+    model = build_model(config, settings)
+    model.activation_checkpointing = config.activation_checkpointing
+    if config.compile:
+        model.compile()
+    optimizer = build_optimizer(model, config.optimizer, clips=_is_plain(settings))
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    return engine
+
+
+def deepspeed_settings(config: RunConfig, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's whole configuration: the file's, and what the run's configuration decides."""
     settings = read_deepspeed_config(config)
-    bfloat16, clip = use_bfloat16(config), config.optimizer.grad_clip
-    stage = settings.get("zero_optimization", {}).get("stage", 0)
-    # With ZeRO 0 in float32 DeepSpeed steps the given optimiser as it is, and forgets the norm it clips by.
-    plain = stage == 0 and not bfloat16
     settings |= {
         "train_batch_size": config.global_batch_size,
         "train_micro_batch_size_per_gpu": config.micro_batch_size,
         "gradient_accumulation_steps": config.accumulation_steps(world_size),
-        "gradient_clipping": 0.0 if plain else clip,
-        "bf16": {"enabled": bfloat16},
+        "bf16": {"enabled": use_bfloat16(config)},
     }
-    if stage == 3:
-        with deepspeed.zero.Init(config_dict_or_path=settings):
-            model = MAHAForCausalLM(config.model, _gather)
-    else:
-        model = MAHAForCausalLM(config.model)
-    model.activation_checkpointing = config.activation_checkpointing
-    if config.compile:
-        model.compile()
-    optimizer = build_optimizer(model, config.optimizer, clips=plain)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
-    return engine
+    return settings | {"gradient_clipping": 0.0 if _is_plain(settings) else config.optimizer.grad_clip}
+
+
+def _stage(settings: dict[str, Any]) -> int:
+    return settings.get("zero_optimization", {}).get("stage", 0)
+
+
+def _is_plain(settings: dict[str, Any]) -> bool:
+    """ZeRO 0 in float32: DeepSpeed steps the given optimiser as it is, and would forget the norm it clips by."""
+    return _stage(settings) == 0 and not settings["bf16"]["enabled"]
 
 
 def _gather(parameters: Iterable[torch.nn.Parameter]) -> AbstractContextManager[object]:

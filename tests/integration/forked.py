@@ -1,5 +1,6 @@
 """Ranks forked from a process that has imported everything: a run in seconds, where a test is not of launchers."""
 
+import importlib
 import multiprocessing
 import os
 import socket
@@ -24,14 +25,14 @@ _forkserver.set_forkserver_preload([
 
 
 class ForkedRun:
-    """`python -m pretrain.train OPTIONS` on `processes` ranks, from the moment it is made.
+    """`python -m MODULE OPTIONS` (its `main`) on `processes` ranks, from the moment it is made.
 
     As under a launcher, a rank that fails takes the others with it, if they have not ended within `GRACE` seconds.
     """
 
     GRACE = 5.0
 
-    def __init__(self, processes: int, *options: str) -> None:
+    def __init__(self, processes: int, *options: str, module: str = "pretrain.train") -> None:
         self.log = Path(tempfile.mkstemp(prefix="ranks-", suffix=".log")[1])
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -41,7 +42,7 @@ class ForkedRun:
         with _environment(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1"):  # read when the server starts and imports
             for rank in range(processes):
                 env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                self._ranks.append(_forkserver.Process(target=_train, args=(env, options, self.log)))
+                self._ranks.append(_forkserver.Process(target=_run, args=(module, env, options, self.log)))
                 self._ranks[-1].start()
 
     @property
@@ -76,22 +77,15 @@ class ForkedRun:
             rank.join()
 
 
-def run_ranks(processes: int, *options: str) -> subprocess.CompletedProcess[str]:
-    """Train to the end; the exit status and all output."""
-    return ForkedRun(processes, *options).wait()
-
-
-def _train(env: dict[str, str], options: tuple[str, ...], log: Path) -> None:
+def _run(module: str, env: dict[str, str], options: tuple[str, ...], log: Path) -> None:
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(env)
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    sys.argv = ["pretrain.train", *options]
-    from pretrain.train import main
-
-    main()
+    sys.argv = [module, *options]
+    importlib.import_module(module).main()
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from tests.integration.forked import ForkedRun
 from tests.integration.runs import EVAL_INTERVAL, MODEL, TRAINING, LaunchedRun, kill, read_losses
 
 KINDS = ("one rank", "all", "saving", "evaluating", "disk full")
-STEPS_PER_FAULT = 20  # no fault lets a run come further than that
+STEPS_PER_FAULT = 28  # no fault lets a run come further than that
 DISK = "16m"
 
 Run = LaunchedRun | ForkedRun
@@ -59,7 +59,7 @@ def choose_faults(count: int, entropy: int) -> list[Fault]:
     @seed(entropy)
     @settings(max_examples=count, database=None, deadline=None, derandomize=False, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(st.integers(0, 8), st.integers(0, 1), st.floats(0, 0.03))
+    @given(st.integers(0, 14), st.integers(0, 1), st.floats(0, 0.03))
     def draw(steps: int, rank: int, delay: float) -> None:
         points.append((steps, rank, delay))
 
