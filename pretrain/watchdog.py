@@ -5,6 +5,7 @@ of them, the others rank 0's). The other one, which never touches the network, e
 silent or this rank has been in one step for too long; before that it prints every thread's stack.
 """
 
+import atexit
 import faulthandler
 import math
 import os
@@ -66,6 +67,7 @@ class Watchdog:
         ]
         for thread in self._threads:
             thread.start()
+        atexit.register(self.close, failed=True)  # where an error ends the process before anybody has closed
 
     def progress(self, activity: str) -> None:
         """Training has come to `activity` ("step 12"): its time limit starts now."""
@@ -73,6 +75,8 @@ class Watchdog:
 
     def close(self, failed: bool) -> None:
         """This rank is about to end; the others wait no longer for it, and give up at once if it `failed`."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         for thread in self._threads:  # one that is inside the store when the interpreter ends would abort the process
             thread.join(self._peer_timeout)

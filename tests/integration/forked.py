@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -33,7 +34,10 @@ class ForkedRun:
     GRACE = 5.0
 
     def __init__(self, processes: int, *options: str, module: str = "pretrain.train") -> None:
-        self.log = Path(tempfile.mkstemp(prefix="ranks-", suffix=".log")[1])
+        handle, name = tempfile.mkstemp(prefix="ranks-", suffix=".log")
+        os.close(handle)
+        self.log = Path(name)
+        weakref.finalize(self, self.log.unlink)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

@@ -91,3 +91,13 @@ def test_a_rank_that_failed_is_named_at_once(port: int) -> None:
     other.communicate()
     assert "error: lost rank 1 (" in errors
     assert "its process ended" in errors
+
+
+def test_an_error_that_nobody_has_caught_ends_the_process_as_usual(port: int) -> None:
+    """A thread inside the store when the interpreter ends would abort it ("terminate called ...", status -6)."""
+    main = start(0, port, "time.sleep(60)")
+    other = start(1, port, "dog._interval = 0.0\ntime.sleep(0.5)\nsys.exit(2)")
+    _, errors = other.communicate(timeout=20)
+    assert (other.returncode, errors) == (2, "")
+    main.kill()
+    main.communicate()
