@@ -100,6 +100,7 @@ def write_checkpoint(
         temporary.mkdir()
         for name, content in tensors.items():
             safetensors.torch.save_file(content, temporary / name)
+            (temporary / name).chmod(temporary.stat().st_mode & 0o666)  # the library's is its owner's alone
         for name, data in others.items():
             (temporary / name).write_bytes(data)
         files = {}
