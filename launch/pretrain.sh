@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Train on one node or many: bash launch/pretrain.sh --config FILE [--nproc N] [--hostfile F] [--launcher L] [any option]
 #   --nproc N     processes on this machine (default: its GPUs, or 1 without)
-#   --hostfile F  lines "HOST slots=N": train on all of them through ssh (pdsh); --launcher openmpi|slurm for others
+#   --hostfile F  lines "HOST slots=N": train on all of them, started by
+#   --launcher L  pdsh (over ssh, the default), openmpi (mpirun) or slurm (srun, in an allocation)
 # Everything else goes to the run's configuration; see --help.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 fail() { echo "error: $1" >&2; exit 2; }
 
-nproc="" hostfile="" launcher=() options=()
+nproc="" hostfile="" launcher="" options=()
 while [ $# -gt 0 ]; do
   case $1 in
     --nproc|--hostfile|--launcher)
@@ -16,7 +17,7 @@ while [ $# -gt 0 ]; do
       case $1 in
         --nproc) nproc=$2 ;;
         --hostfile) hostfile=$2 ;;
-        --launcher) launcher=(--launcher "$2") ;;
+        --launcher) launcher=$2 ;;
       esac
       shift 2 ;;
     --nproc=*|--hostfile=*|--launcher=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
@@ -30,7 +31,7 @@ export PATH="$venv/bin:$PATH" PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
 gpus=$( (nvidia-smi -L 2>/dev/null || true) | wc -l)
 if [ "$gpus" -eq 0 ]; then
-  export DS_ACCELERATOR=cpu
+  [ -n "$hostfile" ] || export DS_ACCELERATOR=cpu  # other hosts find out what they have
   # the launcher refuses this variable without a GPU
   unset CUDA_VISIBLE_DEVICES
 fi
@@ -38,19 +39,23 @@ fi
 [[ $nproc =~ ^[1-9][0-9]*$ ]] || fail "--nproc is '$nproc'; it must be a positive number"
 if [ -n "$hostfile" ]; then
   [ -s "$hostfile" ] || fail "--hostfile $hostfile does not exist or is empty; write one line 'HOST slots=N' per node"
-  slots=$(sed -nE 's/^[^#]*slots=([0-9]+).*/\1/p' "$hostfile")
-  [ -n "$slots" ] || fail "--hostfile $hostfile has no 'slots='; write one line 'HOST slots=N' per node"
-  hosts=$(sed -nE 's/^([^#[:space:]]+).*slots=.*/\1/p' "$hostfile" | paste -sd,)
-  world=$(($(paste -sd+ <<<"$slots")))
-  nproc=$(sort -n <<<"$slots" | tail -n 1)
-  where=(--hostfile "$hostfile" "${launcher[@]}")
-  # a node that vanishes must not leave ssh, and with it this command, waiting for ever
-  export PDSH_SSH_ARGS_APPEND="${PDSH_SSH_ARGS_APPEND:-} -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
+  nodes=$(sed -nE 's/^[[:space:]]*([^#[:space:]]+)[[:space:]]+slots=([0-9]+).*/\1 \2/p' "$hostfile")
+  [ -n "$nodes" ] || fail "--hostfile $hostfile has no 'slots='; write one line 'HOST slots=N' per node"
+  world=$(awk '{n += $2} END {print n}' <<<"$nodes")
+  nproc=$(awk '$2 > n {n = $2} END {print n}' <<<"$nodes")
+  launcher=${launcher:-pdsh}
+  case $launcher in
+    pdsh) program=pdsh ;;
+    openmpi) program=mpirun ;;
+    slurm) program=srun ;;
+    *) fail "--launcher is '$launcher'; it must be pdsh, openmpi or slurm" ;;
+  esac
+  command -v "$program" >/dev/null || fail "--launcher $launcher needs $program, which is not installed here"
+  [ "$launcher" != slurm ] || [ -n "${SLURM_JOB_ID:-}" ] \
+    || fail "--launcher slurm needs an allocation; run it under salloc, or submit launch/pretrain.sbatch"
 else
+  [ -z "$launcher" ] || fail "--launcher $launcher needs --hostfile"
   world=$nproc
-  # a port of its own, so that two runs on one machine do not meet
-  port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-  where=(--num_accelerators "$nproc" --master_addr 127.0.0.1 --master_port "$port")
 fi
 
 # each process gets its share of a machine's cores
@@ -62,36 +67,71 @@ for option in ${options[@]+"${options[@]}"}; do
 done
 WORLD_SIZE=$world python -m pretrain.preflight ${options[@]+"${options[@]}"}
 
-if [ -n "$hostfile" ]; then  # what the processes on other machines have to know besides the variables DeepSpeed passes on
-  DS_ENV_FILE=$(mktemp)
-  export DS_ENV_FILE
-  trap 'rm -f "$DS_ENV_FILE"' EXIT
-  env | grep -E '^(PATH|LD_LIBRARY_PATH|DS_ACCELERATOR|OMP_NUM_THREADS|MAHA_[A-Z_]+|GLOO_[A-Z_]+|TORCH_NCCL_[A-Z_]+)=' \
-    >"$DS_ENV_FILE" || true
+train=(pretrain.train ${options[@]+"${options[@]}"})
+deepspeed=(deepspeed --log_level "${MAHA_LAUNCHER_LOG:-error}" --no_local_rank --module)
+if [ -n "$hostfile" ]; then
+  # what pdsh and mpirun have to be told to pass on; srun passes on everything
+  variables=$(compgen -e | grep -E \
+    '^(PATH|LD_LIBRARY_PATH|PYTHONPATH|DS_ACCELERATOR|OMP_NUM_THREADS|(MAHA|MLFLOW|GLOO|NCCL|TORCH_NCCL)_.*)$')
+  export MASTER_PORT=${MASTER_PORT:-$((20000 + ${SLURM_JOB_ID:-9500} % 20000))}
+  file=$(mktemp)
+  trap 'rm -f "$file"' EXIT
 fi
+case $launcher in
+  "")
+    # a port of its own, so that two runs on one machine do not meet
+    port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    start=("${deepspeed[@]}" --num_accelerators "$nproc" --master_addr 127.0.0.1 --master_port "$port" "${train[@]}") ;;
+  pdsh)
+    for name in $variables; do echo "$name=${!name}"; done >"$file"
+    export DS_ENV_FILE=$file
+    # a node that vanishes must not leave ssh, and with it this command, waiting for ever
+    export PDSH_SSH_ARGS_APPEND="${PDSH_SSH_ARGS_APPEND:-} -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
+    # (--force_multi: a single host need not be this one)
+    start=("${deepspeed[@]}" --hostfile "$hostfile" --force_multi --master_port "$MASTER_PORT" "${train[@]}") ;;
+  openmpi)  # mpirun itself: DeepSpeed's form tells the processes neither rank nor rendezvous
+    # a node that vanishes is noticed after 20 s, not 8 minutes
+    export OMPI_MCA_oob_tcp_keepalive_{time,intvl}=5 OMPI_MCA_oob_tcp_keepalive_probes=3
+    mpi=(mpirun --hostfile "$hostfile" --map-by slot --bind-to none)  # (its default is one core for each process)
+    # the first process is on this host if the file names it, else on the file's first
+    MASTER_ADDR=$("${mpi[@]}" -n 1 hostname -I | awk '{print $1}') \
+      || fail "mpirun cannot start a process on the hosts of $hostfile; try: ${mpi[*]} hostname"
+    export MASTER_ADDR
+    for name in $variables MASTER_ADDR MASTER_PORT; do mpi+=(-x "$name"); done
+    start=("${mpi[@]}" -n "$world" python -u -m "${train[@]}") ;;
+  slurm)  # srun itself, for the same reason; one task for each line of a list of hosts
+    awk '{for (i = 0; i < $2; i++) print $1}' <<<"$nodes" >"$file"
+    MASTER_ADDR=$(scontrol --oneliner show node "${nodes%% *}" | sed -nE 's/.*NodeAddr=([^ ]+).*/\1/p') \
+      || fail "Slurm has no node ${nodes%% *}, the first of $hostfile; name the nodes as squeue does"
+    export MASTER_ADDR SLURM_HOSTFILE=$file
+    start=(srun -n "$world" --distribution=arbitrary --kill-on-bad-exit=1 python -u -m "${train[@]}") ;;
+esac
 
-# (in a session of its own: the launcher would answer a terminal's Ctrl-C by killing its processes)
-setsid deepspeed --log_level "${MAHA_LAUNCHER_LOG:-error}" "${where[@]}" --no_local_rank \
-  --module pretrain.train ${options[@]+"${options[@]}"} &
+# (in a session of its own: a launcher would answer a terminal's Ctrl-C by killing its processes)
+setsid "${start[@]}" &
 runner=$!
 
-# signal_ranks SIGNAL: hand it to the processes that train, which finish their step, save and end; the launcher would die of
-# it and leave them behind.
+# signal_ranks SIGNAL: hand it to the processes that train, which finish their step, save and end; DeepSpeed's launcher would
+# die of it and leave them behind.
 signal_ranks() {
-  if [ -n "$hostfile" ]; then
-    # ([-] keeps the pattern from finding the command that looks for it)
-    pattern="[-]m pretrain.train $(sed 's/[][\\.*^$(){}?+|/]/\\&/g' <<<"${options[*]}")"
-    PDSH_RCMD_TYPE=ssh pdsh -w "$hosts" "pkill -$1 -f -- '$pattern'" || true
-  else  # they are the launcher's grandchildren
-    for node in $(pgrep -P "$runner"); do
-      for rank in $(pgrep -P "$node"); do kill "-$1" "$rank" 2>/dev/null || true; done
-    done
-  fi
+  case $launcher in
+    "")  # they are the launcher's grandchildren
+      for node in $(pgrep -P "$runner"); do
+        for rank in $(pgrep -P "$node"); do kill "-$1" "$rank" 2>/dev/null || true; done
+      done ;;
+    pdsh)
+      # ([-] keeps the pattern from finding the command that looks for it)
+      pattern="[-]m pretrain.train $(sed 's/[][\\.*^$(){}?+|/]/\\&/g' <<<"${options[*]}")"
+      hosts=$(awk '{print $1}' <<<"$nodes" | paste -sd,)
+      PDSH_RCMD_TYPE=ssh pdsh -w "$hosts" "pkill -$1 -f -- '$pattern'" || true ;;
+    *)  # mpirun and srun pass SIGUSR1 on, and at SIGTERM end the processes; SIGINT too would make them go without
+      [ "$1" = INT ] || kill "-$1" "$runner" 2>/dev/null || true ;;
+  esac
 }
 stopped=""
-trap 'stopped=1; signal_ranks TERM' TERM
+trap 'stopped=1; signal_ranks USR1' TERM
 # a second Ctrl-C ends at once; SIGTERM besides, for processes that do not train yet
-trap 'signal_ranks INT; [ -z "$stopped" ] || signal_ranks TERM; stopped=1' INT
+trap 'if [ -z "$stopped" ]; then stopped=1; signal_ranks USR1; else signal_ranks INT; signal_ranks TERM; fi' INT
 status=0
 wait "$runner" || status=$?
 while kill -0 "$runner" 2>/dev/null; do wait "$runner" || true; done  # a wait that ended with a signal

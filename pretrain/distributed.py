@@ -1,4 +1,4 @@
-"""The process group: who we are, whatever launched us (deepspeed, torchrun, srun, or nobody)."""
+"""The process group: who we are, whatever launched us (deepspeed, torchrun, mpirun, srun, or nobody)."""
 
 import os
 import socket
@@ -56,21 +56,33 @@ class Rank:
 
 def rank_from_environment() -> int:
     """This process's rank before any process group exists; 0 where nobody launched several."""
-    return int(os.environ.get("RANK", "0"))
+    return _from_environment("RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", default=0)
 
 
 def world_size_from_environment() -> int:
     """The number of processes that the launcher started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    # not SLURM_NTASKS, which a batch script also has, where nobody started several
+    return _from_environment("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", default=1)
+
+
+def _from_environment(*names: str, default: int) -> int:
+    """The first of these variables: torch's name, which deepspeed and torchrun set, then mpirun's, then srun's."""
+    return int(next((os.environ[name] for name in names if name in os.environ), default))
 
 
 def join_process_group(timeout: float = 1800.0) -> Rank:
     """Join the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT describe; alone by default.
 
-    The rendezvous listens on MASTER_ADDR only. No collective waits longer than `timeout` seconds.
+    Under mpirun and srun the first three are theirs. The rendezvous listens on MASTER_ADDR only. No collective waits
+    longer than `timeout` seconds.
     """
     rank, world_size = rank_from_environment(), world_size_from_environment()
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_rank = _from_environment("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", default=0)
+    if world_size > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise UserError(
+            f"{world_size} processes were launched without MASTER_ADDR and MASTER_PORT; "
+            "export rank 0's address and a free port of it, or use launch/pretrain.sh"
+        )
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(local_rank)}
     store = _rendezvous(rank, world_size, timedelta(seconds=timeout))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")

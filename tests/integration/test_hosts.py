@@ -1,6 +1,7 @@
-"""launch/pretrain.sh --hostfile over real ssh between two hosts; the link between them is cut midway."""
+"""launch/pretrain.sh --hostfile over real ssh between two hosts; the link between them is cut midway; Open MPI."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.integration.hosts import TwoHosts, missing
 from tests.integration.runs import MODEL, STEPS, TRAINING, read_losses, wait_for_step
 
 pytestmark = pytest.mark.integration
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,8 @@ def start(hosts: TwoHosts, out: Path, data: Path, *options: str) -> subprocess.P
     script = ["bash", str(ROOT / "launch" / "pretrain.sh"), f"--hostfile={hostfile}"]
     arguments = [f"--data={data}", f"--out={out}", *MODEL, *TRAINING, "--peer_timeout=4", *options]
     return subprocess.Popen(
-        hosts.on_first(*script, *arguments), env={**hosts.env(), "MAHA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"},
+        hosts.on_first(*script, *arguments),
+        env={**hosts.env(), **AS_ROOT, "MAHA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"},
         cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
@@ -71,3 +74,20 @@ def test_a_cut_link_ends_the_run_names_the_lost_rank_and_the_run_resumes_and_sto
     after = read_losses(out)
     assert list(after) == list(range(1, stopped + 1))
     assert {step: loss for step, loss in after.items() if step in before} == before
+
+
+def test_mpirun_starts_one_run_on_both_hosts_and_it_stops_on_request(
+    hosts: TwoHosts, data: Manifest, tmp_path: Path
+) -> None:
+    if not shutil.which("mpirun"):
+        pytest.skip("needs Open MPI (Debian: openmpi-bin)")
+    out = tmp_path / "run"
+    process = start(hosts, out, data.folder, "--launcher=openmpi")
+    wait_for_step(out, 3, process)
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert output.count("2 processes on cpu") == 1, output
+    stopped = read_info(find_checkpoint(out)).step
+    assert f"stopped at step {stopped}" in output
+    assert list(read_losses(out)) == list(range(1, stopped + 1))

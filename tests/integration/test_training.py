@@ -138,6 +138,15 @@ def test_mistakes_are_one_line_and_status_2_through_the_launcher(
     assert not (runs.folder / "new").exists()
 
 
+def test_mistakes_about_hosts_are_one_line_and_status_2(runs: Runs, assert_user_error: Check) -> None:
+    (runs.folder / "hostfile").write_text("node1 slots=1\nnode2 slots=1\n")
+    hostfile = f"--hostfile={runs.folder / 'hostfile'}"
+    assert_user_error(runs.launch("new", 1, "--launcher=openmpi"), "--launcher openmpi needs --hostfile")
+    assert_user_error(runs.launch("new", 1, hostfile, "--launcher=mpich"), "it must be pdsh, openmpi or slurm")
+    outside = runs.launch("new", 1, hostfile, "--launcher=slurm", SLURM_JOB_ID="")
+    assert_user_error(outside, "--launcher slurm needs ")  # srun, or an allocation
+
+
 def test_a_mistake_found_by_a_rank_is_one_line_too(runs: Runs, assert_user_error: Check) -> None:
     """Past the preflight, as when a store vanishes between: only rank 0 reports, the launcher passes on the status."""
     gone = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}

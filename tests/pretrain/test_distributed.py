@@ -1,7 +1,12 @@
 """How processes find each other."""
 
 import json
+import os
 
+import pytest
+
+from data_pipeline import UserError
+from pretrain.distributed import join_process_group, rank_from_environment, world_size_from_environment
 from tests.conftest import Run
 
 SCRIPT = """
@@ -29,3 +34,35 @@ def test_an_address_of_another_machine_is_one_line(run_command: Run, assert_user
     script += "with user_errors(): join_process_group()"
     result = run_command("-c", script, MASTER_ADDR="192.0.2.1", MASTER_PORT="29500", DS_ACCELERATOR="cpu")
     assert_user_error(result, "cannot listen at MASTER_ADDR 192.0.2.1, MASTER_PORT 29500")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "rank", "world_size"),
+    [
+        ({}, 0, 1),
+        ({"RANK": "1", "WORLD_SIZE": "2", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, 1, 2),  # torchrun in srun
+        ({"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4"}, 2, 4),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "8"}, 3, 8),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, 0, 1),  # a batch script, in which nobody launched anything yet
+    ],
+)
+def test_every_launcher_says_who_a_process_is(
+    monkeypatch: pytest.MonkeyPatch, launcher: dict[str, str], rank: int, world_size: int
+) -> None:
+    _set_launcher(monkeypatch, launcher)
+    assert (rank_from_environment(), world_size_from_environment()) == (rank, world_size)
+
+
+def test_several_processes_without_a_rendezvous_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a bare `srun -n2 python -m pretrain.train`: they must not train one by one in the same folder."""
+    _set_launcher(monkeypatch, {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"})
+    with pytest.raises(UserError, match="2 processes were launched without MASTER_ADDR and MASTER_PORT"):
+        join_process_group()
+
+
+def _set_launcher(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "OMPI_", "MASTER_")) or name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
