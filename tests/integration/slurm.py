@@ -1,4 +1,7 @@
-"""A Slurm cluster of two nodes on this machine, of real daemons: munged, slurmctld and two slurmd."""
+"""A Slurm cluster of two nodes on this machine, of real daemons: munged, slurmctld and two slurmd.
+
+Jobs of the partition `urgent` preempt those of `main`, which have a minute to end and go back into the queue.
+"""
 
 import os
 import shutil
@@ -36,7 +39,10 @@ ReturnToService=2
 KillWait=60
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=1 State=UNKNOWN
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=1 State=UNKNOWN
-PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
 
 

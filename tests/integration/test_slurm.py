@@ -1,18 +1,20 @@
-"""launch/pretrain.sbatch under real Slurm daemons, two nodes: a run, and one preempted, requeued and continued."""
+"""Real Slurm daemons, two nodes: launch/pretrain.sbatch left alone, preempted, cancelled; pretrain.sh in salloc."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import psutil
 import pytest
 
 from data_pipeline import Manifest
 from pretrain.checkpoint import find_checkpoint, read_info
 from tests.conftest import ROOT
-from tests.integration.runs import MODEL, STEPS, TRAINING, read_losses
+from tests.integration.runs import MODEL, STEPS, TRAINING, read_losses, wait_for_step
 from tests.integration.slurm import SlurmCluster, missing
 
 pytestmark = pytest.mark.integration
@@ -77,25 +79,61 @@ def test_a_job_on_two_nodes_trains_checkpoints_and_tracks(jobs: Jobs, whole: str
     assert f"finished at step {STEPS}" in logs["rank-0.out"]
 
 
-def test_a_preempted_job_saves_is_requeued_and_repeats_the_undisturbed_one_bitwise(jobs: Jobs, whole: str) -> None:
-    job = jobs.submit("preempted")
-    until = time.monotonic() + 120
-    while max(jobs.losses("preempted"), default=0) < 8:
-        assert time.monotonic() < until, jobs.output("preempted", job)
-        time.sleep(0.01)
-    jobs.cluster.command("scancel", "--batch", "--signal=USR1", job)  # what --signal=B:USR1@120 does at the limit
-    jobs.cluster.wait_for(job, ("PENDING", "COMPLETED", "FAILED"), 60)
-    output = jobs.output("preempted", job)
-    assert "stopped at step" in output, output
-    stopped = read_info(find_checkpoint(jobs.folder / "preempted")).step
-    assert 8 <= stopped < STEPS
-    # Slurm would wait two minutes; within a second of the first run's end it would take the second for it
-    jobs.cluster.command("scontrol", "update", f"JobId={job}", "StartTime=now+3")
-    state = jobs.cluster.wait_for(job, ("COMPLETED", "FAILED", "CANCELLED"), 150)
-    output = jobs.output("preempted", job)
-    assert (state["JobState"], state["Restarts"]) == ("COMPLETED", "1"), output
-    assert f"from step {stopped}" in output
-    assert jobs.losses("preempted") == jobs.losses("whole")
+def test_a_job_is_preempted_then_out_of_time_then_cancelled_and_repeats_the_undisturbed_one_bitwise(
+    jobs: Jobs, whole: str
+) -> None:
+    """Preempted and out of time it goes back into the queue, once each; cancelled it does not; each time it saves."""
+    cluster, job = jobs.cluster, jobs.submit("stopped")
+
+    def stop_at(step: int, *command: str) -> int:
+        """Let `command` stop the run after `step`, and wait for the end of it; the step that is saved."""
+        until = time.monotonic() + 120
+        while max(jobs.losses("stopped"), default=0) < step:
+            assert time.monotonic() < until, jobs.output("stopped", job)
+            time.sleep(0.01)
+        cluster.command(*command)
+        cluster.wait_for(job, ("PENDING", "CANCELLED", "COMPLETED", "FAILED"), 60)
+        saved = read_info(find_checkpoint(jobs.folder / "stopped")).step
+        assert step <= saved < STEPS
+        assert f"stopped at step {saved}" in jobs.output("stopped", job)
+        return saved
+
+    def go_on() -> None:
+        # Slurm would wait two minutes; within a second of the first run's end it would take the second for it
+        cluster.command("scontrol", "update", f"JobId={job}", "StartTime=now+3")
+
+    preempted = stop_at(4, "sbatch", "--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=sleep 2")
+    go_on()
+    timed_out = stop_at(preempted + 1, "scancel", "--signal=USR1", job)  # what --signal=USR1@120 does at the limit
+    go_on()
+    cancelled = stop_at(timed_out + 1, "scancel", job)
+    output = jobs.output("stopped", job)
+    assert f"from step {preempted}" in output
+    assert f"from step {timed_out}" in output
+    state = cluster.job(job)
+    assert (state["JobState"], state["Restarts"]) == ("CANCELLED", "2"), output
+    whole_losses = jobs.losses("whole")
+    assert jobs.losses("stopped") == {step: whole_losses[step] for step in range(1, cancelled + 1)}
+
+
+def test_srun_starts_one_run_in_an_allocation_and_it_stops_on_request(jobs: Jobs) -> None:
+    out, hostfile = jobs.folder / "allocated", jobs.folder / "hostfile"
+    hostfile.write_text("n2 slots=1\nn1 slots=1\n")
+    script = ["bash", str(ROOT / "launch" / "pretrain.sh"), f"--hostfile={hostfile}", "--launcher=slurm"]
+    process = subprocess.Popen(
+        ["salloc", "--quiet", "--nodes=2", *script, f"--data={jobs.data}", f"--out={out}", *MODEL, *TRAINING],
+        env={**jobs.cluster.env, "MAHA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}, cwd=ROOT,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    wait_for_step(out, 3, process)
+    (command,) = psutil.Process(process.pid).children()
+    command.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert output.count("2 processes on cpu") == 1, output
+    stopped = read_info(find_checkpoint(out)).step
+    assert f"stopped at step {stopped}" in output
+    assert list(read_losses(out)) == list(range(1, stopped + 1))
 
 
 def test_a_mistake_ends_the_job_before_any_task_starts(jobs: Jobs) -> None:
