@@ -159,7 +159,7 @@ class Watchdog:
                     f"{self._step_timeout:g}; its stacks are above; continue with --resume auto"
                 )
             verdict = self._verdict or self._lost_peer(self._peer_timeout)
-            if verdict and not self._closed.is_set():
+            if verdict and not self._closed.wait(1):  # this rank may be about to end for the same reason
                 self.end(verdict)
 
     def _dump(self, spent: float) -> None:
