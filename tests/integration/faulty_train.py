@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from maha_model import MAHAForCausalLM
-from pretrain.train import main
+from pretrain import train
 
 _forward = MAHAForCausalLM.forward
 _faults = {(rank, attempt): kind for kind, rank, attempt in json.loads(os.environ["FAULTS"])}
@@ -34,6 +34,10 @@ def forward(self: MAHAForCausalLM, input_ids: Any, targets: Any = None) -> Any:
     return out
 
 
-if __name__ == "__main__":
+def main() -> None:
     MAHAForCausalLM.forward = forward  # type: ignore[method-assign]
+    train.main()
+
+
+if __name__ == "__main__":
     main()
