@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pretrain.checkpoint import find_checkpoint, read_info
 from tests.conftest import ROOT
 from tests.integration.forked import ForkedRun
 
@@ -101,6 +102,14 @@ def largest_difference(ours: dict[int, float], reference: dict[int, float]) -> f
     """Of the losses of two runs of the same steps."""
     assert ours.keys() == reference.keys()
     return max(abs(ours[step] - reference[step]) for step in reference)
+
+
+def assert_one_run_stopped(out: Path, output: str) -> None:
+    """Two processes trained one run (not each its own), which stopped on request: saved, no step missing or twice."""
+    assert output.count("2 processes on cpu") == 1, output
+    stopped = read_info(find_checkpoint(out)).step
+    assert f"stopped at step {stopped}" in output
+    assert list(read_losses(out)) == list(range(1, stopped + 1))
 
 
 Process = LaunchedRun | ForkedRun | subprocess.Popen[str]

@@ -14,7 +14,7 @@ import pytest
 from data_pipeline import Manifest
 from pretrain.checkpoint import find_checkpoint, read_info
 from tests.conftest import ROOT
-from tests.integration.runs import MODEL, STEPS, TRAINING, read_losses, wait_for_step
+from tests.integration.runs import MODEL, STEPS, TRAINING, assert_one_run_stopped, read_losses, wait_for_step
 from tests.integration.slurm import SlurmCluster, missing
 
 pytestmark = pytest.mark.integration
@@ -130,10 +130,7 @@ def test_srun_starts_one_run_in_an_allocation_and_it_stops_on_request(jobs: Jobs
     command.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
-    assert output.count("2 processes on cpu") == 1, output
-    stopped = read_info(find_checkpoint(out)).step
-    assert f"stopped at step {stopped}" in output
-    assert list(read_losses(out)) == list(range(1, stopped + 1))
+    assert_one_run_stopped(out, output)
 
 
 def test_a_mistake_ends_the_job_before_any_task_starts(jobs: Jobs) -> None:
