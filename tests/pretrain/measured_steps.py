@@ -1,6 +1,6 @@
-"""A script, not a test: real training steps under DeepSpeed in this one process, their peaks of live tensor bytes.
+"""A script, not a test: real training steps under DeepSpeed, their peaks of live tensor bytes in a process.
 
-Arguments: a JSON list of the options of several runs. Prints one line `PEAKS [bytes, ...]`.
+Arguments: a JSON list of the options of several runs. The main process prints one line `PEAKS [bytes, ...]`.
 """
 
 import gc
@@ -15,14 +15,14 @@ from pretrain.distributed import join_process_group
 from pretrain.engine import build_engine
 
 
-def peak_of_a_step(options: list[str]) -> int:
+def peak_of_a_step(options: list[str], world_size: int) -> int:
     """Bytes, of the second optimiser step: from then on Adam's moments are there."""
     config = parse_config(options)
     with LiveBytes() as live:
-        engine = build_engine(config, world_size=1)
+        engine = build_engine(config, world_size)
         for _ in range(2):
             live.peak = live.now
-            for _ in range(config.accumulation_steps(1)):
+            for _ in range(config.accumulation_steps(world_size)):
                 ids = torch.randint(config.model.vocab_size, (config.micro_batch_size, config.model.context_length))
                 loss = engine(ids, ids).loss
                 engine.backward(loss * (1 + 0 * loss.detach()))
@@ -34,12 +34,13 @@ def peak_of_a_step(options: list[str]) -> int:
 
 def main() -> None:
     """Measure every run of the argument."""
-    join_process_group()
+    rank = join_process_group()
     peaks = []
     for options in json.loads(sys.argv[1]):
-        peaks.append(peak_of_a_step(options))
+        peaks.append(peak_of_a_step(options, rank.world_size))
         gc.collect()
-    print("PEAKS", json.dumps(peaks))
+    if rank.is_main:
+        print("PEAKS", json.dumps(peaks), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The plan of a run's memory: against measured steps of DeepSpeed, and what the command says."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pretrain.config import parse_config
 from pretrain.model_states import Job, ZeroSettings, model_states
 from pretrain.plan import GIB, POLICIES, Planner
 from tests.conftest import ROOT
+from tests.integration.forked import ForkedRun
 
 MODEL = [
     "--model.vocab_size", "2048", "--model.context_length", "256", "--model.d_model", "192", "--model.num_layers", "2",
@@ -40,11 +42,23 @@ def test_the_planned_peak_is_the_measured_one(tmp_path: Path, run_command: Calla
     runs.append([*RUN, "--deepspeed", str(ROOT / "ds_configs" / "zero2.json")])  # its gigabytes of buckets as shipped
     runs.append([*MODEL, "--micro_batch_size", "1", "--global_batch_size", "1", "--activation_checkpointing", "block"])
     result = run_command("-m", "tests.pretrain.measured_steps", json.dumps(runs), DS_ACCELERATOR="cpu")
-    assert result.returncode == 0, result.stderr
+    assert_planned_as_measured(runs, result, 1)
+
+
+def test_the_planned_peak_is_the_measured_one_of_two_processes(tmp_path: Path) -> None:
+    options = (*RUN, "--global_batch_size", "8", "--activation_checkpointing", "block")
+    runs = [[*options, "--deepspeed", str(small_buckets(tmp_path, name))] for name in SHIPPED]
+    assert_planned_as_measured(runs, ForkedRun(2, json.dumps(runs), module="tests.pretrain.measured_steps").wait(), 2)
+
+
+def assert_planned_as_measured(
+    runs: list[list[str]], result: subprocess.CompletedProcess[str], world_size: int
+) -> None:
+    assert result.returncode == 0, result.stdout + result.stderr
     line = next(line for line in result.stdout.splitlines() if line.startswith("PEAKS "))
     planner = Planner("cpu")
     for options, measured in zip(runs, json.loads(line.removeprefix("PEAKS ")), strict=True):
-        planned = planner.peak(parse_config(options), world_size=1)
+        planned = planner.peak(parse_config(options), world_size)
         print(f"{planned / 2**20:9.2f} {measured / 2**20:9.2f} MiB {' '.join(options[len(MODEL) :])}")
         assert planned == pytest.approx(measured, rel=0.1), options
 
