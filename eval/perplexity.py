@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, tee
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
@@ -15,6 +16,8 @@ from data_pipeline.indexed_dataset import Tokens
 from maha_model import MAHAForCausalLM
 
 _IGNORED = -100
+Losses = npt.NDArray[np.float64]
+"""Negative log-likelihoods of consecutive tokens, in nats."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,22 @@ def sliding_windows(positions: int, context: int, stride: int) -> Iterator[Windo
         scored, start = stop, start + stride
 
 
-@torch.no_grad()
 def score_documents(
     model: MAHAForCausalLM, documents: Iterable[TokenizedDocument], context: int, stride: int, batch_size: int
 ) -> list[Score]:
     """One score per document, in order; log-probabilities in float32, sums in float64.
+
+    Raises:
+        UserError: if context or stride cannot work with the model.
+    """
+    losses = document_losses(model, documents, context, stride, batch_size)
+    return [Score.of(float(nll.sum()), document.info) for document, nll in losses]
+
+
+def document_losses(
+    model: MAHAForCausalLM, documents: Iterable[TokenizedDocument], context: int, stride: int, batch_size: int
+) -> Iterator[tuple[TokenizedDocument, Losses]]:
+    """Every document with the losses of its tokens but the first, scored by a sliding window.
 
     Raises:
         UserError: if context or stride cannot work with the model.
@@ -110,24 +124,32 @@ def score_documents(
         raise UserError(f"--context {context} is not between 1 and the model's {longest}")
     if not 1 <= stride <= context:
         raise UserError(f"--stride {stride} is not between 1 and the context of {context}; larger would skip tokens")
+    ahead, behind = tee(documents)  # windows of several documents share a batch
+    stream = (
+        (document.tokens, window)
+        for document in ahead
+        for window in sliding_windows(len(document.tokens) - 1, context, stride)
+    )
+    losses = window_losses(model, stream, batch_size)
+    for document in behind:
+        positions = len(document.tokens) - 1
+        count = sum(1 for _ in sliding_windows(positions, context, stride))
+        yield document, np.concatenate([np.empty(0), *islice(losses, count)])
+
+
+@torch.no_grad()
+def window_losses(
+    model: MAHAForCausalLM, windows: Iterable[tuple[Tokens, Window]], batch_size: int
+) -> Iterator[Losses]:
+    """The losses of every window's scored targets: nats in float64, from log-probabilities in float32."""
     device = next(model.parameters()).device
-    nll: list[float] = []
-    infos: list[DocumentInfo] = []
-
-    def windows() -> Iterator[tuple[int, Tokens, Window]]:
-        for number, document in enumerate(documents):
-            nll.append(0.0)
-            infos.append(document.info)
-            for window in sliding_windows(len(document.tokens) - 1, context, stride):
-                yield number, document.tokens, window
-
-    stream = windows()
+    stream = iter(windows)
     while batch := list(islice(stream, batch_size)):
         # shorter windows are padded at the end, which no earlier position of a causal model can see
-        width = max(window.stop - window.start for _, _, window in batch)
+        width = max(window.stop - window.start for _, window in batch)
         ids = np.zeros((len(batch), width), dtype=np.int64)
         targets = np.full_like(ids, _IGNORED)
-        for row, (_, tokens, (start, score_from, stop)) in enumerate(batch):
+        for row, (tokens, (start, score_from, stop)) in enumerate(batch):
             ids[row, : stop - start] = tokens[start:stop]
             targets[row, score_from - start : stop - start] = tokens[score_from + 1 : stop + 1]
         wanted = torch.from_numpy(targets).to(device)
@@ -135,17 +157,20 @@ def score_documents(
         hidden, _ = model.transformer(torch.from_numpy(ids).to(device))
         logits = model.lm_head(hidden[scored]).float()  # the vocabulary only where it is asked for
         losses = F.cross_entropy(logits, wanted[scored], reduction="none").double()
-        rows = losses.split(scored.sum(1).tolist())
-        for (number, _, _), row in zip(batch, rows, strict=True):
-            nll[number] += float(row.sum())
-    return [Score.of(value, info) for value, info in zip(nll, infos, strict=True)]
+        yield from (row.cpu().numpy() for row in losses.split(scored.sum(1).tolist()))
+
+
+def token_counts(manifest: Manifest, split: str = "train") -> npt.NDArray[np.int64]:
+    """How often each token id stands in a split: (V,)."""
+    counts = np.zeros(manifest.vocab_size, dtype=np.int64)
+    for shard in manifest.open_shards(split):
+        counts += np.bincount(shard.tokens, minlength=manifest.vocab_size)
+    return counts
 
 
 def unigram_score(manifest: Manifest, split: str) -> Score:
     """The score of the training split's token frequencies (add-one smoothed) on another split: the floor to beat."""
-    counts = np.ones(manifest.vocab_size)
-    for shard in manifest.open_shards("train"):
-        counts += np.bincount(shard.tokens, minlength=manifest.vocab_size)
+    counts = token_counts(manifest) + 1.0
     surprise = -np.log(counts / counts.sum())
     return Score.total(
         Score.of(float(surprise[document.tokens[1:]].sum()), document.info)

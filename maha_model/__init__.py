@@ -5,7 +5,14 @@ d head width, V vocabulary, W span, P problems; r is the ratio between scales.
 """
 
 from maha_model.config import NAMED_SIZES, AggregationConfig, ConfigError, MAHAConfig
-from maha_model.inspection import ScaleWeights, flops_per_token, scale_weight_statistics
+from maha_model.inspection import (
+    ScaleAttention,
+    ScaleWeights,
+    attention_probabilities,
+    flops_per_token,
+    scale_weight_statistics,
+    scale_weights,
+)
 from maha_model.reference import MAHABlock, MAHATransformer
 from maha_model.transformer import CausalLMOutput, MAHAForCausalLM
 
@@ -18,7 +25,10 @@ __all__ = [
     "MAHAConfig",
     "MAHAForCausalLM",
     "MAHATransformer",
+    "ScaleAttention",
     "ScaleWeights",
+    "attention_probabilities",
     "flops_per_token",
     "scale_weight_statistics",
+    "scale_weights",
 ]

@@ -1,5 +1,6 @@
-"""Looking into a model: how it weighs its scales, and how much arithmetic a token costs."""
+"""Looking into a model: how it weighs its scales, where it attends, and how much arithmetic a token costs."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -7,8 +8,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maha_model.aggregation import present_scales
-from maha_model.attention import MAHAAttention
+from maha_model.attention import MAHAAttention, StandardAttention
 from maha_model.config import MAHAConfig
+from maha_model.layers import apply_rotary
 from maha_model.transformer import MAHAForCausalLM
 
 
@@ -23,28 +25,112 @@ class ScaleWeights(NamedTuple):
     """Share of exact zeros among the weights of present scales."""
 
 
-@torch.no_grad()
 def scale_weight_statistics(model: nn.Module, input_ids: Tensor) -> list[ScaleWeights]:
     """Run `model` on input_ids (B, N) and summarise the weights of every MAHA layer, in order; [] for the baselines."""
-    found: list[ScaleWeights] = []
+    return [_summarise(*layer) for layer in scale_weights(model, input_ids)]
+
+
+def scale_weights(model: nn.Module, input_ids: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Run `model` on input_ids (B, N) and return what every MAHA layer's aggregation decided; [] for the baselines.
+
+    Returns:
+        for each layer the weights (L, B, N, H), zero where absent, and which scales are present (L, N).
+    """
+    found: list[tuple[Tensor, Tensor]] = []
 
     def record(attention: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
         weights = output[1]
-        found.append(_summarise(weights, present_scales(args[3], weights.shape[2], weights.device)))
+        found.append((weights, present_scales(args[3], weights.shape[2], weights.device)))
 
-    layers = [module.aggregate for module in model.modules() if isinstance(module, MAHAAttention)]
-    hooks = [layer.register_forward_hook(record) for layer in layers]
-    if not hooks:
-        return []
+    _observe(
+        model, input_ids, [module.aggregate for module in model.modules() if isinstance(module, MAHAAttention)], record
+    )
+    return found
+
+
+class ScaleAttention(NamedTuple):
+    """Where the queries of one scale look."""
+
+    probabilities: Tensor
+    """(B, H, rows, n), each row summing to 1; at full resolution, and with fine queries, a row is a position."""
+    factor: int
+    """Tokens that a key stands for."""
+    rows_per_key: int
+    """Consecutive rows that stand at the same key (more than one with fine queries)."""
+
+    @property
+    def mean_distance(self) -> float:
+        """Mean distance in tokens from the query's own key to the key it looks at."""
+        rows, keys = (torch.arange(n, device=self.probabilities.device) for n in self.probabilities.shape[2:])
+        distance = (rows[:, None] // self.rows_per_key - keys).abs() * self.factor
+        return float((self.probabilities * distance).sum(-1).mean())
+
+
+def attention_probabilities(model: nn.Module, input_ids: Tensor) -> list[list[ScaleAttention]]:
+    """Run `model` on a short input_ids (B, N) and recompute the attention of every layer and scale by a softmax.
+
+    The models themselves never form these matrices: queries and keys are taken from the projections' outputs. The
+    baselines have one scale.
+    """
+    layers = [module for module in model.modules() if isinstance(module, MAHAAttention | StandardAttention)]
+    projected: dict[nn.Module, Tensor] = {}
+
+    def keep(projection: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        projected[projection] = output
+
+    projections: list[nn.Module] = []
+    for layer in layers:
+        projections += [layer.qkv] if isinstance(layer, StandardAttention) else [*layer.query, *layer.key]
+    _observe(model, input_ids, projections, keep)
+    found = []
+    for layer in layers:
+        if isinstance(layer, StandardAttention):
+            q, k, _ = projected[layer.qkv].chunk(3, dim=-1)
+            found.append([_scale_attention(q, k, layer.config, layer.span, 1)])
+        else:
+            config, pairs = layer.config, zip(layer.query, layer.key, strict=True)
+            found.append([
+                _scale_attention(projected[q], projected[k], config, config.span, config.ratio**level)
+                for level, (q, k) in enumerate(pairs)
+                if k in projected  # a short sequence has no coarse scales
+            ])  # fmt: skip
+    return found
+
+
+def _scale_attention(q_BND: Tensor, k_BnD: Tensor, config: MAHAConfig, span: int | str, factor: int) -> ScaleAttention:
+    """From queries and keys before the rotation; `factor` is the scale's."""
+    q, k = (x.unflatten(-1, (config.num_heads, -1)).transpose(1, 2) for x in (q_BND, k_BnD))
+    n, repeat = k.shape[2], factor if config.query == "fine" and factor > 1 else 1
+    if repeat > 1:  # every position asks the coarse tokens finished by then, standing where the last of them stands
+        offset = factor - 1 if config.causal else 0
+        q = q[:, :, offset : offset + n * factor]
+        rows = q.shape[2]
+        q = nn.functional.pad(q, (0, 0, 0, n * factor - rows)).unflatten(2, (n, factor)).transpose(2, 3)
+        q = apply_rotary(q, config.rope_base).transpose(2, 3).flatten(2, 3)[:, :, :rows]
+    else:
+        q = apply_rotary(q, config.rope_base)
+    ahead = torch.arange(q.shape[2], device=q.device)[:, None] // repeat - torch.arange(n, device=q.device)
+    visible = ahead >= 0 if config.causal else torch.ones_like(ahead, dtype=torch.bool)
+    if not isinstance(span, str):
+        visible &= ahead.abs() < span
+    scores = (q @ apply_rotary(k, config.rope_base).mT) * k.shape[-1] ** -0.5
+    return ScaleAttention(scores.masked_fill(~visible, -torch.inf).softmax(-1), factor, repeat)
+
+
+@torch.no_grad()
+def _observe(model: nn.Module, input_ids: Tensor, modules: list[Any], hook: Callable[..., None]) -> None:
+    """One evaluation pass in which `hook` sees the inputs and outputs of some modules; no pass if there are none."""
+    if not modules:
+        return
+    hooks = [module.register_forward_hook(hook) for module in modules]
     training = model.training
     model.eval()
     try:
         model.forward(input_ids)  # not a compiled call, which would pass over the hooks
     finally:
         model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return found
+        for handle in hooks:
+            handle.remove()
 
 
 def _summarise(w_LBNH: Tensor, present_LN: Tensor) -> ScaleWeights:
