@@ -97,3 +97,7 @@ class Tokenizer:
     def decode(self, ids: list[int]) -> str:
         """The text of token ids; control tokens vanish."""
         return self._processor.decode(ids)
+
+    def pieces(self, ids: list[int]) -> list[str]:
+        """SentencePiece's piece of every token id: U+2581 stands for a space, `<0x0A>` for a byte."""
+        return self._processor.id_to_piece(ids)

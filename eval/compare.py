@@ -1,36 +1,42 @@
-"""Runs side by side, with the paper's table: python eval/compare.py RUN [RUN ...] --data DATA --out DIR [--json]"""
+"""Runs side by side, with the paper's table: python eval/compare.py RUN [RUN ...] --data DATA --out DIR [--json]
+
+Runs that differ in nothing but their seed are one row, and one curve with its spread. Writes report.html (one file that
+needs no other), report.md and report.json.
+"""
 
 import argparse
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
-from data_pipeline import Manifest, user_errors
+from data_pipeline import Manifest, UserError, user_errors
 from data_pipeline.files import atomic_write
-from eval.comparison import compare
+from eval.comparison import PARTS, Comparison, Scope, compare
 from eval.ppl import best_device
 
 
 def main() -> None:
-    """The command: evaluates, prints the table, writes report.json, report.md and report.html."""
-    parser = argparse.ArgumentParser(prog="python eval/compare.py", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder or one of its checkpoints")
-    parser.add_argument("--data", required=True, help="a prepared data set")
-    parser.add_argument("--out", required=True, type=Path, help="folder for report.json, report.md and report.html")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--stride", type=int, help="tokens between windows (default: half the context)")
-    parser.add_argument("--batch-size", type=int, default=8, help="windows per forward pass")
-    parser.add_argument("--device", default=best_device())
-    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    """The command: measures, prints the table, writes report.json, report.md and report.html."""
+    parser = _parser()
     args = parser.parse_args()
     with user_errors():
-        comparison = compare(args.runs, Manifest.load(args.data), args.split, args.stride, args.batch_size, args.device)
-        from eval.report import to_html, to_markdown  # plotting is loaded when there is something to plot
+        for name in ("batch_size", "samples", "windows"):
+            if getattr(args, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1")
+        scope = Scope(
+            Manifest.load(args.data), args.split, [part for part in args.only if part not in args.without], args.stride,
+            args.batch_size, args.device, args.samples, args.windows, args.cost_up_to,
+        )  # fmt: skip
+        comparison = compare(args.runs, scope, _read_memory(args.memory))
+        from eval.report import Report  # plotting is loaded when there is something to plot
 
-        markdown, values = to_markdown(comparison), comparison.to_dict()
+        report = Report(comparison, _command(parser, args), _part_commands(parser, args, comparison))
+        markdown, values = report.to_markdown(), comparison.to_dict()
         args.out.mkdir(parents=True, exist_ok=True)
         contents = {
             "report.md": markdown,
-            "report.html": to_html(comparison),
+            "report.html": report.to_html(),
             "report.json": json.dumps(values, indent=1),
         }
         for name, content in contents.items():
@@ -40,6 +46,70 @@ def main() -> None:
     print(f"report: {args.out / 'report.html'}")
     if args.json:
         print(json.dumps(values))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python eval/compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder or one of its checkpoints")
+    parser.add_argument("--data", required=True, help="a prepared data set")
+    parser.add_argument("--out", required=True, type=Path, help="folder for report.json, report.md and report.html")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--stride", type=int, help="tokens between windows (default: half the context)")
+    parser.add_argument("--batch-size", type=int, default=8, help="windows per forward pass")
+    parser.add_argument("--device", default=best_device())
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
+    )
+    parser.add_argument("--without", nargs="+", choices=PARTS, default=(), metavar="PART", help="parts to leave out")
+    parser.add_argument(
+        "--samples", type=int, default=Scope.samples, help="places of the text at which context lengths are tried"
+    )
+    parser.add_argument(
+        "--windows", type=int, default=Scope.windows, help="whole contexts that scale weights are averaged over"
+    )
+    parser.add_argument("--cost-up-to", type=int, default=Scope.longest, help="longest N of the cost figure")
+    parser.add_argument("--memory", type=Path, metavar="FILE", help="what python eval/memory.py --json printed")
+    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    return parser
+
+
+def _part_commands(parser: argparse.ArgumentParser, args: argparse.Namespace, comparison: Comparison) -> dict[str, str]:
+    """For each part the command that makes it alone, from no more runs than it needs, in a folder of its own."""
+    commands = {}
+    for part in PARTS:
+        values = vars(args) | {"only": [part], "without": (), "json": False, "out": args.out / part, "memory": None}
+        if part not in ("table", "losses"):
+            values["runs"] = [group.first.folder for group in comparison.headlines]
+        commands[part] = _command(parser, argparse.Namespace(**values))
+    return commands
+
+
+def _command(parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
+    """What to type for these arguments; options of their default values are left out."""
+    words = ["python", "eval/compare.py", *args.runs]
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        if not action.option_strings or value in (action.default, None, False):
+            continue
+        values: list[Any] = [] if value is True else list(value) if isinstance(value, list | tuple) else [value]
+        words += [action.option_strings[0], *map(str, values)]
+    return shlex.join(words)
+
+
+def _read_memory(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read --memory {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"--memory {path} is not JSON; give what python eval/memory.py --json printed") from error
+    if not (isinstance(values, dict) and all(isinstance(row, dict) for row in values.get("rows", [None]))):
+        raise UserError(f"--memory {path} has no rows; give what python eval/memory.py --json printed")
+    return values
 
 
 if __name__ == "__main__":

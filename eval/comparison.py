@@ -1,17 +1,41 @@
-"""The comparison of several runs: measured rows, the paper's table beside them, and what must be said of both."""
+"""The comparison of several runs: what was measured, the paper's table beside it, and what must be said of both.
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+A page has parts (PARTS). The table, and what else follows from scoring every document, uses all runs; what is costlier
+uses the first run of each headline group and a sample of the text (`Probe`).
+"""
 
-from data_pipeline import Manifest, UserError
-from eval.perplexity import Score, unigram_score
-from eval.ppl import Evaluation, evaluate
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+
+from data_pipeline import Manifest, Tokenizer, UserError, read_documents
+from eval.cost import Cost, measure_costs
+from eval.environment import environment
+from eval.perplexity import Score, token_counts, unigram_score
+from eval.positions import (
+    ContextPoint,
+    OctaveBins,
+    Target,
+    by_context,
+    by_window_position,
+    choose_targets,
+    context_lengths,
+)
+from eval.ppl import evaluate
+from eval.runs import Group, Run, Spread, group_runs, headline_groups, read_run
+from eval.scale_use import ScaleUse, scale_use
+from maha_model import MAHAForCausalLM, ScaleAttention, attention_probabilities
+from pretrain.checkpoint import load_model
+
+PARTS = ("table", "losses", "context", "scales", "attention", "cost")
+ATTENTION_SHOWN = 192
+"""Tokens of the pictures of attention, which are quadratic."""
+ATTENTION_MEASURED = 1024
 
 
-@dataclass(frozen=True)
-class PaperRow:
+class PaperRow(NamedTuple):
     """One row of the paper's Table I (arXiv 2512.14925)."""
 
     model: str
@@ -25,111 +49,210 @@ PAPER = {
     "longformer": PaperRow("Longformer", "O(N)", 23.8, 9.1),
     "maha": PaperRow("MAHA", "sub-quadratic", 23.1, 6.7),
 }
-# Score entries per query as our implementations compute them.
-COMPLEXITY = {"standard": "O(N²)", "longformer": "O(N·W)", "maha": "O(N·W)"}
+
+
+def complexity(group: Group) -> str:
+    """Score entries of a sequence as our implementations compute them."""
+    quadratic = group.config.attention == "standard" or group.config.span == "full"
+    return "O(N²)" if quadratic else "O(N·W)"
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was measured of one run."""
+class Scope:
+    """What is measured, on what and with how much of it."""
 
-    name: str
-    evaluation: Evaluation
-    history: list[dict[str, Any]]
-    """The lines of the run's metrics.jsonl."""
+    manifest: Manifest
+    split: str = "test"
+    parts: Collection[str] = PARTS
+    stride: int | None = None
+    batch_size: int = 8
+    device: str = "cpu"
+    samples: int = 128
+    """Places of the text at which every context length is tried."""
+    windows: int = 16
+    """Whole contexts that the scale weights and the positions within the window are averaged over."""
+    longest: int = 8192
+    """Tokens up to which cost is measured."""
 
-    @property
-    def attention(self) -> str:
-        """maha, standard or longformer."""
-        return self.evaluation.model.config.attention
 
-    @property
-    def label(self) -> str:
-        """How a reader knows the model."""
-        config = self.evaluation.model.config
-        if config.attention == "maha" and config.span != "full":
-            return f"MAHA ({config.aggregation.strategy})"
-        return PAPER[config.attention].model
+@dataclass(frozen=True)
+class LayerAttention:
+    """Where one layer looks, by scale, finest first."""
 
-    def series(self, key: str) -> list[tuple[int, Any]]:
-        """(step, value) of every line of the history that has `key`."""
-        return [(line["step"], line[key]) for line in self.history if key in line]
+    distances: list[float]
+    """Mean distance in tokens over a long passage."""
+    shown: list[ScaleAttention]
+    """Over a short one."""
 
-    @property
-    def peak_memory_bytes(self) -> int | None:
-        """Peak of the training process (resident set on a CPU, allocator on a GPU), if the run logged it."""
-        values = [value for _, value in self.series("peak_memory_bytes")]
-        return max(values) if values else None
+
+@dataclass
+class Probe:
+    """The costlier measurements of one group's first run, each there if its part was asked for."""
+
+    context: list[ContextPoint] = field(default_factory=list)
+    window: OctaveBins | None = None
+    scales: ScaleUse | None = None
+    attention: list[LayerAttention] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "context": [point._asdict() for point in self.context],
+            "window": self.window and self.window.to_dict(),
+            "scales": self.scales and self.scales.to_dict(),
+            "attention_distances": [layer.distances for layer in self.attention],
+        }
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Several runs on one split of one data set."""
 
-    manifest: Manifest
-    split: str
-    rows: list[Row]
-    unigram: Score
+    scope: Scope
+    groups: list[Group]
+    unigram: Score | None
+    probes: dict[str, Probe]
+    """By label, of the headline groups."""
+    costs: dict[str, list[Cost]]
+    """By label, of the headline groups."""
+    memory: dict[str, Any] | None
+    """What eval/memory.py has measured, if a file of it was given."""
+    machine: dict[str, Any]
     warnings: list[str]
 
-    def ratio_to_transformer(self, row: Row) -> float | None:
-        """Word-level perplexity over that of the first standard Transformer among the runs."""
-        base = next((other for other in self.rows if other.attention == "standard"), None)
-        return row.evaluation.score.word_perplexity / base.evaluation.score.word_perplexity if base else None
+    @property
+    def headlines(self) -> list[Group]:
+        """The first group of every architecture and strategy."""
+        return headline_groups(self.groups)
+
+    def base(self, group: Group) -> Group | None:
+        """The standard Transformer to hold a group against: of the same context length if there is one."""
+        standard = [other for other in self.groups if other.config.attention == "standard"]
+        alike = [other for other in standard if other.config.context_length == group.config.context_length]
+        return next(iter(alike or standard), None)
+
+    def ratio_to_transformer(self, group: Group) -> Spread | None:
+        """Word-level perplexity over the Transformer's: seed by seed where both have it, else over its mean."""
+        base = self.base(group)
+        if base is None:
+            return None
+        by_seed = {run.info.seed: run.evaluated().score.word_perplexity for run in base.runs}
+        mean = base.spread("word_perplexity").mean
+        perplexities = [(run.info.seed, run.evaluated().score.word_perplexity) for run in group.runs]
+        return Spread(tuple(perplexity / by_seed.get(seed, mean) for seed, perplexity in perplexities))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """JSON-ready values: `models` has a row for each run, `groups` one for each model."""
+        manifest = self.scope.manifest
         return {
-            "source": self.manifest.request["source"],
-            "data_fingerprint": self.manifest.fingerprint,
-            "split": self.split,
-            "models": [
-                {
-                    "run": row.name, "model": row.label, "complexity": COMPLEXITY[row.attention],
-                    "peak_memory_bytes": row.peak_memory_bytes, "ratio_to_transformer": self.ratio_to_transformer(row),
-                    **row.evaluation.to_dict(),
-                }
-                for row in self.rows
-            ],
-            "unigram": self.unigram.to_dict(),
-            "paper": [vars(row) for row in PAPER.values()],
+            "source": manifest.request["source"], "data_fingerprint": manifest.fingerprint, "split": self.scope.split,
+            "machine": self.machine,
+            "models": [self._run_dict(group, run) for group in self.groups for run in group.runs],
+            "groups": [self._group_dict(group) for group in self.groups],
+            "unigram": self.unigram and self.unigram.to_dict(),
+            "cost": {label: [cost._asdict() for cost in costs] for label, costs in self.costs.items()},
+            "memory": self.memory,
+            "paper": [row._asdict() for row in PAPER.values()],
             "warnings": self.warnings,
         }  # fmt: skip
 
+    def _run_dict(self, group: Group, run: Run) -> dict[str, Any]:
+        return {
+            "run": run.name, "model": group.label, "seed": run.info.seed, "complexity": complexity(group),
+            "peak_memory_bytes": run.peak_memory_bytes, **(run.evaluation.to_dict() if run.evaluation else {}),
+        }  # fmt: skip
 
-def compare(
-    runs: list[str], manifest: Manifest, split: str, stride: int | None, batch_size: int, device: str
-) -> Comparison:
-    """Evaluate every run. Raises UserError if one cannot be evaluated on this data."""
-    if not runs:
+    def _group_dict(self, group: Group) -> dict[str, Any]:
+        values: dict[str, Any] = {"model": group.label, "seeds": group.seeds, "config": group.config.to_dict()}
+        if group.first.evaluation:
+            figures = ("word_perplexity", "token_perplexity", "bits_per_byte")
+            values |= {figure: group.spread(figure).to_dict() for figure in figures}
+            ratio = self.ratio_to_transformer(group)
+            values["ratio_to_transformer"] = ratio and ratio.to_dict()
+        if group.label in self.probes:
+            values["probe"] = self.probes[group.label].to_dict()
+        return values
+
+
+def compare(folders: list[str], scope: Scope, memory: dict[str, Any] | None = None) -> Comparison:
+    """Measure what `scope` asks for. Raises UserError if a run cannot be evaluated on this data."""
+    if not folders:
         raise UserError("give at least one run")
-    rows = [
-        Row(
-            Path(run).name,
-            evaluate(run, manifest, split, stride=stride, batch_size=batch_size, device=device),
-            _history(Path(run)),
-        )
-        for run in runs
+    runs = [read_run(folder) for folder in folders]
+    manifest, unigram = scope.manifest, None
+    if "table" in scope.parts:
+        unigram = unigram_score(manifest, scope.split)
+        runs = [_evaluated(run, scope) for run in runs]
+    groups = group_runs(runs)
+    headlines = headline_groups(groups)
+    costs = {}
+    if "cost" in scope.parts:
+        costs = measure_costs({group.label: group.config for group in headlines}, scope.longest, scope.device)
+    probes = _probe(headlines, scope) if {"context", "scales", "attention"} & set(scope.parts) else {}
+    return Comparison(scope, groups, unigram, probes, costs, memory, environment(scope.device), _warnings(groups))
+
+
+def _evaluated(run: Run, scope: Scope) -> Run:
+    evaluation = evaluate(
+        run.checkpoint, scope.manifest, scope.split, stride=scope.stride, batch_size=scope.batch_size,
+        device=scope.device,
+    )  # fmt: skip
+    return replace(run, evaluation=evaluation)
+
+
+def _probe(headlines: list[Group], scope: Scope) -> dict[str, Probe]:
+    """One model after the other, on the same targets."""
+    manifest = scope.manifest
+    documents = list(read_documents(manifest, scope.split))
+    # a book shorter than the longest context has no target, and a split of such books none for that context
+    longest = min(
+        max(group.config.context_length for group in headlines), max(len(document.tokens) - 1 for document in documents)
+    )
+    targets = choose_targets(documents, longest, scope.samples)
+    whole = choose_targets(documents, longest, scope.windows)
+    counts = token_counts(manifest) if "scales" in scope.parts else None
+    tokenizer = Tokenizer(manifest.tokenizer_path)
+    probes = {}
+    for group in headlines:
+        if group.first.info.tokenizer_sha256 != manifest.tokenizer_sha256:
+            raise UserError(f"{group.first.folder} was trained with another tokenizer than that of {manifest.folder}")
+        model, probe = load_model(group.first.checkpoint, scope.device), Probe()
+        context = min(longest, group.config.context_length)
+        if "context" in scope.parts:
+            probe.context = by_context(model, targets, context_lengths(context), scope.batch_size)
+            probe.window = by_window_position(model, whole, context, scope.batch_size)
+        if counts is not None and group.config.attention == "maha":
+            probe.scales = scale_use(model, whole, context, tokenizer, counts)
+        if "attention" in scope.parts:
+            probe.attention = _attention(model, whole[len(whole) // 2], context)
+        probes[group.label] = probe
+    return probes
+
+
+def _attention(model: MAHAForCausalLM, target: Target, context: int) -> list[LayerAttention]:
+    device = next(model.parameters()).device
+
+    def layers(length: int) -> list[list[ScaleAttention]]:
+        ids = target.tokens[target.stop - length : target.stop].astype("int64")
+        return attention_probabilities(model, torch.from_numpy(ids)[None].to(device))
+
+    measured, shown = layers(min(context, ATTENTION_MEASURED)), layers(min(context, ATTENTION_SHOWN))
+    return [
+        LayerAttention([scale.mean_distance for scale in far], near) for far, near in zip(measured, shown, strict=True)
     ]
-    return Comparison(manifest, split, rows, unigram_score(manifest, split), _warnings(rows))
 
 
-def _history(run: Path) -> list[dict[str, Any]]:
-    path = run / "metrics.jsonl"
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-
-
-def _warnings(rows: list[Row]) -> list[str]:
+def _warnings(groups: list[Group]) -> list[str]:
     """What makes the comparison unfair, if anything."""
     warnings = []
-    sizes = [row.evaluation.model.num_parameters() for row in rows]
-    if max(sizes) > 1.03 * min(sizes):
+    evaluations = [run.evaluation for group in groups for run in group.runs if run.evaluation]
+    sizes = [evaluation.parameters for evaluation in evaluations]
+    if sizes and max(sizes) > 1.03 * min(sizes):
         warnings.append(f"parameters differ by {max(sizes) / min(sizes) - 1:.1%}")
-    if len({row.evaluation.info.tokens for row in rows}) > 1:
+    if len({run.info.tokens for group in groups for run in group.runs}) > 1:
         warnings.append("the models were trained on different numbers of tokens")
-    if len({(row.evaluation.context, row.evaluation.stride) for row in rows}) > 1:
+    if len({(evaluation.context, evaluation.stride) for evaluation in evaluations}) > 1:
         warnings.append("the models were evaluated with different contexts")
+    if len({tuple(sorted(group.seeds)) for group in groups}) > 1:
+        warnings.append("the models were not trained with the same seeds")
     return warnings

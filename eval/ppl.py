@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from data_pipeline import Manifest, UserError, read_documents, user_errors
-from eval.perplexity import Score, score_documents
-from maha_model import MAHAForCausalLM, scale_weight_statistics
+from eval.perplexity import Score, document_losses
+from eval.positions import OctaveBins
+from maha_model import scale_weight_statistics
 from pretrain.checkpoint import CheckpointInfo, find_checkpoint, load_model, read_info
 
 
@@ -21,11 +22,13 @@ class Evaluation:
 
     checkpoint: Path
     info: CheckpointInfo
-    model: MAHAForCausalLM
+    parameters: int
     split: str
     context: int
     stride: int
     documents: list[tuple[str, Score]]
+    positions: OctaveBins
+    """Losses by position in the document."""
     scale_weights: list[dict[str, Any]]
     seconds: float
 
@@ -39,8 +42,9 @@ class Evaluation:
         score = self.score
         return {
             "checkpoint": str(self.checkpoint), "step": self.info.step, "trained_tokens": self.info.tokens,
-            "attention": self.model.config.attention, "parameters": self.model.num_parameters(),
+            "attention": self.info.model["attention"], "parameters": self.parameters,
             "split": self.split, "context": self.context, "stride": self.stride, **score.to_dict(),
+            "positions": self.positions.to_dict(),
             "documents": [{"title": title, **part.to_dict()} for title, part in self.documents],
             "scale_weights": self.scale_weights,
             "seconds": self.seconds, "tokens_per_s": score.tokens / self.seconds,
@@ -68,13 +72,15 @@ def evaluate(
     context = model.config.context_length if context is None else context
     stride = max(1, context // 2) if stride is None else stride
     start = time.perf_counter()
-    scores = score_documents(model, read_documents(manifest, split), context, stride, batch_size)
+    scores, positions = [], OctaveBins()
+    for document, losses in document_losses(model, read_documents(manifest, split), context, stride, batch_size):
+        scores.append((document.info.title, Score.of(float(losses.sum()), document.info)))
+        positions.add(losses)
     seconds = time.perf_counter() - start
     first = next(read_documents(manifest, split)).tokens[:context].astype("int64")
     layers = scale_weight_statistics(model, torch.from_numpy(first)[None].to(device))
-    titles = [document.title for document in manifest.split(split).documents]
     return Evaluation(
-        path, info, model, split, context, stride, list(zip(titles, scores, strict=True)),
+        path, info, model.num_parameters(), split, context, stride, scores, positions,
         [layer._asdict() for layer in layers], seconds,
     )  # fmt: skip
 
