@@ -75,14 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+_OPTIONS = {
+    "table": ("stride", "batch_size"), "losses": (), "context": ("samples", "batch_size"), "scales": ("windows",),
+    "attention": ("windows",), "cost": ("cost_up_to",),
+}  # fmt: skip
+"""What each part depends on, besides runs, data, split and device."""
+
+
 def _part_commands(parser: argparse.ArgumentParser, args: argparse.Namespace, comparison: Comparison) -> dict[str, str]:
     """For each part the command that makes it alone, from no more runs than it needs, in a folder of its own."""
     commands = {}
-    for part in PARTS:
-        values = vars(args) | {"only": [part], "without": (), "json": False, "out": args.out / part, "memory": None}
+    for part, options in _OPTIONS.items():
+        values = {name: getattr(args, name) for name in ("runs", "data", "split", "device", *options)}
         if part not in ("table", "losses"):
             values["runs"] = [group.first.folder for group in comparison.headlines]
-        commands[part] = _command(parser, argparse.Namespace(**values))
+        commands[part] = _command(parser, argparse.Namespace(**values, out=args.out / part, only=[part]))
     return commands
 
 
@@ -98,18 +105,24 @@ def _command(parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _read_memory(path: Path | None) -> dict[str, Any] | None:
+def _read_memory(path: Path | None) -> dict[str, list[dict[str, Any]]]:
+    """The tables of eval/memory.py's report: whatever in it is a list of records."""
     if path is None:
-        return None
+        return {}
     try:
         values = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"cannot read --memory {path}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"--memory {path} is not JSON; give what python eval/memory.py --json printed") from error
-    if not (isinstance(values, dict) and all(isinstance(row, dict) for row in values.get("rows", [None]))):
-        raise UserError(f"--memory {path} has no rows; give what python eval/memory.py --json printed")
-    return values
+    tables = {
+        name: rows
+        for name, rows in (values.items() if isinstance(values, dict) else ())
+        if name != "figures" and rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    }
+    if not tables:
+        raise UserError(f"--memory {path} has no tables; give what python eval/memory.py --json printed")
+    return tables
 
 
 if __name__ == "__main__":

@@ -67,10 +67,10 @@ class Scope:
     stride: int | None = None
     batch_size: int = 8
     device: str = "cpu"
-    samples: int = 128
+    samples: int = 64
     """Places of the text at which every context length is tried."""
     windows: int = 16
-    """Whole contexts that the scale weights and the positions within the window are averaged over."""
+    """Whole contexts that the scale weights are averaged over."""
     longest: int = 8192
     """Tokens up to which cost is measured."""
 
@@ -115,8 +115,8 @@ class Comparison:
     """By label, of the headline groups."""
     costs: dict[str, list[Cost]]
     """By label, of the headline groups."""
-    memory: dict[str, Any] | None
-    """What eval/memory.py has measured, if a file of it was given."""
+    memory: dict[str, list[dict[str, Any]]]
+    """The tables of eval/memory.py's report, by name, if one was given."""
     machine: dict[str, Any]
     warnings: list[str]
 
@@ -174,7 +174,7 @@ class Comparison:
         return values
 
 
-def compare(folders: list[str], scope: Scope, memory: dict[str, Any] | None = None) -> Comparison:
+def compare(folders: list[str], scope: Scope, memory: dict[str, list[dict[str, Any]]]) -> Comparison:
     """Measure what `scope` asks for. Raises UserError if a run cannot be evaluated on this data."""
     if not folders:
         raise UserError("give at least one run")
@@ -220,7 +220,7 @@ def _probe(headlines: list[Group], scope: Scope) -> dict[str, Probe]:
         context = min(longest, group.config.context_length)
         if "context" in scope.parts:
             probe.context = by_context(model, targets, context_lengths(context), scope.batch_size)
-            probe.window = by_window_position(model, whole, context, scope.batch_size)
+            probe.window = by_window_position(model, targets, context, scope.batch_size)
         if counts is not None and group.config.attention == "maha":
             probe.scales = scale_use(model, whole, context, tokenizer, counts)
         if "attention" in scope.parts:

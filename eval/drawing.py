@@ -14,7 +14,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from eval.runs import Group
 
@@ -31,7 +31,7 @@ _STYLE = {
     "axes.grid": True, "grid.color": "#808080", "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.frameon": False,
     "svg.fonttype": "none", "svg.hashsalt": "maha", "axes.axisbelow": True,
 }  # fmt: skip
-_SCALES = plt.get_cmap("viridis")
+_SCALES = plt.get_cmap("plasma")
 _POINTS = 240
 """A curve's points: more than a reader can tell apart."""
 
@@ -101,22 +101,22 @@ def stacked_bars(ax: Axes, layers: list[list[float]]) -> None:
 
 
 def scale_colour(scale: int, scales: int) -> Any:
-    """Dark for the finest scale, bright for the coarsest."""
-    return _SCALES(0.2 + 0.7 * scale / max(1, scales - 1))
+    """Violet for the finest scale, yellow for the coarsest: both stand out on white and on black."""
+    return _SCALES(0.2 + 0.65 * scale / max(1, scales - 1))
 
 
 def fading(colour: str) -> ListedColormap:
     """From transparent to a colour, so that it lies on any background."""
     rgb = matplotlib.colors.to_rgb(colour)
-    return ListedColormap([(*rgb, alpha) for alpha in np.linspace(0.04, 1, 128)])
+    return ListedColormap([(*rgb, alpha) for alpha in np.linspace(0.03, 1, 128)])
 
 
 def plain_log(axis: Any) -> None:
-    """Numbers as numbers on a logarithmic axis, minor ones only where there is room for nothing else."""
-    number = FuncFormatter(lambda value, _: f"{value:,.10g}")
-    axis.set_major_formatter(number)
+    """A few plain numbers on a logarithmic axis whose data has been drawn."""
     low, high = axis.get_view_interval()
-    axis.set_minor_formatter(number if high / max(low, 1e-12) < 12 else NullFormatter())
+    axis.set_major_locator(MaxNLocator(6) if high < 5 * low else LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def finish_pair(figure: Figure, axes: Sequence[Axes], ticks: list[int]) -> str | None:

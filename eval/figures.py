@@ -5,7 +5,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
-from matplotlib.colors import PowerNorm
 from matplotlib.ticker import MaxNLocator
 
 from eval.comparison import Comparison
@@ -112,7 +111,7 @@ def window_positions(comparison: Comparison) -> str | None:
     axes[0].set(xlabel="position in the window (tokens)", ylabel="perplexity per token", yscale="log")
     axes[1].set(xlabel="position in the window (tokens)", ylabel="over the Transformer's")
     plain_log(axes[0].yaxis)
-    return finish_pair(figure, axes, [2**i for i in range(5, 20, 1)])
+    return finish_pair(figure, axes, [4**i for i in range(1, 12)])
 
 
 def scales_by_layer(comparison: Comparison) -> str | None:
@@ -142,7 +141,7 @@ def scales_by_head(comparison: Comparison) -> str | None:
     figure, axes = grid_of_panels(len(used), 0.9 + 0.28 * max(map(len, maps)))
     low, high = min(map(np.min, maps)), max(map(np.max, maps))
     for ax, (label, _), values in zip(axes, used, maps, strict=True):
-        image = ax.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+        image = ax.imshow(values, cmap="plasma", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
         ax.grid(visible=False)
         ax.set_title(label)
         ax.set_xticks(range(values.shape[1]), [str(head + 1) for head in range(values.shape[1])])
@@ -200,32 +199,34 @@ def leans(comparison: Comparison) -> str | None:
 
 
 def attention_maps(comparison: Comparison, label: str) -> str | None:
-    """Images: first, middle and last layer by scale, mean over the heads."""
+    """Images: first, middle and last layer, and every scale; mean over the heads, over uniform attention."""
     layers = comparison.probes[label].attention
     if not layers:
         return None
+    colour = Styles(comparison.groups)(label)["color"]
     chosen = sorted({0, len(layers) // 2, len(layers) - 1})
     scales = len(layers[0].shown)
-    figure, grid = plt.subplots(
-        len(chosen), scales, figsize=(0.9 + 2.0 * scales, 0.6 + 1.95 * len(chosen)), layout="constrained", squeeze=False
-    )
-    cmap = fading("#d55e00" if scales > 1 else "#0072b2")
-    for row, layer in zip(grid, chosen, strict=True):
-        for level, (ax, scale) in enumerate(zip(row, layers[layer].shown, strict=True)):
-            P = scale.probabilities[0].mean(0).cpu().numpy()
-            length = P.shape[1] * scale.factor
-            ax.imshow(P, cmap=cmap, norm=PowerNorm(0.5, 0, np.quantile(P[P > 0], 0.99)), extent=(0, length, length, 0),
-                      interpolation="nearest")  # fmt: skip
-            ax.grid(visible=False)
-            ax.spines[["top", "right"]].set_visible(True)
-            ax.set_xticks([0, length // 2, length])
-            ax.set_yticks([0, length // 2, length])
-            if layer == chosen[0] and scales > 1:
-                tokens = "1 token a key" if scale.factor == 1 else f"{scale.factor} tokens a key"
-                ax.set_title(f"scale {level}, {tokens}")
-            if layer == chosen[-1]:
-                ax.set_xlabel("key (token)")
-        row[0].set_ylabel(f"layer {layer + 1}\nquery (token)")
+    shape = (len(chosen), scales) if scales > 1 else (1, len(chosen))  # a single scale's layers stand side by side
+    size = (0.9 + 1.95 * shape[1], 0.6 + 1.9 * shape[0])
+    figure, grid = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+    shown = [(layer, level, scale) for layer in chosen for level, scale in enumerate(layers[layer].shown)]
+    for ax, (layer, level, scale) in zip(grid.flat, shown, strict=True):
+        P = scale.probabilities[0].mean(0).cpu().numpy()
+        relative = P * (P > 0).sum(1, keepdims=True)
+        length = P.shape[1] * scale.factor
+        ax.imshow(relative, cmap=fading(colour), vmin=0, vmax=2, extent=(0, length, length, 0), interpolation="nearest")
+        ax.grid(visible=False)
+        ax.spines[["top", "right"]].set_visible(True)
+        ax.set_xticks([0, length // 2, length])
+        ax.set_yticks([0, length // 2, length])
+        if scales == 1:
+            ax.set_title(f"layer {layer + 1}")
+        elif layer == chosen[0]:
+            ax.set_title(f"scale {level}: {scale.factor} token{'s' * (scale.factor > 1)} a key")
+    for ax in grid[-1]:
+        ax.set_xlabel("key (token)")
+    for number, row in enumerate(grid):
+        row[0].set_ylabel("query (token)" if scales == 1 else f"layer {chosen[number] + 1}\nquery (token)")
     return to_svg(figure, True)
 
 

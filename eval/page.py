@@ -23,7 +23,7 @@ class Exhibit:
         return (
             f'<figure><h3>{html.escape(self.title)}</h3><div class="scroll">{self.body}</div>'
             f"<figcaption><p>{html.escape(self.caption)}</p><p><b>Measured:</b> {html.escape(self.measured)}</p>"
-            f'<pre class="scroll"><code>{html.escape(self.command)}</code></pre></figcaption></figure>'
+            f"<pre><code>{html.escape(self.command)}</code></pre></figcaption></figure>"
         )
 
 
@@ -82,7 +82,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e7e5e4; --paper: #171513; --quiet: #a8a29e; } }
 * { box-sizing: border-box; }
 body { font: 16px/1.55 system-ui, sans-serif; margin: 0; color: var(--ink); background: var(--paper); }
-main { max-width: 64rem; margin: 0 auto; padding: 2rem 1.25rem 5rem; }
+main { max-width: 70rem; margin: 0 auto; padding: 2rem 1.25rem 5rem; }
 h1 { font-size: 1.7rem; line-height: 1.25; text-wrap: balance; margin: 0 0 1rem; }
 h2 { font-size: 1.3rem; margin: 3.5rem 0 .75rem; border-bottom: 1px solid var(--line); padding-bottom: .3rem; }
 h3 { font-size: 1rem; margin: 0 0 .6rem; }
@@ -92,17 +92,18 @@ nav ol { margin: 0; padding-left: 1.4rem; columns: 18rem; }
 nav a { color: inherit; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th, td { padding: .4rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: pre; }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
 thead th { vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
-thead th[colspan] { text-align: center; border-left: 1px solid var(--line); }
+thead th[colspan] { text-align: center; }
+.words td { text-align: left; white-space: normal; min-width: 18rem; }
 tbody th { font-weight: 600; }
 figure { margin: 1.75rem 0 2.75rem; }
-figure svg { max-width: 100%; min-width: 36rem; height: auto; }
 figure svg text { font-family: system-ui, sans-serif !important; }
 figcaption { font-size: .875rem; color: var(--quiet); }
 figcaption p { margin: .5rem 0; max-width: 52rem; }
-pre { background: var(--soft); border-radius: .35rem; padding: .5rem .75rem; margin: .5rem 0 0; font-size: .8rem; }
+pre { background: var(--soft); border-radius: .35rem; padding: .5rem .75rem; margin: .5rem 0 0; font-size: .8rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; max-height: 7.5rem; overflow-y: auto; }
 code { font-family: ui-monospace, monospace; }
 .warning { border-left: 4px solid #d97706; padding-left: .75rem; font-weight: 600; }
 .passage { white-space: pre-wrap; line-height: 1.9; font-family: Georgia, serif; max-width: 46rem; }

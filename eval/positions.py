@@ -13,8 +13,8 @@ from eval.perplexity import Losses, Window, window_losses
 from maha_model import MAHAForCausalLM
 
 SHORTEST_CONTEXT = 64
-_FIRST_OCTAVE = 6
-"""Positions up to 2^6 tokens share the first bin."""
+_FIRST_OCTAVE = 5
+"""Positions up to 2^5 tokens share the first bin."""
 
 
 @dataclass

@@ -44,6 +44,7 @@ class Report:
         self.title = f"MAHA beside its baselines on {manifest.request['source']}, {scope.split} split"
         self.machine = describe(comparison.machine)
         split = manifest.split(scope.split)
+        self.text = f"the {scope.split} split, data {manifest.fingerprint[:12]}"
         self.data = (
             f"{scope.split} split ({len(split.documents)} documents, {split.tokens:,} tokens, {split.words:,} words) "
             f"of {manifest.request['source']}, data fingerprint {manifest.fingerprint[:12]}"
@@ -56,7 +57,7 @@ class Report:
         if self.comparison.unigram:
             named = [name if index < 10 else f"Paper: {name}" for index, name in enumerate(HEADER)]
             lines = ["| " + " | ".join(cells) + " |" for cells in (named, ["---"] * len(HEADER), *self._rows())]
-            parts += ["\n".join(lines), READING, PUBLISHED]
+            parts += ["\n".join(line.replace("\n", "<br>") for line in lines), READING, PUBLISHED]
         return "\n\n".join([*parts, f"Data: {self.data}. Machine: {self.machine}.", f"```\n{self.command}\n```"]) + "\n"
 
     def to_html(self) -> str:
@@ -64,7 +65,7 @@ class Report:
         warnings = "".join(f'<p class="warning">Warning: {html.escape(text)}.</p>' for text in self.comparison.warnings)
         lead = (
             f"{warnings}<p>Everything on this page was measured by one command, which trains nothing:</p>"
-            f'<pre class="scroll"><code>{html.escape(self.command)}</code></pre>'
+            f"<pre><code>{html.escape(self.command)}</code></pre>"
             f"<p>Data: {html.escape(self.data)}. Machine: {html.escape(self.machine)}.</p>"
         )
         sections = [
@@ -117,7 +118,7 @@ class Report:
             {(run.evaluated().context, run.evaluated().stride) for g in comparison.groups for run in g.runs}
         )
         measured = (
-            f"every token of the {self.data}; windows of {_listed([c for c, _ in windows])} tokens, "
+            f"every token of {self.text}; windows of {_listed([c for c, _ in windows])} tokens, "
             f"{_listed([s for _, s in windows])} apart; {self.machine}."
         )
         published = [(row.model, row.complexity, f"{row.perplexity}", f"{row.memory_gb} GB") for row in PAPER.values()]
@@ -153,7 +154,7 @@ class Report:
                 "losses", "Scale weights during training", drawn(figures.scales_in_training, comparison),
                 "Mean weight of every scale on the first validation windows, mean over the layers; the band is the "
                 "range over layers. Scale 0 is the full resolution.",
-                f"by the training runs themselves; {self._seeds(comparison.headlines)}, first seed.",
+                "by the training runs themselves; first seed of each model.",
             ),
         ]  # fmt: skip
 
@@ -166,7 +167,7 @@ class Report:
                 "context", "Perplexity against context length", drawn(figures.contexts, comparison),
                 "The same targets scored at the end of windows of every length, so that only the context differs; "
                 "right, the change against each model's own shortest window.",
-                f"{points[0].targets:,} targets at up to {scope.samples} places spread evenly over the {self.data}, at "
+                f"{points[0].targets:,} targets at up to {scope.samples} places spread evenly over {self.text}, at "
                 f"each of them half the shortest window's; first seed of each model; {self.machine}.",
             )  # fmt: skip
         if comparison.unigram:
@@ -175,15 +176,15 @@ class Report:
                 "Each point covers positions up to twice as far as the one before, over all documents; right, over the "
                 "Transformer. What is far into a book is only seen through the sliding window, and few books are long, "
                 "so that the left curve shows the text as much as the model.",
-                f"every token of the {self.data}; {self._seeds(comparison.groups)}; bands are the range over seeds.",
+                f"every token of {self.text}; {self._seeds(comparison.groups)}; bands are the range over seeds.",
             )  # fmt: skip
         windows = [probe.window for probe in comparison.probes.values() if probe.window]
         if windows:
             exhibits += self._figure(
                 "context", "Perplexity by position in the window", drawn(figures.window_positions, comparison),
                 "How much later tokens gain from what stands before them in the window; right, over the Transformer.",
-                f"{sum(windows[0].tokens):,} targets in windows that do not overlap, spread evenly over the "
-                f"{self.data}; first seed of each model; {self.machine}.",
+                f"{sum(windows[0].tokens):,} targets in windows that do not overlap, spread evenly over "
+                f"{self.text}; first seed of each model; {self.machine}.",
             )  # fmt: skip
         return exhibits
 
@@ -194,7 +195,7 @@ class Report:
             return []
         first = next(iter(uses.values()))
         measured = (
-            f"{first.tokens:,} tokens in whole windows spread evenly over the {self.data}; newest checkpoint of each "
+            f"{first.tokens:,} tokens in whole windows spread evenly over {self.text}; newest checkpoint of each "
             f"model's first seed; {self.machine}."
         )
         extremes = [
@@ -231,15 +232,15 @@ class Report:
             ),
             Exhibit(
                 "Tokens that lean most and least on coarse scales",
-                '<div class="wrap">' + table(("Model", "Most", "Least"), extremes) + "</div>",
+                '<div class="words">' + table(("Model", "Most", "Least"), extremes) + "</div>",
                 f"Among the tokens that occur at least 20 times. The lean of a token is {LEAN}. ␣ is a space before a "
                 "word, ⏎ a line break.", measured, command,
             ),
             Exhibit(
                 "A passage, token by token", "".join(passages),
-                f"The darker a token's background, the more it leans on coarse scales: {LEAN}. The colours span what "
-                "nine tenths of the tokens lie in.",
-                f"the end of a whole window in the middle of the {self.data}.", command,
+                f"The stronger the colour behind a token, the more it leans on coarse scales: {LEAN}. The colours "
+                "span what nine tenths of the tokens lie in.",
+                f"the end of a whole window in the middle of {self.text}.", command,
             ),
         ]  # fmt: skip
 
@@ -256,16 +257,16 @@ class Report:
         for label in [label for label in shown if label in by_architecture.values()]:
             exhibits += self._figure(
                 "attention", f"Attention patterns, {label}", drawn(figures.attention_maps, comparison, label),
-                "How much each query (downwards) looks at each key (to the right), mean over the heads; the darker the "
-                "more, by the square root. A coarse scale's queries and keys are its own tokens, drawn as large as "
-                "what they stand for.",
-                f"the last {ATTENTION_SHOWN} tokens or fewer of a window in the middle of the {self.data}; first seed.",
+                "How much each query (downwards) looks at each key (to the right), mean over the heads, as a multiple "
+                "of what it would be if the query looked at all it sees alike: no colour is 0, full colour 2 or more. "
+                "A coarse scale's queries and keys are its own tokens, drawn as large as what they stand for.",
+                f"the last {ATTENTION_SHOWN} tokens or fewer of a window in the middle of {self.text}; first seed.",
             )  # fmt: skip
         return exhibits + self._figure(
             "attention", "Mean attention distance by scale", drawn(figures.attention_distances, comparison),
             "How far back, in tokens, a scale looks on average; one pale point for each layer, lines through the mean. "
             "The baselines have one scale.",
-            f"a window of {ATTENTION_MEASURED} tokens or fewer in the middle of the {self.data}; first seed.",
+            f"a window of {ATTENTION_MEASURED} tokens or fewer in the middle of {self.text}; first seed.",
         )  # fmt: skip
 
     def _cost(self) -> list[Exhibit]:
@@ -276,20 +277,14 @@ class Report:
                 "Left, the shortest time of one block over one sequence of N random inputs in float32; the models take "
                 "turns in one process. Right, floating-point operations of matrix products per token in training the "
                 "whole model, counted: full attention counts its whole square of scores, spans the pairs that see each "
-                "other.", f"{self.machine}.",
+                "other.", f"batches of one sequence, widths and heads of the models above; {self.machine}.",
             )  # fmt: skip
-        if comparison.memory and comparison.memory.get("rows"):
-            rows: list[dict[str, Any]] = comparison.memory["rows"]
-            keys = list(
-                dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict | list))
-            )
-            body = [[_cell(key, row.get(key)) for key in keys] for row in rows]
-            head = [key.removesuffix("_bytes").replace("_", " ") for key in keys]
+        for name, rows in (comparison.memory or {}).items():
             exhibits.append(
                 Exhibit(
-                    "Training memory", table(head, body), "As eval/memory.py reports it.",
-                    f"by eval/memory.py, from the file given; {comparison.memory.get('machine', 'its machine')}.",
-                    comparison.memory.get("command", "python eval/memory.py --json"),
+                    f"Memory: {name.replace('_', ' ')}", _records(rows), "As eval/memory.py explains it.",
+                    "by eval/memory.py, on the machine and with the options it was started with.",
+                    "python eval/memory.py --json",
                 )
             )  # fmt: skip
         return exhibits
@@ -309,7 +304,7 @@ class Report:
             Exhibit(
                 "Perplexity per word of each document",
                 table(["Document", "Words", *[group.label for group in groups]], body),
-                "Mean over the seeds.", f"every token of the {self.data}.", self.part_commands["table"],
+                "Mean over the seeds.", f"every token of {self.text}.", self.part_commands["table"],
             )
         ]  # fmt: skip
 
@@ -318,10 +313,15 @@ def _listed(values: list[int]) -> str:
     return ", ".join(map(str, dict.fromkeys(values)))
 
 
+def _records(rows: list[dict[str, Any]]) -> str:
+    """A table of whatever figures the records have; those of 1 MiB and more that are no counts are bytes."""
+    keys = dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict | list))
+    return table([key.replace("_", " ") for key in keys], [[_cell(key, row.get(key)) for key in keys] for row in rows])
+
+
 def _cell(key: str, value: Any) -> str:
-    """A value of the memory table; bytes in GiB."""
     if value is None:
         return "-"
-    if isinstance(value, int | float) and not isinstance(value, bool) and "bytes" in key:
+    if isinstance(value, int) and value >= 2**20 and key not in ("parameters", "tokens"):
         return f"{value / 2**30:.3f} GiB"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -74,11 +74,11 @@ class Spread:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def text(self, digits: int) -> str:
-        """`mean ± standard deviation (least to most)`, or the one value."""
+        """`mean ± standard deviation` and, on a second line, `least to most`; or the one value."""
         if self.std is None:
             return f"{self.mean:.{digits}f}"
         low, high = min(self.values), max(self.values)
-        return f"{self.mean:.{digits}f} ± {self.std:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+        return f"{self.mean:.{digits}f} ± {self.std:.{digits}f}\n{low:.{digits}f} to {high:.{digits}f}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
