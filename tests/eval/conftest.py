@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_pipeline import Manifest
-from maha_model import MAHAConfig, MAHAForCausalLM
+from maha_model import AggregationConfig, MAHAConfig, MAHAForCausalLM
 from pretrain.checkpoint import CheckpointInfo, save_checkpoint
 from pretrain.tracking import MetricsFile
 
@@ -16,22 +16,22 @@ MakeRun = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def make_run(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
-    """make_run(attention) -> RUN holding a checkpoint of a small random model and some history."""
+    """make_run(attention, seed) -> RUN holding a checkpoint of a small random model and some history."""
 
-    def make(attention: str, d_ff: int = 24, tokens: int = 640) -> Path:
+    def make(attention: str, d_ff: int = 24, tokens: int = 640, seed: int = 0, **aggregation: str) -> Path:
         run = tmp_path_factory.mktemp("run") / attention
         config = MAHAConfig(
             vocab_size=data.vocab_size, context_length=32, d_model=16, num_layers=2, num_heads=2, d_ff=d_ff,
-            attention=attention, span=8, num_scales=3, init_std=0.3,
+            attention=attention, span=8, num_scales=3, init_std=0.3, aggregation=AggregationConfig(**aggregation),
         )  # fmt: skip
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         weights = {name: p.detach().clone() for name, p in MAHAForCausalLM(config).named_parameters()}
-        info = CheckpointInfo(5, 20, tokens, 0, config.to_dict(), data.fingerprint, data.tokenizer_sha256)
+        info = CheckpointInfo(5, 20, tokens, seed, config.to_dict(), data.fingerprint, data.tokenizer_sha256)
         save_checkpoint(run, info, weights, {}, data.tokenizer_path, keep=1)
         metrics = MetricsFile(run, 0)
         layer = {"mean": [0.5, 0.3, 0.2], "entropy": 0.9, "zeros": 0.1}
         for step in range(1, 6):
-            metrics.log(step, loss=6.0 - 0.2 * step, peak_memory_bytes=2**30)
+            metrics.log(step, loss=6.0 - 0.2 * step + 0.1 * seed, peak_memory_bytes=2**30)
         metrics.log(5, eval_loss=5.1, scale_weights=[layer, layer] if attention == "maha" else [])
         return run
 

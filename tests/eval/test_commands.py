@@ -1,9 +1,8 @@
-"""ppl.py and compare.py as a user runs them."""
+"""ppl.py, and what compare.py refuses, as a user runs them."""
 
 import json
 import shutil
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from data_pipeline import Manifest
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
-from eval.perplexity import unigram_score
 from tests.conftest import Run
 from tests.eval.conftest import MakeRun
 
@@ -58,72 +56,17 @@ def test_ppl_mistakes_are_one_line_and_status_2(
     assert_user_error(ppl(damaged), "no whole checkpoint left")
 
 
-class Page(HTMLParser):
-    """Checks nesting, collects text and anything that would load from elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.text = ""
-        self.loads: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.loads += [
-            value or "" for name, value in attrs if name in ("src", "href") and not (value or "").startswith("#")
-        ]
-        self.loads += [f"<{tag}>"] if tag in ("script", "link", "iframe", "img") else []
-        if tag not in ("meta",):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if self.open and self.open[-1] == tag:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_compare_writes_a_self_contained_report_of_what_was_measured(
-    make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run
-) -> None:
-    runs = [make_run("maha"), make_run("standard", tokens=320), make_run("longformer", d_ff=40)]
-    out = tmp_path / "report"
-    result = run_command("eval/compare.py", *runs, "--data", data.folder, "--out", out, "--json")
-    assert result.returncode == 0, result.stderr
-    values = json.loads(result.stdout.splitlines()[-1])
-    assert values == json.loads((out / "report.json").read_text())
-    assert [model["model"] for model in values["models"]] == ["MAHA (convex)", "Standard Transformer", "Longformer"]
-    assert values["unigram"]["nll"] == unigram_score(data, "test").nll
-    assert len(values["paper"]) == 3
-    assert any("parameters differ" in warning for warning in values["warnings"])
-    assert any("different numbers of tokens" in warning for warning in values["warnings"])
-    base = values["models"][1]["word_perplexity"]
-    assert values["models"][0]["ratio_to_transformer"] == pytest.approx(values["models"][0]["word_perplexity"] / base)
-
-    page = Page()
-    content = (out / "report.html").read_text()
-    page.feed(content)
-    assert page.open == []
-    assert page.loads == []
-    assert "url(" not in content.replace("url(#", "")
-    assert content.count("<svg ") == 3
-    for model in values["models"]:
-        for text in (f"{model['word_perplexity']:.2f}", f"{model['bits_per_byte']:.4f}", f"{model['parameters']:,}"):
-            assert text in page.text
-            assert text in (out / "report.md").read_text()
-    assert "23.1" in page.text
-    assert "Warning" in page.text
-    assert str(out / "report.html") in result.stdout
-
-
-def test_compare_reports_a_run_it_cannot_read_and_writes_nothing(
+def test_compare_reports_what_it_cannot_read_and_writes_nothing(
     make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run, assert_user_error: Check
 ) -> None:
-    out = tmp_path / "report"
-    result = run_command("eval/compare.py", make_run("maha"), tmp_path / "none", "--data", data.folder, "--out", out)
-    assert_user_error(result, "does not exist")
+    out, run, other = tmp_path / "report", make_run("maha"), tmp_path / "memory.json"
+
+    def compare(*options: object) -> object:
+        return run_command("eval/compare.py", run, *options, "--data", data.folder, "--out", out)
+
+    assert_user_error(compare(tmp_path / "none"), "does not exist")
+    assert_user_error(compare("--samples=0"), "--samples is 0")
+    assert_user_error(compare(f"--memory={other}"), "cannot read --memory")
+    other.write_text('{"rows": 3}')
+    assert_user_error(compare(f"--memory={other}"), "has no tables")
     assert not out.exists()
