@@ -88,7 +88,9 @@ def contexts(comparison: Comparison) -> str | None:
         lengths = [point.context for point in probe.context]
         values = np.array([[point.perplexity for point in probe.context]])
         band(axes[0], lengths, values, styles(label))
-        band(axes[1], lengths, 100 * (values / values[:, :1] - 1), styles(label))
+        errors = np.array([point.gain_error for point in probe.context])
+        ratios = values / values[:, :1] * (1 + errors * np.array([[-1], [0], [1]]))
+        band(axes[1], lengths, 100 * (ratios - 1), styles(label))
         ticks |= set(lengths)
     axes[0].set(xlabel="window (tokens)", ylabel="perplexity per token")
     axes[1].set(xlabel="window (tokens)", ylabel="% against the shortest window")

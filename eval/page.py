@@ -96,7 +96,7 @@ th, td { padding: .4rem .7rem; border-bottom: 1px solid var(--line); text-align:
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
 thead th { vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
 thead th[colspan] { text-align: center; }
-.words td { text-align: left; white-space: normal; min-width: 18rem; }
+.words th, .words td { text-align: left; white-space: normal; min-width: 18rem; }
 tbody th { font-weight: 600; }
 figure { margin: 1.75rem 0 2.75rem; }
 figure svg text { font-family: system-ui, sans-serif !important; }

@@ -75,6 +75,8 @@ class ContextPoint(NamedTuple):
     nll: float
     """Nats per token."""
     targets: int
+    gain_error: float
+    """Standard error, over the places, of the difference in `nll` to the shortest window; 0 with a single place."""
 
     @property
     def perplexity(self) -> float:
@@ -108,10 +110,14 @@ def by_context(
     model: MAHAForCausalLM, targets: Sequence[Target], lengths: Sequence[int], batch_size: int
 ) -> list[ContextPoint]:
     """The same targets scored at the end of windows of every length: only what stands before them differs."""
-    points = []
+    points: list[ContextPoint] = []
+    shortest = None
     for length in lengths:
-        losses = np.concatenate(list(window_losses(model, _ending_with(targets, length), batch_size)))
-        points.append(ContextPoint(length, float(losses.mean()), len(losses)))
+        losses_PT = np.stack(list(window_losses(model, _ending_with(targets, length), batch_size)))
+        shortest = losses_PT if shortest is None else shortest
+        gains, places = (losses_PT - shortest).mean(1), len(targets)
+        error = float(gains.std(ddof=1)) / math.sqrt(places) if places > 1 else 0.0
+        points.append(ContextPoint(length, float(losses_PT.mean()), losses_PT.size, error))
     return points
 
 

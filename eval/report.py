@@ -166,7 +166,7 @@ class Report:
             exhibits += self._figure(
                 "context", "Perplexity against context length", drawn(figures.contexts, comparison),
                 "The same targets scored at the end of windows of every length, so that only the context differs; "
-                "right, the change against each model's own shortest window.",
+                "right, the change against each model's own shortest window, with one standard error over the places.",
                 f"{points[0].targets:,} targets at up to {scope.samples} places spread evenly over {self.text}, at "
                 f"each of them half the shortest window's; first seed of each model; {self.machine}.",
             )  # fmt: skip

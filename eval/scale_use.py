@@ -101,6 +101,7 @@ def scale_use(
     band_WN = np.searchsorted(_RANKS, rank_V[ids_WN], side="right")
     by_token = _leans(ids_WN, coarse_WN, all_WN, tokenizer.pieces(list(range(len(counts)))))
     ordered = sorted((lean for lean in by_token if lean.tokens >= _RARE), key=lambda lean: -lean.lean)
+    extremes = min(_EXTREMES, len(ordered) // 2)
     middle = len(targets) // 2
     shown = slice(max(0, context - PASSAGE_TOKENS), context)
     lean = coarse_WN[middle, shown] / np.maximum(all_WN[middle, shown], 1e-12)
@@ -109,8 +110,8 @@ def scale_use(
         by_head=np.mean(weights, axis=0).tolist(),
         classes=_leans(kinds_WN, coarse_WN, all_WN, KINDS),
         ranks=_leans(band_WN, coarse_WN, all_WN, _BANDS),
-        most=ordered[:_EXTREMES],
-        least=ordered[: -_EXTREMES - 1 : -1],
+        most=ordered[:extremes],
+        least=ordered[: -extremes - 1 : -1],
         passage=Passage(tokenizer.pieces(ids_WN[middle, shown].tolist()), lean.tolist()),
     )
 

@@ -91,7 +91,7 @@ def test_losses_by_context_are_those_of_the_model_with_only_that_context() -> No
     model, targets = build(), choose_targets(documents(400), 128, 4)
     points = by_context(model, targets, [64, 128], batch_size=3)
     for point in points:
-        expected = []
+        expected: list[float] = []
         for tokens, stop, size in targets:
             ids = torch.from_numpy(tokens[stop - point.context : stop + 1].astype(np.int64))
             with torch.no_grad():
@@ -101,6 +101,7 @@ def test_losses_by_context_are_those_of_the_model_with_only_that_context() -> No
         assert point.targets == len(expected) == 4 * 32
         assert point.nll == pytest.approx(np.mean(expected), rel=1e-5)
     assert points[0].nll != points[1].nll
+    assert points[0].gain_error == 0 < points[1].gain_error
 
 
 def test_windows_by_position_do_not_overlap() -> None:

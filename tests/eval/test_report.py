@@ -138,9 +138,7 @@ def test_every_exhibit_has_a_command_that_makes_it_again(
     assert f"<h3>Scale weights by layer</h3>{made['Scale weights by layer']}" in content
 
 
-def test_parts_can_be_had_alone(
-    make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run
-) -> None:
+def test_parts_can_be_had_alone(make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run) -> None:
     run = make_run("maha")
     result = run_command("eval/compare.py", run, "--data", data.folder, "--out", tmp_path, "--only", "losses", "table")
     assert result.returncode == 0, result.stderr
