@@ -20,13 +20,13 @@ PUBLISHED = (
     "The published columns are the paper's Table I (arXiv 2512.14925), for orientation: PG-19 at 4096 tokens with 12 "
     "layers of width 768, by a model whose positions see the future (convolutions, attention and upsampling are not "
     "causal), with a perplexity whose unit is not stated, and memory of an unstated batch. Ours are causal models, "
-    "trained here on the data named below, with perplexity per word. Only ratios between rows of one column can be "
+    "trained on the data that the page names, with perplexity per word. Only ratios between rows of one column can be "
     "held against each other, and those with care."
 )
 READING = (
     "PPL per word is exp(total negative log-likelihood / whitespace words of the raw text), the literature's measure "
     "on PG-19; PPL per token depends on the tokenizer. Every token is scored once, in a sliding window. Several seeds "
-    "of one configuration are one row: mean ± sample standard deviation (least to most). PPL / Transformer compares "
+    "of one configuration are one row: mean ± sample standard deviation, least to most beneath. PPL / Transformer compares "
     "runs of the same seed where both exist. Score entries counts what our implementation computes of N tokens, W "
     "being the span. Peak memory is that of one training process (resident set on a CPU, allocator's peak on a GPU), "
     "the most among seeds. Unigram is what the training split's token frequencies alone would score."
