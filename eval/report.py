@@ -26,7 +26,7 @@ PUBLISHED = (
 READING = (
     "PPL per word is exp(total negative log-likelihood / whitespace words of the raw text), the literature's measure "
     "on PG-19; PPL per token depends on the tokenizer. Every token is scored once, in a sliding window. Several seeds "
-    "of one configuration are one row: mean ± sample standard deviation, least to most beneath. PPL / Transformer compares "
+    "of a configuration are one row: mean ± sample standard deviation, least to most beneath. PPL / Transformer pairs "
     "runs of the same seed where both exist. Score entries counts what our implementation computes of N tokens, W "
     "being the span. Peak memory is that of one training process (resident set on a CPU, allocator's peak on a GPU), "
     "the most among seeds. Unigram is what the training split's token frequencies alone would score."
