@@ -89,6 +89,7 @@ class Tokenizer:
         self.sha256: str = hashlib.sha256(model).hexdigest()
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id: int = self._processor.bos_id()
+        self.unk_id: int = self._processor.unk_id()
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without a beginning-of-sequence token."""
