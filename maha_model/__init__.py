@@ -1,5 +1,7 @@
 """The model alone: MAHA, its baselines and the exact aggregation. Importing it needs torch and nothing else.
 
+`maha_model.huggingface`, imported by those who want it, makes `transformers` know the model.
+
 Shape letters used in names throughout: B batch, N positions (n at a coarser scale), L scales, H heads, D model width,
 d head width, V vocabulary, W span, P problems; r is the ratio between scales.
 """
