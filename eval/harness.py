@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from data_pipeline import UserError, user_errors
 from eval.ppl import best_device
-from pretrain.checkpoint import CONFIG
+from pretrain.checkpoint import CONFIG, WEIGHTS
 
 
 def main() -> None:
@@ -30,8 +30,7 @@ def main() -> None:
     parser.add_argument("--tasks", required=True, help="names of tasks, or YAML files that define them; by commas")
     parser.add_argument("--device", default=best_device())
     args, others = parser.parse_known_args()
-    # lm-eval's ways to say that a task or its data is not there, and transformers' that a file is damaged
-    with user_errors(ValueError, ConnectionError, FileNotFoundError, SafetensorError):
+    with user_errors(ValueError, ConnectionError, FileNotFoundError):  # lm-eval has no such task, or not its data
         if not (args.checkpoint / CONFIG).is_file():
             raise UserError(
                 f"{args.checkpoint} is no export; make one of a run: python -m pretrain.export RUN --out DIR"
@@ -42,10 +41,13 @@ def main() -> None:
             import maha_model.huggingface  # noqa: F401  # registers the model
         except ImportError as error:
             raise UserError(f"{error.name} is not installed; bash launch/setup.sh hub") from error
-        model = json.dumps({"pretrained": str(args.checkpoint), "add_bos_token": False})
+        model = json.dumps({"pretrained": str(args.checkpoint), "backend": "causal", "add_bos_token": False})
         sys.argv = ["lm_eval", "run", "--model", "hf", "--tasks", args.tasks, "--device", args.device]
         sys.argv += ["--model_args", model, *others]  # ours first: a user's --model_args are merged into them
-        cli_evaluate()
+        try:
+            cli_evaluate()
+        except SafetensorError as error:
+            raise UserError(f"{args.checkpoint / WEIGHTS} is damaged: {error}; export the run again") from error
 
 
 if __name__ == "__main__":

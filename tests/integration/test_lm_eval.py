@@ -20,10 +20,10 @@ from tests.eval.conftest import make_run  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.integration
 CONTEXT = 32  # of make_run's models
-QUESTIONS = [
-    {"context": "Bada kisrt", "choices": ["bin do", "grt", "na na na na"], "label": 0},
-    {"context": "", "choices": ["Sort", "belu mon"], "label": 1},
-    {"context": "Motrt na. Lin", "choices": ["ko", "ru", "pa", "tesrt"], "label": 3},
+QUESTIONS: list[dict[str, Any]] = [
+    {"context": "Bada kisrt", "choices": ["bin do", "grt", "na na na na"]},
+    {"context": "", "choices": ["Sort", "belu mon"]},
+    {"context": "Motrt na. Lin", "choices": ["ko", "ru", "pa", "tesrt"]},
 ]
 
 
@@ -37,8 +37,8 @@ def whole_windows(tokenizer: Tokenizer, text: str) -> str:
     return next(start for start in starts if len(tokenizer.encode(start)) % CONTEXT == 0)
 
 
-def tasks(folder: Path, texts: list[str]) -> Path:
-    """A folder of two tasks and their data: perplexity of `texts`, and QUESTIONS."""
+def tasks(folder: Path, texts: list[str], questions: list[dict[str, Any]]) -> Path:
+    """A folder of two tasks and their data: perplexity of `texts`, and `questions`."""
     folder.mkdir()
     for name, rows, task in (
         (
@@ -47,7 +47,7 @@ def tasks(folder: Path, texts: list[str]) -> Path:
              "metric_list": [{"metric": m} for m in ("word_perplexity", "byte_perplexity", "bits_per_byte")]},
         ),
         (
-            "maha_choice", QUESTIONS,
+            "maha_choice", questions,
             {"output_type": "multiple_choice", "doc_to_text": "{{context}}", "doc_to_choice": "{{choices}}",
              "doc_to_target": "label", "metric_list": [{"metric": "acc"}]},
         ),
@@ -89,11 +89,15 @@ def test_lm_eval_agrees_with_our_own_evaluation(
     held_out = prepare(find_source(str(source)), tmp_path / "set", vocab_size=512, workers=1, shard_tokens=10**6)
     folder = tmp_path / "export"
     export(make_run("maha"), folder)
+    expected = [choice_loglikelihoods(folder, question) for question in QUESTIONS]
+    best = [found.index(max(found)) for found in expected]
+    labels = [best[0], best[1], (best[2] + 1) % len(expected[2])]  # so that it answers two of three as labelled
+    questions = [{**question, "label": label} for question, label in zip(QUESTIONS, labels, strict=True)]
 
     done = run_command(
         "-m", "eval.harness", "--checkpoint", folder, "--tasks", "maha_perplexity,maha_choice",
-        "--include_path", tasks(tmp_path / "tasks", texts), "--batch_size", 4, "--output_path", tmp_path / "out",
-        "--log_samples", HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1",
+        "--include_path", tasks(tmp_path / "tasks", texts, questions), "--output_path", tmp_path / "out",
+        "--batch_size", 4, "--log_samples", HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (result,) = (tmp_path / "out").rglob("results_*.json")
@@ -106,13 +110,10 @@ def test_lm_eval_agrees_with_our_own_evaluation(
     assert theirs["bits_per_byte,none"] == pytest.approx(ours.bits_per_byte, rel=1e-6)
 
     (samples,) = (tmp_path / "out").rglob("samples_maha_choice_*.jsonl")
-    right = 0
-    for line in samples.read_text().splitlines():
-        sample = json.loads(line)
-        expected = choice_loglikelihoods(folder, sample["doc"])
-        assert [float(response[0][0]) for response in sample["resps"]] == pytest.approx(expected, rel=1e-5)
-        right += expected.index(max(expected)) == sample["doc"]["label"]
-    assert figures["maha_choice"]["acc,none"] == right / len(QUESTIONS)
+    answers = [json.loads(line)["resps"] for line in samples.read_text().splitlines()]
+    for answer, found in zip(answers, expected, strict=True):
+        assert [float(response[0][0]) for response in answer] == pytest.approx(found, rel=1e-5)
+    assert figures["maha_choice"]["acc,none"] == pytest.approx(2 / 3)
 
 
 def test_mistakes_are_one_line_and_status_2(
@@ -123,4 +124,4 @@ def test_mistakes_are_one_line_and_status_2(
     export(run, folder)
     assert_user_error(run_command("-m", "eval.harness", "--checkpoint", run, "--tasks", "a"), "is no export; make one")
     done = run_command("-m", "eval.harness", "--checkpoint", folder, "--tasks", "no_such_task", HF_HUB_OFFLINE="1")
-    assert_user_error(done, "no_such_task")
+    assert_user_error(done, "Tasks not found: no_such_task")
