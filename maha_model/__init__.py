@@ -9,6 +9,7 @@ d head width, V vocabulary, W span, P problems; r is the ratio between scales.
 from maha_model.config import NAMED_SIZES, AggregationConfig, ConfigError, MAHAConfig
 from maha_model.inspection import ScaleWeights, flops_per_token, scale_weight_statistics
 from maha_model.reference import MAHABlock, MAHATransformer
+from maha_model.streaming import DecodingState
 from maha_model.transformer import CausalLMOutput, MAHAForCausalLM
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "AggregationConfig",
     "CausalLMOutput",
     "ConfigError",
+    "DecodingState",
     "MAHABlock",
     "MAHAConfig",
     "MAHAForCausalLM",
