@@ -90,6 +90,7 @@ class Tokenizer:
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id: int = self._processor.bos_id()
         self.unk_id: int = self._processor.unk_id()
+        self.eos_id: int = self._processor.eos_id()
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without a beginning-of-sequence token."""
@@ -98,3 +99,12 @@ class Tokenizer:
     def decode(self, ids: list[int]) -> str:
         """The text of token ids; control tokens vanish."""
         return self._processor.decode(ids)
+
+    def token_bytes(self, token: int) -> bytes:
+        """What one token adds to the UTF-8 text, perhaps a part of a character; nothing for control tokens."""
+        piece = self._processor.id_to_piece(token)
+        if self._processor.is_byte(token):
+            return bytes([int(piece[1:-1], 16)])
+        if self._processor.is_control(token) or self._processor.is_unknown(token):
+            return self._processor.decode([token]).encode()
+        return piece.replace("\u2581", " ").encode()
