@@ -89,6 +89,8 @@ class Tokenizer:
         self.sha256: str = hashlib.sha256(model).hexdigest()
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id: int = self._processor.bos_id()
+        self.unk_id: int = self._processor.unk_id()
+        self.eos_id: int = self._processor.eos_id()
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without a beginning-of-sequence token."""
@@ -101,3 +103,12 @@ class Tokenizer:
     def pieces(self, ids: list[int]) -> list[str]:
         """SentencePiece's piece of every token id: U+2581 stands for a space, `<0x0A>` for a byte."""
         return self._processor.id_to_piece(ids)
+
+    def token_bytes(self, token: int) -> bytes:
+        """What one token adds to the UTF-8 text, perhaps a part of a character; nothing for control tokens."""
+        piece = self._processor.id_to_piece(token)
+        if self._processor.is_byte(token):
+            return bytes([int(piece[1:-1], 16)])
+        if self._processor.is_control(token) or self._processor.is_unknown(token):
+            return self._processor.decode([token]).encode()
+        return piece.replace("\u2581", " ").encode()

@@ -1,5 +1,7 @@
 """The model alone: MAHA, its baselines and the exact aggregation. Importing it needs torch and nothing else.
 
+`maha_model.huggingface`, imported by those who want it, makes `transformers` know the model.
+
 Shape letters used in names throughout: B batch, N positions (n at a coarser scale), L scales, H heads, D model width,
 d head width, V vocabulary, W span, P problems; r is the ratio between scales.
 """
@@ -14,6 +16,7 @@ from maha_model.inspection import (
     scale_weights,
 )
 from maha_model.reference import MAHABlock, MAHATransformer
+from maha_model.streaming import DecodingState
 from maha_model.transformer import CausalLMOutput, MAHAForCausalLM
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "AggregationConfig",
     "CausalLMOutput",
     "ConfigError",
+    "DecodingState",
     "MAHABlock",
     "MAHAConfig",
     "MAHAForCausalLM",

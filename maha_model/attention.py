@@ -68,20 +68,27 @@ class MAHAAttention(_Attention):
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, D) -> (B, N, D), aux."""
+        queries, keys, values = self.project(x_BND)[1:]
+        mixed_BND, aux = self._maybe_recompute(self.attend_and_aggregate, x_BND, queries, keys, values)
+        return self.out(mixed_BND), aux
+
+    def project(self, x_BND: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """For every scale (B, n, ...): contexts before the gates, queries, keys, values; finest first."""
         context_BND = self.local(x_BND)
         contexts = self.decompose(context_BND)
         values = self.decompose(self.value(context_BND))
+        gated = list(contexts)
         for level, gate in enumerate(self.gates[: len(contexts) - 1]):
-            contexts[level] = gate(contexts[level], contexts[level + 1])
-        asking = contexts if self.config.query == "coarse" else [contexts[0]] * len(contexts)
+            gated[level] = gate(contexts[level], contexts[level + 1])
+        asking = gated if self.config.query == "coarse" else [gated[0]] * len(gated)
         queries = [project(asker) for project, asker in zip(self.query, asking, strict=False)]
-        keys = [project(context) for project, context in zip(self.key, contexts, strict=False)]
-        mixed_BND, aux = self._maybe_recompute(self._attend_and_aggregate, x_BND, queries, keys, values)
-        return self.out(mixed_BND), aux
+        keys = [project(context) for project, context in zip(self.key, gated, strict=False)]
+        return contexts, queries, keys, values
 
-    def _attend_and_aggregate(
+    def attend_and_aggregate(
         self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
+        """What `project` made -> the scales' mixture (B, N, D) before the output projection, aux."""
         config = self.config
         attend = self._attend_coarse if config.query == "coarse" else self._attend_fine
         outputs_BHnd = [

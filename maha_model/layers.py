@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maha_model.aggregation.problem import compute_dtype
 from maha_model.config import MAHAConfig
 
 # Makes parameters whole on every process while a block runs, where processes share them out (ZeRO 3).
@@ -49,9 +50,18 @@ def apply_rotary(x_BHNd: Tensor, base: float) -> Tensor:
     Angles and rotation are computed in float32 (float64 for float64 input) and returned in the input's dtype.
     """
     N, d = x_BHNd.shape[-2:]
-    dtype = torch.float64 if x_BHNd.dtype == torch.float64 else torch.float32
-    frequency = base ** (-torch.arange(0, d, 2, device=x_BHNd.device, dtype=dtype) / d)
-    angle = torch.arange(N, device=x_BHNd.device, dtype=dtype)[:, None] * frequency
-    cos, sin = angle.cos(), angle.sin()
-    even, odd = x_BHNd.to(dtype).chunk(2, dim=-1)
-    return torch.cat((even * cos - odd * sin, odd * cos + even * sin), dim=-1).to(x_BHNd.dtype)
+    positions = torch.arange(N, device=x_BHNd.device, dtype=compute_dtype(x_BHNd.dtype))
+    return rotate(x_BHNd, *rotary_angles(positions, d, base))
+
+
+def rotary_angles(position_N: Tensor, d: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (N, d/2) of the angles at the positions, in their dtype."""
+    frequency = base ** (-torch.arange(0, d, 2, device=position_N.device, dtype=position_N.dtype) / d)
+    angle = position_N[:, None] * frequency
+    return angle.cos(), angle.sin()
+
+
+def rotate(x_BHNd: Tensor, cos_Nd: Tensor, sin_Nd: Tensor) -> Tensor:
+    """Rotate pairs (i, i + d/2) of x's last dimension by angles given as (N, d/2) cosines and sines."""
+    even, odd = x_BHNd.to(cos_Nd.dtype).chunk(2, dim=-1)
+    return torch.cat((even * cos_Nd - odd * sin_Nd, odd * cos_Nd + even * sin_Nd), dim=-1).to(x_BHNd.dtype)

@@ -25,12 +25,17 @@ class DepthwiseConv(nn.Module):
         super().__init__()
         self.stride, self.dilation = stride, dilation
         reach = dilation * (kernel_size - 1)
-        self.left = reach + 1 - stride if causal else reach // 2
+        self.window = reach + 1  # inputs from the first that an output sees to the last
+        self.left = self.window - stride if causal else reach // 2
         self.weight = nn.Parameter(torch.empty(kernel_size, d_model))
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, floor(N / stride), D)."""
         return _DepthwiseConv.apply(x_BND, self.weight, self.stride, self.dilation, self.left)
+
+    def last(self, x_BND: Tensor) -> Tensor:
+        """The output (B, 1, D) that ends with the last input of exactly one window, N = `window`."""
+        return (x_BND[:, :: self.dilation] * self.weight.to(x_BND.dtype)).sum(1, keepdim=True)
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -84,6 +89,15 @@ class LocalContext(nn.Module):
         """(B, N, D) -> (B, N, D)."""
         return x_BND + F.relu(self.conv(x_BND))
 
+    @property
+    def window(self) -> int:
+        """Inputs that an output depends on."""
+        return self.conv.window
+
+    def last(self, x_BND: Tensor) -> Tensor:
+        """The last output (B, 1, D) of one window, N = `window`."""
+        return x_BND[:, -1:] + F.relu(self.conv.last(x_BND))
+
 
 class Decomposition(nn.Module):
     """X_l = D_l(X_{l-1}) for l = 1..L-1 (paper eq. 5); the same operators serve the shared values (eq. 6)."""
@@ -113,6 +127,19 @@ class Decomposition(nn.Module):
                 break
             scales.append(self.convs[level](scales[-1]) if self.convs else self._max_pool(scales[-1]))
         return scales
+
+    @property
+    def window(self) -> int:
+        """Tokens of a scale that a token of the next coarser one is made from."""
+        return self.kernel_size if self.convs else self.ratio
+
+    def last(self, level: int, x_BND: Tensor) -> Tensor:
+        """The token (B, 1, D) of scale `level` + 1 that ends with the last of scale `level`'s `window` tokens."""
+        if not self.convs:
+            return x_BND.amax(1, keepdim=True)
+        conv = self.convs[level]
+        assert isinstance(conv, DepthwiseConv)
+        return conv.last(x_BND)
 
     def _max_pool(self, x_BND: Tensor) -> Tensor:
         n = x_BND.shape[1] // self.ratio
@@ -165,3 +192,9 @@ class CrossScaleGate(nn.Module):
         outputs = [x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (fine_BND, coarse_BnD)]
         blended_BNHd, _ = fuse(outputs, [fine, coarse], length, Problem("given"), linear=weights_BN2H)
         return blended_BNHd.flatten(2)
+
+    def last(self, fine_B1D: Tensor, coarse_B1D: Tensor) -> Tensor:
+        """The last token (B, 1, D) of the finer scale, given the last finished one of the coarser scale."""
+        away_B1H = torch.sigmoid(-self.fine(fine_B1D) - self.coarse(coarse_B1D))
+        fine, coarse = (x.unflatten(-1, (self.num_heads, -1)) for x in (fine_B1D, coarse_B1D))
+        return torch.lerp(fine, coarse, away_B1H[..., None]).flatten(2)

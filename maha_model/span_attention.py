@@ -46,6 +46,12 @@ def span_attention(
     return out
 
 
+def attend_to_all(q_BH1d: Tensor, k_BHnd: Tensor, v_BHnd: Tensor) -> Tensor:
+    """Softmax attention of one query that sees every key: (B, H, 1, d), keys and values in any order."""
+    scores_BH1n = (q_BH1d * q_BH1d.shape[-1] ** -0.5) @ k_BHnd.mT
+    return scores_BH1n.softmax(-1) @ v_BHnd
+
+
 def span_attention_in_blocks(q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, span: int, causal: bool) -> Tensor:
     """`span_attention` for span < N by torch's fused attention: at most 2 W scores a query, 3 W where not causal."""
     W, N = span, q_BHNd.shape[2]

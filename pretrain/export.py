@@ -7,14 +7,15 @@ From a run or one of its checkpoints, whatever ZeRO stage and world size trained
     tokenizer.model     the SentencePiece model
     checkpoint.json     identity and checksums: evaluation reads an export like a checkpoint
 
-A checkpoint without the optimiser's state, a third of its size; training cannot continue from it.
+A checkpoint without the optimiser's state, a third of its size; training cannot continue from it. `transformers` loads
+the same folder once `maha_model.huggingface` is imported.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from data_pipeline import UserError, user_errors
+from data_pipeline import Tokenizer, UserError, user_errors
 from maha_model import ConfigError
 from pretrain.checkpoint import (
     CONFIG,
@@ -38,7 +39,12 @@ def export(checkpoint: str | Path, out: Path) -> Path:
         raise UserError(f"--out {out} exists already; choose another or remove it")
     model = load_model(path)
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    config = {"model_type": "maha", "architectures": [type(model).__name__], **model.config.to_dict()}
+    tokenizer = Tokenizer(path / TOKENIZER)
+    config = {
+        "model_type": "maha", "architectures": [type(model).__name__], **model.config.to_dict(),
+        # what generation pads with and stops at: the next document would begin there
+        "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.unk_id,
+    }  # fmt: skip
     others = {TOKENIZER: (path / TOKENIZER).read_bytes(), CONFIG: json.dumps(config, indent=1).encode()}
     write_checkpoint(out, read_info(path), {WEIGHTS: weights}, others)
     return path

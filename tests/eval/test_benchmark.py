@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from eval import bench_generate
 from eval.bench_attention import EagerAttention, ScoreCounter, build, exponent
 from eval.benchmark import Figure, best_times, print_report
 from maha_model.span_attention import scores_computed
@@ -55,3 +56,17 @@ def test_the_exponent_is_fitted_from_4k_on() -> None:
     rows = [{"model": "m", "length": n, "seconds": n**1.5} for n in (4096, 8192, 16384)]
     rows.append({"model": "m", "length": 1024, "seconds": 1e9})
     assert exponent(rows, "m", "seconds") == pytest.approx(1.5)
+
+
+def test_long_decoding_is_compared_with_the_full_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_generate, "PART", 64)
+    model = bench_generate.build("maha")
+    result = bench_generate.decode_long(model, bench_generate.random_ids(model, 256))
+    assert result["state_bytes"].keys() == result["tokens_per_s"].keys() == {64, 128, 256}
+    assert len(set(result["state_bytes"].values())) == 1
+    assert result["logits_compared"] == 4 + 2 * 64
+    assert 0 < result["logit_difference"] <= 1e-5 * result["largest_logit"]
+
+
+def test_a_typical_token_is_the_median_over_periods() -> None:
+    assert bench_generate.typical([1, 3, 1, 3, 1, 99, 2, 2], 2) == 2

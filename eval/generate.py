@@ -1,0 +1,153 @@
+"""Continue a text: python -m eval.generate --checkpoint RUN --prompt TEXT [--max-tokens N] [--temperature T] [--json]
+
+The text is written as it is made, from a state of constant size: the cost of a token does not grow with the length.
+It ends at --max-tokens, where the model ends the document, or before the first --stop string. Without --prompt and
+--prompt-file the prompt is read from standard input.
+"""
+
+import argparse
+import codecs
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from data_pipeline import Tokenizer, UserError, user_errors
+from eval.ppl import best_device
+from eval.sampling import Sampling
+from maha_model import DecodingState, MAHAForCausalLM
+from pretrain.checkpoint import TOKENIZER, find_checkpoint, load_model
+
+
+class StopStrings:
+    """Passes text on up to the first stop string, holding back an end that may become one."""
+
+    def __init__(self, stops: list[str]) -> None:
+        self.stops = stops
+        self.held = ""
+        self.found: str | None = None
+        """The stop string met, after which everything is dropped."""
+
+    def push(self, text: str) -> str:
+        """What of the text so far can be passed on now."""
+        if self.found is not None:
+            return ""
+        self.held += text
+        met = [(at, -len(stop), stop) for stop in self.stops if (at := self.held.find(stop)) >= 0]
+        if met:
+            at, _, self.found = min(met)
+            return self._release(at)
+        starts = (stop[:length] for stop in self.stops for length in range(1, len(stop)))
+        return self._release(len(self.held) - max((len(s) for s in starts if self.held.endswith(s)), default=0))
+
+    def flush(self) -> str:
+        """What was held back, where no more text comes."""
+        return "" if self.found is not None else self._release(len(self.held))
+
+    def _release(self, count: int) -> str:
+        passed, self.held = self.held[:count], self.held[count:]
+        return passed
+
+
+def sample_tokens(
+    model: MAHAForCausalLM, prompt: list[int], sampling: Sampling, seed: int, ends: tuple[int, ...]
+) -> Iterator[int]:
+    """Tokens that follow the prompt, without end or up to one of `ends`, which is not given."""
+    generator = torch.Generator().manual_seed(seed)
+    device = model.lm_head.weight.device
+    state = DecodingState(model)
+    logits = state.prefill(torch.tensor([prompt], device=device))
+    while (token := int(sampling.draw(logits, generator))) not in ends:
+        yield token
+        logits = state.step(torch.tensor([token], device=device))
+
+
+def generate(
+    model: MAHAForCausalLM, tokenizer: Tokenizer, prompt: str, max_tokens: int, sampling: Sampling, seed: int,
+    stops: list[str], write: Callable[[str], None],
+) -> tuple[int, str]:  # fmt: skip
+    """Pass the continuation of a document that begins with `prompt` to `write`, piece by piece, in whole characters.
+
+    Returns:
+        Tokens drawn, and what ended the text: `length`, `document` or `stop`.
+    """
+    until_stop, characters = StopStrings(stops), codecs.getincrementaldecoder("utf-8")(errors="replace")
+    ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    count, ended = 0, "length"
+    if max_tokens > 0:
+        ended = "document"
+        for token in sample_tokens(model, ids, sampling, seed, (tokenizer.bos_id, tokenizer.eos_id)):
+            count += 1
+            write(until_stop.push(characters.decode(tokenizer.token_bytes(token))))
+            if until_stop.found is not None or count == max_tokens:
+                ended = "length"
+                break
+    write(until_stop.push(characters.decode(b"", final=True)))
+    write(until_stop.flush())
+    return count, "stop" if until_stop.found is not None else ended
+
+
+def read_prompt(prompt: str | None, file: str | None) -> str:
+    """The prompt given, or of a file, or of standard input. Raises UserError if there is none or it is not UTF-8."""
+    if prompt is not None:
+        return prompt
+    name = file or "standard input"
+    try:
+        return (Path(file).read_bytes() if file else sys.stdin.buffer.read()).decode()
+    except FileNotFoundError as error:
+        raise UserError(f"--prompt-file {file} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 at byte {error.start}; give the prompt as UTF-8 text") from error
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, help="a run's folder (its newest whole checkpoint) or a checkpoint"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--prompt", help="the text to continue; may be empty")
+    source.add_argument("--prompt-file", metavar="FILE", help="a UTF-8 file with the text to continue")
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest token (default: 1)")
+    parser.add_argument("--top-k", type=int, help="draw from the K likeliest tokens")
+    parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens that share the probability P")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before it; may be repeated")
+    parser.add_argument("--device", default=best_device())
+    parser.add_argument("--json", action="store_true", help="print one JSON object, the text in it, when all is done")
+    args = parser.parse_args()
+    pieces: list[str] = []
+
+    def write(text: str) -> None:
+        pieces.append(text)
+        if not args.json and text:
+            print(text, end="", flush=True)
+
+    with user_errors():
+        if args.max_tokens < 0:
+            raise UserError(f"--max-tokens is {args.max_tokens}; it must not be negative")
+        if "" in args.stop:
+            raise UserError("--stop is empty; give the text to end before")
+        sampling = Sampling(args.temperature, args.top_k, args.top_p)
+        prompt = read_prompt(args.prompt, args.prompt_file)
+        path = find_checkpoint(args.checkpoint)
+        model, tokenizer = load_model(path, args.device), Tokenizer(path / TOKENIZER)
+        start = time.perf_counter()
+        count, ended = generate(model, tokenizer, prompt, args.max_tokens, sampling, args.seed, args.stop, write)
+        seconds = time.perf_counter() - start
+    if not args.json:
+        print()
+        return
+    result = {"checkpoint": str(path), "prompt": prompt, "text": "".join(pieces), "ended_by": ended, "tokens": count}
+    print(json.dumps({**result, "seed": args.seed, "seconds": seconds, "tokens_per_s": count / seconds}))
+
+
+if __name__ == "__main__":
+    main()

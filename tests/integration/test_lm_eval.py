@@ -1,0 +1,127 @@
+"""lm-eval itself, on local tasks, through an export: its figures are those of our own evaluation."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from data_pipeline import Manifest, Tokenizer
+from data_pipeline.prepare import prepare
+from data_pipeline.sources import find_source
+from eval.ppl import evaluate
+from pretrain.checkpoint import load_model
+from pretrain.export import export
+from tests.conftest import Run, book, write_jsonl
+from tests.eval.conftest import make_run  # noqa: F401  # a fixture
+
+pytestmark = pytest.mark.integration
+CONTEXT = 32  # of make_run's models
+QUESTIONS: list[dict[str, Any]] = [
+    {"context": "Bada kisrt", "choices": ["bin do", "grt", "na na na na"]},
+    {"context": "", "choices": ["Sort", "belu mon"]},
+    {"context": "Motrt na. Lin", "choices": ["ko", "ru", "pa", "tesrt"]},
+]
+
+
+def whole_windows(tokenizer: Tokenizer, text: str) -> str:
+    """The longest beginning of `text`, in words, of a multiple of CONTEXT tokens: lm-eval's last window is then ours.
+
+    A shorter last window it would fill up with what came before; ours begin at multiples of the stride.
+    """
+    words = text.split()
+    starts = (" ".join(words[:count]) for count in range(len(words), 0, -1))
+    return next(start for start in starts if len(tokenizer.encode(start)) % CONTEXT == 0)
+
+
+def tasks(folder: Path, texts: list[str], questions: list[dict[str, Any]]) -> Path:
+    """A folder of two tasks and their data: perplexity of `texts`, and `questions`."""
+    folder.mkdir()
+    for name, rows, task in (
+        (
+            "maha_perplexity", [{"text": text} for text in texts],
+            {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{text}}",
+             "metric_list": [{"metric": m} for m in ("word_perplexity", "byte_perplexity", "bits_per_byte")]},
+        ),
+        (
+            "maha_choice", questions,
+            {"output_type": "multiple_choice", "doc_to_text": "{{context}}", "doc_to_choice": "{{choices}}",
+             "doc_to_target": "label", "metric_list": [{"metric": "acc"}]},
+        ),
+    ):  # fmt: skip
+        data = folder / f"{name}.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        where = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}, "test_split": "test"}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"task": name, **where, **task}))
+    return folder
+
+
+@torch.no_grad()
+def choice_loglikelihoods(folder: Path, question: dict[str, Any]) -> list[float]:
+    """Log-likelihood of every choice after the context and a space, from our own model's logits."""
+    model, tokenizer = load_model(folder), Tokenizer(folder / "tokenizer.model")
+    found = []
+    for choice in question["choices"]:
+        context = tokenizer.encode(question["context"])
+        whole = tokenizer.encode(f"{question['context']} {choice}")
+        if not context:  # the beginning of a document
+            context, whole = [tokenizer.bos_id], [tokenizer.bos_id, *whole]
+        log_probabilities = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+        scored = range(len(context), len(whole))
+        found.append(sum(float(log_probabilities[t - 1, whole[t]]) for t in scored))
+    return found
+
+
+def test_lm_eval_agrees_with_our_own_evaluation(
+    make_run: Callable[..., Path],  # noqa: F811
+    data: Manifest, source_folder: Path, tmp_path: Path, run_command: Run,
+) -> None:  # fmt: skip
+    texts = [whole_windows(Tokenizer(data.tokenizer_path), book(seed, 600)) for seed in (20, 21)]
+    texts.append(book(22, 10).strip())  # shorter than a window
+    source = tmp_path / "source"
+    source.mkdir()
+    for file in source_folder.glob("train*"):
+        (source / file.name).write_bytes(file.read_bytes())  # of the same train split comes the same tokenizer
+    write_jsonl(source / "test-00000.jsonl", texts)
+    held_out = prepare(find_source(str(source)), tmp_path / "set", vocab_size=512, workers=1, shard_tokens=10**6)
+    folder = tmp_path / "export"
+    export(make_run("maha"), folder)
+    expected = [choice_loglikelihoods(folder, question) for question in QUESTIONS]
+    best = [found.index(max(found)) for found in expected]
+    labels = [best[0], best[1], (best[2] + 1) % len(expected[2])]  # so that it answers two of three as labelled
+    questions = [{**question, "label": label} for question, label in zip(QUESTIONS, labels, strict=True)]
+
+    done = run_command(
+        "-m", "eval.harness", "--checkpoint", folder, "--tasks", "maha_perplexity,maha_choice",
+        "--include_path", tasks(tmp_path / "tasks", texts, questions), "--output_path", tmp_path / "out",
+        "--batch_size", 4, "--log_samples", HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (result,) = (tmp_path / "out").rglob("results_*.json")
+    figures = json.loads(result.read_text())["results"]
+
+    ours = evaluate(folder, held_out, "test", context=CONTEXT, stride=CONTEXT).score
+    theirs = figures["maha_perplexity"]
+    assert ours.tokens > 2 * CONTEXT
+    assert theirs["word_perplexity,none"] == pytest.approx(ours.word_perplexity, rel=1e-5)
+    assert theirs["bits_per_byte,none"] == pytest.approx(ours.bits_per_byte, rel=1e-6)
+
+    (samples,) = (tmp_path / "out").rglob("samples_maha_choice_*.jsonl")
+    answers = [json.loads(line)["resps"] for line in samples.read_text().splitlines()]
+    for answer, found in zip(answers, expected, strict=True):
+        assert [float(response[0][0]) for response in answer] == pytest.approx(found, rel=1e-5)
+    assert figures["maha_choice"]["acc,none"] == pytest.approx(2 / 3)
+
+
+def test_mistakes_are_one_line_and_status_2(
+    make_run: Callable[..., Path],  # noqa: F811
+    tmp_path: Path, run_command: Run, assert_user_error: Callable[..., None],
+) -> None:  # fmt: skip
+    run, folder = make_run("maha"), tmp_path / "export"
+    export(run, folder)
+    assert_user_error(run_command("-m", "eval.harness", "--checkpoint", run, "--tasks", "a"), "is no export; make one")
+    done = run_command("-m", "eval.harness", "--checkpoint", folder, "--tasks", "no_such_task", HF_HUB_OFFLINE="1")
+    assert_user_error(done, "Tasks not found: no_such_task")
