@@ -52,6 +52,29 @@ class StandardAttention(_Attention):
         return span_attention(q, k, v, self.span, self.config.causal).transpose(1, 2).flatten(2)
 
 
+class ScaleProjections(nn.Module):
+    """The queries or the keys of every scale: X_l W_l (paper eq. 6), W_l = W diag(g_l) with shared projections.
+
+    W is the finest scale's; g_l, one gain a channel for each coarser scale, starts at 1. Without weight decay, as
+    every vector.
+    """
+
+    def __init__(self, config: MAHAConfig) -> None:
+        super().__init__()
+        width, shared = config.num_heads * config.scale_qk_dim, config.projections == "shared"
+        matrices, gains = (1, config.num_scales - 1) if shared else (config.num_scales, 0)
+        self.matrices = nn.ModuleList(nn.Linear(config.d_model, width, bias=False) for _ in range(matrices))
+        self.gains = nn.ParameterList(torch.ones(width) for _ in range(gains))
+
+    def forward(self, x_BnD: Tensor, level: int) -> Tensor:
+        """(B, n, D) -> (B, n, H*dk)."""
+        if level == 0 or not self.gains:
+            return self.matrices[level](x_BnD)
+        # The gain goes into the matrix, so that nothing but x is kept for the backward pass.
+        (matrix,) = self.matrices
+        return nn.functional.linear(x_BnD, matrix.weight * self.gains[level - 1][:, None])
+
+
 class MAHAAttention(_Attention):
     """Multiscale aggregated hierarchical attention (paper eqs. 5 to 8) under the causal visibility rule."""
 
@@ -60,10 +83,9 @@ class MAHAAttention(_Attention):
         self.local = LocalContext(config) if config.dilation else nn.Identity()
         self.decompose = Decomposition(config)
         self.gates = nn.ModuleList(CrossScaleGate(config) for _ in range(config.num_scales - 1 if config.gating else 0))
-        width, scales = config.num_heads * config.scale_qk_dim, range(config.num_scales)
-        self.query = nn.ModuleList(nn.Linear(config.d_model, width, bias=False) for _ in scales)
-        self.key = nn.ModuleList(nn.Linear(config.d_model, width, bias=False) for _ in scales)
-        self.value = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.query, self.key = ScaleProjections(config), ScaleProjections(config)
+        matrices = config.num_scales if config.values == "separate" else 1
+        self.value = nn.ModuleList(nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(matrices))
         self.aggregate = Aggregator(config)
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,13 +98,16 @@ class MAHAAttention(_Attention):
         """For every scale (B, n, ...): contexts before the gates, queries, keys, values; finest first."""
         context_BND = self.local(x_BND)
         contexts = self.decompose(context_BND)
-        values = self.decompose(self.value(context_BND))
+        if self.config.values == "shared":
+            values = self.decompose(self.value[0](context_BND))
+        else:
+            values = [project(context) for project, context in zip(self.value, contexts, strict=False)]
         gated = list(contexts)
         for level, gate in enumerate(self.gates[: len(contexts) - 1]):
             gated[level] = gate(contexts[level], contexts[level + 1])
         asking = gated if self.config.query == "coarse" else [gated[0]] * len(gated)
-        queries = [project(asker) for project, asker in zip(self.query, asking, strict=False)]
-        keys = [project(context) for project, context in zip(self.key, gated, strict=False)]
+        queries = [self.query(asker, level) for level, asker in enumerate(asking)]
+        keys = [self.key(context, level) for level, context in enumerate(gated)]
         return contexts, queries, keys, values
 
     def attend_and_aggregate(

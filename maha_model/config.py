@@ -31,8 +31,9 @@ class AggregationConfig:
     """lambda >= 0, price of a unit of weight. Constant, hence without effect, on the simplex with equal costs."""
     costs: list[float] | None = None
     """c_l, relative price of each scale; null means 1 for every scale."""
-    normalize: bool = True
-    """Divide the weights of `nash` and `best_response` by their sum, so that the output is an average of scales."""
+    normalize: bool = False
+    """Divide the weights of `nash` and `best_response` by their sum, so that the output is an average of scales;
+    without it every scale's weight is between 0 and 1 whatever the others' are."""
     sweeps: int = 8
     """Sweeps of `best_response`."""
     solver: Literal["exact", "cvxpylayers"] = "exact"
@@ -79,15 +80,23 @@ class MAHAConfig:
     """W, how many tokens of its own scale a query looks back over, itself included; `full` is quadratic."""
     query: Literal["coarse", "fine"] = "coarse"
     """Who asks at a coarse scale: its own tokens, their output upsampled (the paper), or every position itself."""
+    projections: Literal["shared", "separate"] = "shared"
+    """Queries and keys of the scales: `shared`, one full-rank matrix of which every coarser scale has its own learned
+    gain for every channel; `separate`, a matrix for each scale (the paper)."""
     qk_dim: int | None = None
-    """Width of a head's per-scale queries and keys. null: d_model/(num_heads*num_scales), rounded up to even, which
-    gives all scales together the parameters of one standard attention layer."""
+    """Width of a head's queries and keys at every scale. null: that of its values if the projections are shared, else
+    d_model/(num_heads*num_scales), rounded up to even. Either way all scales together have the parameters of one
+    standard attention layer."""
+    values: Literal["shared", "separate"] = "shared"
+    """`shared`: one value projection, its output decomposed as the input is (the paper); `separate`: one a scale."""
     decomposition: Literal["conv", "max_pool"] = "conv"
     """How a scale is made from the finer one: causal depthwise strided convolution, or causal max pooling."""
-    dilation: int = 2
-    """Dilation of the causal convolution that gives local context before the decomposition; 0 leaves it out."""
-    gating: bool = True
-    """Blend every scale with the coarser one through a learned per-head gate."""
+    dilation: int = 0
+    """Dilation of the causal convolution that gives local context before the decomposition (the paper's hybrid block,
+    eq. 11); 0 leaves it out, which measures better: docs/results.md."""
+    gating: bool = False
+    """Blend every scale with the coarser one through a learned per-head gate (the paper's hybrid block); False
+    measures better."""
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     """How scales are fused."""
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
@@ -109,6 +118,8 @@ class MAHAConfig:
             self.aggregation = _build(AggregationConfig, self.aggregation, "aggregation.")
         _one_of(self, "attention", ("maha", "standard", "longformer"))
         _one_of(self, "query", ("coarse", "fine"))
+        _one_of(self, "projections", ("shared", "separate"))
+        _one_of(self, "values", ("shared", "separate"))
         _one_of(self, "decomposition", ("conv", "max_pool"))
         _one_of(self, "norm", ("rmsnorm", "layernorm"))
         _one_of(self, "ffn", ("swiglu", "gelu"))
@@ -159,6 +170,8 @@ class MAHAConfig:
         """Width of a head's queries and keys at every scale of MAHA."""
         if self.qk_dim is not None:
             return self.qk_dim
+        if self.projections == "shared":
+            return self.head_dim
         return max(2, 2 * -(-self.head_dim // (2 * self.num_scales)))
 
     @classmethod

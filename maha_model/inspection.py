@@ -1,5 +1,6 @@
 """Looking into a model: how it weighs its scales, where it attends, and how much arithmetic a token costs."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -73,26 +74,25 @@ def attention_probabilities(model: nn.Module, input_ids: Tensor) -> list[list[Sc
     baselines have one scale.
     """
     layers = [module for module in model.modules() if isinstance(module, MAHAAttention | StandardAttention)]
-    projected: dict[nn.Module, Tensor] = {}
+    projected: dict[nn.Module, list[Tensor]] = defaultdict(list)
 
     def keep(projection: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        projected[projection] = output
+        projected[projection].append(output)  # of one scale after the other, finest first
 
     projections: list[nn.Module] = []
     for layer in layers:
-        projections += [layer.qkv] if isinstance(layer, StandardAttention) else [*layer.query, *layer.key]
+        projections += [layer.qkv] if isinstance(layer, StandardAttention) else [layer.query, layer.key]
     _observe(model, input_ids, projections, keep)
     found = []
     for layer in layers:
         if isinstance(layer, StandardAttention):
-            q, k, _ = projected[layer.qkv].chunk(3, dim=-1)
+            q, k, _ = projected[layer.qkv][0].chunk(3, dim=-1)
             found.append([_scale_attention(q, k, layer.config, layer.span, 1)])
         else:
-            config, pairs = layer.config, zip(layer.query, layer.key, strict=True)
+            config = layer.config
             found.append([
-                _scale_attention(projected[q], projected[k], config, config.span, config.ratio**level)
-                for level, (q, k) in enumerate(pairs)
-                if k in projected  # a short sequence has no coarse scales
+                _scale_attention(q, k, config, config.span, config.ratio**level)
+                for level, (q, k) in enumerate(zip(projected[layer.query], projected[layer.key], strict=True))
             ])  # fmt: skip
     return found
 

@@ -134,17 +134,20 @@ class MAHAStream:
         attention, coarse = self.attention, self.attention.config.query == "coarse"
         context_B1D = self.local.last(self.inputs.push(x_B1D)) if self.local else x_B1D
         contexts = self.contexts.step(context_B1D, now.finished)
-        values = self.values.step(attention.value(context_B1D), now.finished)
+        if attention.config.values == "shared":
+            values = self.values.step(attention.value[0](context_B1D), now.finished)
+        else:
+            values = [project(context) for project, context in zip(attention.value, contexts, strict=False)]
         # A scale's own gate sees the coarser token that is finished at this very position.
         self.newest[: now.finished] = contexts
         for level, gate in enumerate(attention.gates[: min(now.finished, now.present - 1)]):
             assert isinstance(gate, CrossScaleGate)
             contexts[level] = gate.last(contexts[level], self.newest[level + 1])
         for level, (context, value) in enumerate(zip(contexts, values, strict=True)):
-            key = rotate(self._heads(attention.key[level](context)), *now.angles[level])
+            key = rotate(self._heads(attention.key(context, level)), *now.angles[level])
             self.scales[level].push(key, self._heads(value))
         for level in range(now.finished if coarse else now.present):
-            query = attention.query[level](contexts[level if coarse else 0])
+            query = attention.query(contexts[level if coarse else 0], level)
             self.outputs[level] = self._ask(level, query, now)
         value_B1Hd = self._heads(values[0]).transpose(1, 2)
         # Absent scales stand from the position after this one on.

@@ -32,15 +32,19 @@ def build(
     return aggregator.double(), (x, scales, value, PLACEMENTS)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize(("strategy", "target"), list(itertools.product(STRATEGIES, TARGETS)))
-def test_weights_are_feasible_and_the_output_is_their_combination(strategy: str, target: str) -> None:
-    aggregator, inputs = build(strategy=strategy, target=target)
+def test_weights_are_feasible_and_the_output_is_their_combination(strategy: str, target: str, normalize: bool) -> None:
+    aggregator, inputs = build(strategy=strategy, target=target, normalize=normalize)
     combined, weights, aux = aggregator(*inputs)
     present = present_scales(PLACEMENTS, N, torch.device("cpu"))[:, None, :, None].expand_as(weights)
     assert (weights >= 0).all()
     assert (weights[~present] == 0).all()
     total = weights.sum(0)
-    if strategy in ("nash", "best_response"):
+    if strategy in ("nash", "best_response") and not normalize:
+        assert (weights <= 1).all()
+        assert ((total - 1).abs() > 1e-3).any()
+    elif strategy in ("nash", "best_response"):
         assert (((total - 1).abs() < 1e-9) | (total == 0)).all()
     else:
         torch.testing.assert_close(total, torch.ones_like(total))

@@ -41,21 +41,37 @@ def attend(query: torch.Tensor, keys: list[torch.Tensor], values: list[torch.Ten
 
 
 @pytest.mark.parametrize("query", ["coarse", "fine"])
+@pytest.mark.parametrize("projections", ["shared", "separate"])
+@pytest.mark.parametrize("values_of", ["shared", "separate"])
 @pytest.mark.parametrize(("N", "ratio", "span"), [(19, 2, 4), (23, 3, 2), (16, 2, 100)])
-def test_maha_matches_the_definition_position_by_position(query: str, N: int, ratio: int, span: int) -> None:
-    attention, config = build(query=query, ratio=ratio, span=span, num_scales=3, gating=False)
+def test_maha_matches_the_definition_position_by_position(
+    query: str, projections: str, values_of: str, N: int, ratio: int, span: int
+) -> None:
+    attention, config = build(
+        query=query, ratio=ratio, span=span, num_scales=3, dilation=2, projections=projections, values=values_of
+    )
+    for gain in (*attention.query.gains, *attention.key.gains):
+        torch.nn.init.uniform_(gain, 0.5, 2)
+
+    def project(of: torch.nn.Module, x: torch.Tensor, level: int) -> torch.Tensor:
+        if projections == "separate":
+            return x @ of.matrices[level].weight.T
+        return x @ of.matrices[0].weight.T * (of.gains[level - 1] if level else 1)
+
     H, d = config.num_heads, config.head_dim
     x = torch.randn(1, N, 12, dtype=torch.float64)
     with torch.no_grad():
         out, _ = attention(x)
         context = attention.local(x)
-        contexts, values = attention.decompose(context), attention.decompose(attention.value(context))
+        contexts, values = attention.decompose(context), attention.decompose(attention.value[0](context))
+        if values_of == "separate":
+            values = [value(context) for value, context in zip(attention.value, contexts, strict=True)]
         expected = torch.zeros(N, H, d, dtype=torch.float64)
         scale_outputs = torch.zeros(3, N, H, d, dtype=torch.float64)
         for level in range(len(contexts)):
             factor, asker = ratio**level, contexts[0] if query == "fine" else contexts[level]
-            q = attention.query[level](asker)[0].unflatten(-1, (H, -1))
-            k = attention.key[level](contexts[level])[0].unflatten(-1, (H, -1))
+            q = project(attention.query, asker, level)[0].unflatten(-1, (H, -1))
+            k = project(attention.key, contexts[level], level)[0].unflatten(-1, (H, -1))
             v = values[level][0].unflatten(-1, (H, -1))
             for t in range(N):
                 j = (t + 1) // factor - 1

@@ -39,6 +39,8 @@ models = st.fixed_dictionaries(
         "decomposition": st.sampled_from(["conv", "max_pool"]),
         "dilation": st.integers(0, 3),
         "gating": st.booleans(),
+        "projections": st.sampled_from(["shared", "separate"]),
+        "values": st.sampled_from(["shared", "separate"]),
         "aggregation": st.sampled_from(AGGREGATIONS).map(lambda fields: AggregationConfig(**fields)),
     }
 )
