@@ -23,7 +23,7 @@ from eval.positions import (
     choose_targets,
     context_lengths,
 )
-from eval.ppl import evaluate
+from eval.ppl import evaluate_once
 from eval.runs import Group, Run, Spread, group_runs, headline_groups, read_run
 from eval.scale_use import ScaleUse, scale_use
 from maha_model import MAHAForCausalLM, ScaleAttention, attention_probabilities
@@ -193,7 +193,7 @@ def compare(folders: list[str], scope: Scope, memory: dict[str, list[dict[str, A
 
 
 def _evaluated(run: Run, scope: Scope) -> Run:
-    evaluation = evaluate(
+    evaluation = evaluate_once(
         run.checkpoint, scope.manifest, scope.split, stride=scope.stride, batch_size=scope.batch_size,
         device=scope.device,
     )  # fmt: skip

@@ -3,13 +3,14 @@
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from data_pipeline import Manifest, UserError, read_documents, user_errors
+from data_pipeline.files import atomic_write, sha256_of
 from eval.perplexity import Score, document_losses
 from eval.positions import OctaveBins
 from maha_model import scale_weight_statistics
@@ -50,6 +51,45 @@ class Evaluation:
             "seconds": self.seconds, "tokens_per_s": score.tokens / self.seconds,
         }  # fmt: skip
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], info: CheckpointInfo) -> "Evaluation":
+        """Inverse of `to_dict`, with what the checkpoint says of itself."""
+        documents = [
+            (part["title"], Score(*(part[f.name] for f in fields(Score)))) for part in values["documents"]
+        ]  # fmt: skip
+        positions = OctaveBins(values["positions"]["nll"], values["positions"]["tokens"])
+        return cls(
+            Path(values["checkpoint"]), info, values["parameters"], values["split"], values["context"],
+            values["stride"], documents, positions, values["scale_weights"], values["seconds"],
+        )  # fmt: skip
+
+
+def evaluate_once(
+    checkpoint: str | Path, manifest: Manifest, split: str = "test", context: int | None = None,
+    stride: int | None = None, batch_size: int = 8, device: str = "cpu",
+) -> Evaluation:  # fmt: skip
+    """`evaluate`, or what it found before: results are kept beside the checkpoints, for the same weights and data."""
+    path = find_checkpoint(checkpoint)
+    info = read_info(path)
+    context, stride = _window(info, context, stride)
+    key = {"checkpoint": sha256_of(path / "checkpoint.json"), "data": manifest.fingerprint}
+    kept = path.parent.parent / "evaluations" / f"{path.name}-{split}-{context}-{stride}.json"
+    if path.parent.name == "checkpoints" and kept.exists():
+        values = json.loads(kept.read_bytes())
+        if values["key"] == key:
+            return Evaluation.from_dict(values, info)
+    result = evaluate(path, manifest, split, context, stride, batch_size, device)
+    if path.parent.name == "checkpoints":
+        kept.parent.mkdir(exist_ok=True)
+        with atomic_write(kept) as file:
+            file.write(json.dumps({"key": key, **result.to_dict()}).encode())
+    return result
+
+
+def _window(info: CheckpointInfo, context: int | None, stride: int | None) -> tuple[int, int]:
+    context = info.model["context_length"] if context is None else context
+    return context, max(1, context // 2) if stride is None else stride
+
 
 def evaluate(
     checkpoint: str | Path, manifest: Manifest, split: str = "test", context: int | None = None,
@@ -69,8 +109,7 @@ def evaluate(
         )
     manifest.verify([split])
     model = load_model(path, device)
-    context = model.config.context_length if context is None else context
-    stride = max(1, context // 2) if stride is None else stride
+    context, stride = _window(info, context, stride)
     start = time.perf_counter()
     scores, positions = [], OctaveBins()
     for document, losses in document_losses(model, read_documents(manifest, split), context, stride, batch_size):
@@ -102,13 +141,14 @@ def main() -> None:
     parser.add_argument("--stride", type=int, help="tokens between windows (default: half the context)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows per forward pass")
     parser.add_argument("--device", default=best_device())
+    parser.add_argument("--keep", action="store_true", help="keep the result beside the checkpoint, or take a kept one")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     with user_errors():
         if args.batch_size < 1:
             raise UserError(f"--batch-size is {args.batch_size}; it must be at least 1")
         manifest = Manifest.load(args.data)
-        result = evaluate(
+        result = (evaluate_once if args.keep else evaluate)(
             args.checkpoint, manifest, args.split, args.context, args.stride, args.batch_size, args.device
         )  # fmt: skip
     score = result.score

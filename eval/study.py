@@ -24,7 +24,7 @@ from data_pipeline import Manifest, UserError, user_errors
 from data_pipeline.files import atomic_write
 from eval.benchmark import best_times, print_report
 from eval.study_plan import CONFIG, Group, PlannedRun, Study
-from eval.study_results import TEST, Row, figures_of, rows_of, table
+from eval.study_results import Row, figures_of, rows_of, table, test_scores, test_stride
 from maha_model import ConfigError, MAHAConfig, MAHAForCausalLM
 
 _ROOT = Path(__file__).parent.parent
@@ -63,17 +63,17 @@ class Jobs:
             for child in self._children:
                 child.terminate()
 
-    def call(self, command: list[str], log: Path, output: Path | None = None) -> None:
-        """Run a command to its end; its stderr, and stdout unless `output` takes it, go to `log`.
+    def call(self, command: list[str], log: Path) -> None:
+        """Run a command to its end; what it prints goes to `log`.
 
         Raises:
             UserError: if it fails, naming the log; or if all were stopped.
         """
-        with log.open("ab") as errors, (output or log).open("ab" if output is None else "wb") as results:
+        with log.open("ab") as output:
             with self._lock:
                 if self._stopped:
                     raise UserError(_STOPPED)
-                child = subprocess.Popen(command, stdout=results, stderr=errors, env=self.environment)
+                child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=self.environment)
                 self._children.add(child)
             status = child.wait()
             with self._lock:
@@ -105,18 +105,18 @@ def _train(jobs: Jobs, run: PlannedRun, out: Path) -> str:
 
 def score(jobs: Jobs, runs: list[PlannedRun], data: Path, out: Path) -> None:
     """Score on the test split what has not been."""
-    waiting = [run for run in runs if not (run.folder(out) / TEST).exists()]
+    waiting = [run for run in runs if test_scores(run, out) is None]
     jobs.run([lambda run=run: _score(jobs, run, data, out) for run in waiting])  # type: ignore[misc]
 
 
 def _score(jobs: Jobs, run: PlannedRun, data: Path, out: Path) -> str:
     folder = run.folder(out)
-    partial = folder / f".{TEST}"
     command = [sys.executable, str(_ROOT / "eval/ppl.py"), "--checkpoint", str(folder), "--data", str(data),
-               "--stride", str(max(1, run.context_length * 3 // 4)), "--batch-size", "1", "--json"]  # fmt: skip
-    jobs.call(command, folder / "log.txt", partial)
-    partial.replace(folder / TEST)
-    return f"{run.name}: test perplexity per word {json.loads((folder / TEST).read_bytes())['word_perplexity']:.2f}"
+               "--stride", str(test_stride(run.context_length)), "--batch-size", "1", "--keep"]  # fmt: skip
+    jobs.call(command, folder / "log.txt")
+    scores = test_scores(run, out)
+    assert scores is not None, "ppl.py has kept them"
+    return f"{run.name}: test perplexity per word {scores['word_perplexity']:.2f}"
 
 
 def step_seconds(study: Study, group: Group, vocab_size: int, out: Path, threads: int) -> dict[str, float]:

@@ -15,8 +15,6 @@ from eval.benchmark import Figure
 from eval.study_plan import Group, PlannedRun, Study
 from pretrain.checkpoint import find_checkpoint, model_from, read_info
 
-TEST = "test.json"
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -79,22 +77,28 @@ def rows_of(group: Group, runs: Iterable[PlannedRun], out: Path) -> list[Row]:
         losses = [run.validation_loss(out) for run in members]
         if any(loss is None for loss in losses):
             continue
-        words = [test_word_perplexity(run.folder(out)) for run in members] if group.test else []
+        scores = [test_scores(run, out) for run in members] if group.test else []
         config = members[0].config
         rows.append(Row(
             group.name, model, context, rate, [run.seed for run in members],
             config["steps"] * config["global_batch_size"] * context, _parameters(members[0].folder(out)),
             statistics.median(_seconds(run.history(out)) for run in members),
             Sample([math.exp(loss) for loss in losses if loss is not None]),
-            Sample([word for word in words if word is not None]) if words and None not in words else None,
+            Sample([score["word_perplexity"] for score in scores if score]) if scores and all(scores) else None,
         ))  # fmt: skip
     return rows
 
 
-def test_word_perplexity(run: Path) -> float | None:
-    """What eval/ppl.py has found on the test split, if it was asked."""
-    path = run / TEST
-    return json.loads(path.read_text())["word_perplexity"] if path.exists() else None
+def test_stride(context: int) -> int:
+    """How far the test windows move: every token but a document's first has a quarter of the context before it."""
+    return max(1, context * 3 // 4)
+
+
+def test_scores(run: PlannedRun, out: Path) -> dict[str, Any] | None:
+    """What eval/ppl.py --keep has found on the test split, if it was asked."""
+    kept = f"step-*-test-{run.context_length}-{test_stride(run.context_length)}.json"
+    found = sorted((run.folder(out) / "evaluations").glob(kept))
+    return json.loads(found[-1].read_bytes()) if found else None
 
 
 def _parameters(run: Path) -> int:
