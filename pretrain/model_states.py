@@ -6,7 +6,7 @@ Read off DeepSpeed 0.19 and checked against measured steps (tests/pretrain/test_
 from dataclasses import dataclass
 from typing import Any
 
-from pretrain.activations import DeviceKind, Stretch
+from maha_model.memory import DeviceKind, Stretch
 
 FLOAT32 = 4
 FLOAT64 = 8
