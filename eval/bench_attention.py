@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eval.benchmark import Figure, best_times, print_report
+from eval.eager_attention import EagerAttention
 from maha_model import MAHAConfig
-from maha_model.attention import StandardAttention
-from maha_model.layers import apply_rotary
 from maha_model.memory import LiveBytes
 from maha_model.native import keep_freed_memory
 from maha_model.span_attention import scores_computed
@@ -27,18 +25,6 @@ LENGTHS = [1024 * 2**i for i in range(6)]
 FITTED_FROM = 4096
 EAGER_UP_TO = 4096  # beyond, its score tensors alone are gigabytes
 NAMES = {"maha": "MAHA", "sdpa": "standard, fused", "eager": "standard, eager", "longformer": "Longformer"}
-
-
-class EagerAttention(StandardAttention):
-    """Standard causal attention with the score matrix written out."""
-
-    def _attend(self, qkv: Tensor) -> Tensor:
-        q, k, v = qkv.unflatten(-1, (3, self.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = (apply_rotary(x, self.config.rope_base) for x in (q, k))
-        N = q.shape[2]
-        future = torch.ones(N, N, dtype=torch.bool).triu(1)
-        scores = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(future, -torch.inf)
-        return (F.softmax(scores, dim=-1) @ v).transpose(1, 2).flatten(2)
 
 
 class ScoreCounter(TorchDispatchMode):

@@ -21,8 +21,11 @@ DeviceKind = Literal["cpu", "cuda"]
 class Meter(Protocol):
     """Bytes that exist now and the most that there were since `peak` was last set to `now`."""
 
-    now: int
     peak: int
+
+    @property
+    def now(self) -> int:
+        """Bytes."""
 
 
 class LiveBytes(TorchDispatchMode):

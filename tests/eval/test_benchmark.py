@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from eval import bench_generate
-from eval.bench_attention import EagerAttention, ScoreCounter, build, exponent
+from eval.bench_attention import ScoreCounter, build, exponent
 from eval.benchmark import Figure, best_times, print_report
+from eval.eager_attention import EagerAttention
 from maha_model.span_attention import scores_computed
 
 
