@@ -5,12 +5,12 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from maha_model.aggregation import Aggregator
 from maha_model.attention import MAHAAttention, StandardAttention, build_attention
 from maha_model.config import ConfigError, MAHAConfig
+from maha_model.cross_entropy import cross_entropy
 from maha_model.layers import FeedForward, Gather, build_norm, normal_
 from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
 
@@ -122,7 +122,7 @@ class MAHAForCausalLM(nn.Module):
         logits_BNV = self.lm_head(hidden_BND)
         loss = None
         if targets is not None:
-            loss = F.cross_entropy(logits_BNV.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_TARGET)
+            loss = cross_entropy(logits_BNV.flatten(0, 1), targets.flatten(), IGNORED_TARGET)
         return CausalLMOutput(logits_BNV, loss, aux)
 
     def num_parameters(self) -> int:

@@ -17,9 +17,11 @@ from maha_model.memory import inference_peak, micro_batch_stretches, pretended
 from maha_model.span_attention import without_compiled_attention
 from tests.conftest import ROOT
 
-TINY = MAHAConfig(vocab_size=300, context_length=96, d_model=32, num_layers=2, num_heads=4, d_ff=64, span=16)
+TINY = MAHAConfig(
+    vocab_size=300, context_length=96, d_model=32, num_layers=2, num_heads=4, d_ff=64, span=16, num_scales=3
+)
 TINY_YAML = """
-model: {context_length: 96, d_model: 32, num_layers: 1, num_heads: 4, d_ff: 64, span: 16}
+model: {context_length: 96, d_model: 32, num_layers: 1, num_heads: 4, d_ff: 64, span: 16, num_scales: 2}
 optimizer: {lr: 1.0e-3}
 """
 
