@@ -21,9 +21,43 @@ def normal_(parameter: Tensor, mean: float = 0.0, std: float = 1.0) -> None:
     parameter.copy_(wide.normal_(mean, std))
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch's, but on the CPU too it keeps its input and one number a position, as torch's kernel for GPUs does.
+
+    On the CPU torch's own keeps two tensors of the input's shape in float32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Over the last dimension."""
+        return super().forward(x) if x.is_cuda else _RMSNorm.apply(x, self.weight, self.eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # type: ignore[no-untyped-def]
+        wide = _wide(x)
+        inverse = (wide.square().mean(-1, keepdim=True) + eps).rsqrt()
+        ctx.save_for_backward(x, weight, inverse)
+        return (wide * inverse * weight).to(x.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[no-untyped-def]
+        x, weight, inverse = ctx.saved_tensors
+        normal, grad = _wide(x) * inverse, _wide(grad)
+        grad_weight = (grad * normal).flatten(0, -2).sum(0).to(weight.dtype)
+        grad_normal = grad * weight
+        along = (grad_normal * normal).mean(-1, keepdim=True)
+        return (grad_normal.sub_(normal.mul_(along)).mul_(inverse)).to(x.dtype), grad_weight, None
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def build_norm(config: MAHAConfig) -> nn.Module:
     """RMSNorm or LayerNorm over the last dimension (D)."""
-    return nn.RMSNorm(config.d_model, eps=1e-6) if config.norm == "rmsnorm" else nn.LayerNorm(config.d_model)
+    return RMSNorm(config.d_model, eps=1e-6) if config.norm == "rmsnorm" else nn.LayerNorm(config.d_model)
 
 
 class FeedForward(nn.Module):

@@ -1,0 +1,41 @@
+"""Norm and feed-forward network: torch's values and gradients, fewer tensors kept for the backward pass."""
+
+import pytest
+import torch
+from torch import nn
+
+from maha_model.layers import RMSNorm
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+
+
+def kept_bytes(function, *inputs: torch.Tensor) -> int:
+    """Of what autograd saves beside the inputs."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = function(*inputs)
+    del result
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rms_norm_is_torchs_and_keeps_a_number_a_position(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ours, torchs = RMSNorm(24, eps=1e-6, dtype=dtype), nn.RMSNorm(24, eps=1e-6, dtype=dtype)
+    with torch.no_grad():
+        torchs.weight.copy_(ours.weight.normal_())
+    x, grad = torch.randn(2, 5, 24, dtype=dtype, requires_grad=True), torch.randn(2, 5, 24, dtype=dtype)
+    assert torch.equal(ours(x), torchs(x))
+    gradients = [torch.autograd.grad(norm(x), [x, norm.weight], grad) for norm in (ours, torchs)]
+    torch.testing.assert_close(*gradients)
+    assert kept_bytes(lambda x, _: ours(x), x, ours.weight) <= 8 * 2 * 5
+    if dtype == torch.float64:
+        assert torch.autograd.gradcheck(ours, x)
