@@ -73,9 +73,29 @@ class FeedForward(nn.Module):
         """(B, N, D) -> (B, N, D)."""
         hidden = self.up(x_BND)
         if self.gated:
-            gate, hidden = hidden.chunk(2, dim=-1)
-            return self.down(F.silu(gate) * hidden)
+            return self.down(_SwiGLU.apply(hidden))
         return self.down(F.gelu(hidden))
+
+
+class _SwiGLU(torch.autograd.Function):
+    """silu(first half) * second half; computes silu again in the backward pass instead of keeping it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x)
+        gate, hidden = x.chunk(2, dim=-1)
+        return F.silu(gate).mul_(hidden)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        (x,) = ctx.saved_tensors
+        gate, hidden = x.chunk(2, dim=-1)
+        grad_x = torch.empty_like(x)
+        grad_gate, grad_hidden = grad_x.chunk(2, dim=-1)
+        grad_gate.copy_(torch.ops.aten.silu_backward(grad * hidden, gate))
+        grad_hidden.copy_(F.silu(gate).mul_(grad))
+        return grad_x
 
 
 def apply_rotary(x_BHNd: Tensor, base: float) -> Tensor:

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from maha_model.layers import RMSNorm
+from maha_model import MAHAConfig
+from maha_model.layers import FeedForward, RMSNorm
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
@@ -39,3 +41,23 @@ def test_rms_norm_is_torchs_and_keeps_a_number_a_position(dtype: torch.dtype) ->
     assert kept_bytes(lambda x, _: ours(x), x, ours.weight) <= 8 * 2 * 5
     if dtype == torch.float64:
         assert torch.autograd.gradcheck(ours, x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_swiglu_is_the_textbooks_and_keeps_its_two_linear_layers_products(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    network = FeedForward(MAHAConfig(d_model=8, num_heads=2, d_ff=12)).to(dtype)
+    x = torch.randn(2, 5, 8, dtype=dtype, requires_grad=True)
+
+    def textbook(x: torch.Tensor) -> torch.Tensor:
+        gate, hidden = network.up(x).chunk(2, dim=-1)
+        return network.down(F.silu(gate) * hidden)
+
+    leaves = [x, *network.parameters()]
+    assert torch.equal(network(x), textbook(x))
+    gradients = [torch.autograd.grad(function(x).square().sum(), leaves) for function in (network, textbook)]
+    torch.testing.assert_close(*gradients)
+    kept, textbooks = (kept_bytes(lambda x, *_, f=f: f(x), *leaves) for f in (network, textbook))
+    assert kept == textbooks * 3 / 4
+    if dtype == torch.float64:
+        assert torch.autograd.gradcheck(network, x)
