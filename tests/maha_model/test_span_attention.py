@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from maha_model.memory import LiveBytes
 from maha_model.native import library
 from maha_model.span_attention import scores_computed, span_attention, span_attention_in_blocks
 
@@ -148,3 +149,14 @@ def test_counted_arithmetic_is_that_of_the_visible_pairs(causal: bool) -> None:
     with FlopCounterMode(display=False) as counter:
         out.sum().backward()
     assert counter.get_total_flops() == 2 * 2 * pairs * 4 * d
+
+
+def test_narrow_keys_are_widened_once_however_many_windows_they_are_in() -> None:
+    q, k = (torch.randn(1, 2, 512, 4, requires_grad=True) for _ in range(2))
+    v = torch.randn(1, 2, 512, 16, requires_grad=True)
+    size = v.untyped_storage().nbytes()
+    with LiveBytes([q, k, v]) as live:
+        out = span_attention_in_blocks(q, k, v, 32, causal=True)
+    assert out.shape == v.shape
+    kept = live.now - size * 3 / 2  # beside the inputs
+    assert kept < 4.5 * size  # queries, keys, the blocks' output and the whole one; log-sums and a mask
