@@ -29,7 +29,7 @@ class EagerAttention(StandardAttention):
 
     def _rotated(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = qkv.unflatten(-1, (3, self.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return apply_rotary(q, self.config.rope_base), apply_rotary(k, self.config.rope_base), v
+        return apply_rotary(q, self.config.rope_base), apply_rotary(k, self.config.rope_base), v.contiguous()
 
 
 class BandedAttention(EagerAttention):

@@ -49,6 +49,7 @@ class StandardAttention(_Attention):
     def _attend(self, qkv: Tensor) -> Tensor:
         q, k, v = qkv.unflatten(-1, (3, self.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = (apply_rotary(x, self.config.rope_base) for x in (q, k))
+        v = v.contiguous()  # or it would keep the whole of qkv, thrice its size, for the backward pass
         return span_attention(q, k, v, self.span, self.config.causal).transpose(1, 2).flatten(2)
 
 

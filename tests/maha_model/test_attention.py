@@ -8,6 +8,7 @@ import torch
 from maha_model import MAHAConfig
 from maha_model.aggregation import Placement
 from maha_model.attention import MAHAAttention, StandardAttention
+from maha_model.memory import LiveBytes
 from maha_model.transformer import initialize
 
 
@@ -117,3 +118,16 @@ def test_bidirectional_maha_lets_the_first_position_see_the_last(query: str) -> 
     x = torch.randn(1, 13, 12, dtype=torch.float64, requires_grad=True)
     attention(x)[0][0, 0].sum().backward()
     assert (x.grad[0].abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("attention", ["standard", "longformer"])
+def test_the_baselines_keep_queries_keys_and_values_once(attention: str) -> None:
+    config = MAHAConfig(attention=attention, d_model=64, num_heads=4, span=32, rope_base=10.0)
+    module = StandardAttention(config)
+    x = torch.randn(1, 2048, 64)
+    with LiveBytes([x, *module.parameters()]) as live:
+        before = live.now
+        out, _ = module(x)
+    assert out.shape == x.shape
+    # queries, keys, values, the attention's output (in two layouts, if full) and the module's; rotary angles: not qkv
+    assert live.now - before < 6.7 * x.untyped_storage().nbytes()
