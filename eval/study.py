@@ -163,12 +163,17 @@ def prepare(jobs: Jobs, study: Study, source: str | None, data: Path, out: Path)
     return Manifest.load(data)
 
 
+def _stop(*_: object) -> None:
+    raise UserError(_STOPPED)
+
+
 def conduct(study: Study, args: argparse.Namespace) -> list[Row]:
     """Everything that the options ask for, group by group; the rows of all groups."""
     out, data = args.out, args.data or args.out / "data"
     out.mkdir(parents=True, exist_ok=True)
     jobs = Jobs(out, args.jobs)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_STOPPED))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     manifest = prepare(jobs, study, args.source, data, out)
     rows: list[Row] = []
     for group in study.groups:
