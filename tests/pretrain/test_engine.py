@@ -16,8 +16,9 @@ def test_norms_biases_and_vectors_are_not_decayed_and_nothing_is_forgotten() -> 
     names = {parameter: name for name, parameter in model.named_parameters()}
     decayed, plain = ([names[p] for p in group["params"]] for group in optimizer.param_groups)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
-    assert all("norm" in name or name.endswith("bias") for name in plain)
-    assert not any("norm" in name or name.endswith("bias") for name in decayed)
+    vector = ("norm", "bias", "gains")
+    assert all(any(part in name for part in vector) for name in plain)
+    assert not any(part in name for name in decayed for part in vector)
     assert sorted(decayed + plain) == sorted(names.values())
     assert isinstance(optimizer, torch.optim.AdamW)
 
