@@ -163,6 +163,15 @@ def prepare(jobs: Jobs, study: Study, source: str | None, data: Path, out: Path)
     return Manifest.load(data)
 
 
+def create_experiment(uri: str, name: str) -> None:
+    """Make the MLflow store and the experiment, which runs that start at the same time would all try to make."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    if client.get_experiment_by_name(name) is None:
+        client.create_experiment(name)
+
+
 def _stop(*_: object) -> None:
     raise UserError(_STOPPED)
 
@@ -175,6 +184,7 @@ def conduct(study: Study, args: argparse.Namespace) -> list[Row]:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     manifest = prepare(jobs, study, args.source, data, out)
+    create_experiment(jobs.environment["MLFLOW_TRACKING_URI"], study.experiment)
     rows: list[Row] = []
     for group in study.groups:
         if args.group and group.name not in args.group:

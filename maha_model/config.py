@@ -93,10 +93,10 @@ class MAHAConfig:
     """How a scale is made from the finer one: causal depthwise strided convolution, or causal max pooling."""
     dilation: int = 0
     """Dilation of the causal convolution that gives local context before the decomposition (the paper's hybrid block,
-    eq. 11); 0 leaves it out, which measures better: docs/results.md."""
+    eq. 11); 0 leaves it out. Compare: eval/studies/pg19_mini.yaml, dilated_convolution."""
     gating: bool = False
-    """Blend every scale with the coarser one through a learned per-head gate (the paper's hybrid block); False
-    measures better."""
+    """Blend every scale with the coarser one through a learned per-head gate (the paper's hybrid block). Compare:
+    eval/studies/pg19_mini.yaml, cross_scale_gating."""
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     """How scales are fused."""
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"

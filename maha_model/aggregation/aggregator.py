@@ -53,7 +53,7 @@ class Aggregator(nn.Module):
     def reset_parameters(self) -> None:
         """Start almost as attention over the finest scale alone: coarse ones join as far as they prove useful.
 
-        With equal weights the finest scale is diluted before anything is learned, which costs 8 % of perplexity.
+        With equal weights the finest scale is diluted before anything is learned.
         """
         if self.utility is not None:
             bias_LH = torch.zeros(self.num_scales, self.num_heads)
