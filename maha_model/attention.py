@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maha_model.aggregation import Aggregator, Placement
 from maha_model.config import MAHAConfig
-from maha_model.layers import apply_rotary
+from maha_model.layers import apply_rotary, prefer_near_
 from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
 from maha_model.span_attention import span_attention
 
@@ -38,8 +38,14 @@ class StandardAttention(_Attention):
 
     def __init__(self, config: MAHAConfig) -> None:
         super().__init__(config)
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=config.recency_height > 0)
         self.span = "full" if config.attention == "standard" else config.span
+
+    def reset_parameters(self) -> None:
+        """Start with a preference for near tokens, if the configuration asks for one."""
+        if self.qkv.bias is not None:
+            for bias in self.qkv.bias.detach().chunk(3)[:2]:
+                prefer_near_(bias, self.config.num_heads, self.config.recency_height)
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, D) -> (B, N, D), 0."""
@@ -54,26 +60,34 @@ class StandardAttention(_Attention):
 
 
 class ScaleProjections(nn.Module):
-    """The queries or the keys of every scale: X_l W_l (paper eq. 6), W_l = W diag(g_l) with shared projections.
+    """The queries or the keys of every scale: X_l W_l + b_l (paper eq. 6, with a bias that prefers near tokens).
 
-    W is the finest scale's; g_l, one gain a channel for each coarser scale, starts at 1. Without weight decay, as
-    every vector.
+    With shared projections W_l = W diag(g_l) and b_l = b g_l. W and b are the finest scale's; g_l, one gain a channel
+    for each coarser scale, starts at 1. Without weight decay, as every vector.
     """
 
     def __init__(self, config: MAHAConfig) -> None:
         super().__init__()
+        self.config, biased = config, config.recency_height > 0
         width, shared = config.num_heads * config.scale_qk_dim, config.projections == "shared"
         matrices, gains = (1, config.num_scales - 1) if shared else (config.num_scales, 0)
-        self.matrices = nn.ModuleList(nn.Linear(config.d_model, width, bias=False) for _ in range(matrices))
+        self.matrices = nn.ModuleList(nn.Linear(config.d_model, width, bias=biased) for _ in range(matrices))
         self.gains = nn.ParameterList(torch.ones(width) for _ in range(gains))
+
+    def reset_parameters(self) -> None:
+        """Start with a preference for near tokens, in every scale's own distances."""
+        for matrix in self.matrices:
+            if isinstance(matrix.bias, Tensor):
+                prefer_near_(matrix.bias, self.config.num_heads, self.config.recency_height)
 
     def forward(self, x_BnD: Tensor, level: int) -> Tensor:
         """(B, n, D) -> (B, n, H*dk)."""
         if level == 0 or not self.gains:
             return self.matrices[level](x_BnD)
         # The gain goes into the matrix, so that nothing but x is kept for the backward pass.
-        (matrix,) = self.matrices
-        return nn.functional.linear(x_BnD, matrix.weight * self.gains[level - 1][:, None])
+        (matrix,), gain = self.matrices, self.gains[level - 1]
+        bias = None if matrix.bias is None else matrix.bias * gain
+        return nn.functional.linear(x_BnD, matrix.weight * gain[:, None], bias)
 
 
 class MAHAAttention(_Attention):

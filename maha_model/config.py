@@ -72,9 +72,9 @@ class MAHAConfig:
     """Hidden width of the feed-forward network."""
     attention: Literal["maha", "standard", "longformer"] = "maha"
     """The attention module: MAHA, full causal attention, or a sliding window of `span` tokens (Longformer)."""
-    num_scales: int = 4
+    num_scales: int = 3
     """L, number of scales, the full resolution included (1 to 8)."""
-    ratio: int = 2
+    ratio: int = 4
     """r, downsampling from one scale to the next."""
     span: int | Literal["full"] = 128
     """W, how many tokens of its own scale a query looks back over, itself included; `full` is quadratic."""
@@ -109,6 +109,10 @@ class MAHAConfig:
     """False: the paper's bidirectional encoder."""
     rope_base: float = 10000.0
     """Base of the rotary position embedding, applied in each scale's own coordinates."""
+    recency: float | None = None
+    """Queries and keys have biases that make every head start with a preference for near tokens: a score that falls
+    from this height (on average over the heads, of which no two are alike) at distance 0 towards 0 at far ones. 0: no
+    biases. null: 8 with `maha`, 0 with the baselines. Compare: eval/studies/pg19_mini.yaml, no_recency."""
     init_std: float = 0.02
     """Standard deviation of the initial weights; projections back to the residual stream are divided by
     sqrt(2 * num_layers)."""
@@ -136,6 +140,8 @@ class MAHAConfig:
             )
         if self.span != "full" and (not isinstance(self.span, int) or self.span < 1):
             raise ConfigError(f"span is {self.span!r}; it must be a positive number of tokens or 'full'")
+        if self.recency is not None and self.recency < 0:
+            raise ConfigError(f"recency is {self.recency}; it must be positive, or 0 for none")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
         if self.attention == "maha":
@@ -173,6 +179,13 @@ class MAHAConfig:
         if self.projections == "shared":
             return self.head_dim
         return max(2, 2 * -(-self.head_dim // (2 * self.num_scales)))
+
+    @property
+    def recency_height(self) -> float:
+        """Score of the preference for near tokens at distance 0, before training, averaged over the heads."""
+        if self.recency is None:
+            return 8.0 if self.attention == "maha" else 0.0
+        return self.recency
 
     @classmethod
     def named(cls, name: str, **overrides: Any) -> "MAHAConfig":

@@ -98,6 +98,21 @@ class _SwiGLU(torch.autograd.Function):
         return grad_x
 
 
+@torch.no_grad()
+def prefer_near_(bias: Tensor, num_heads: int, height: float) -> None:
+    """Fill the bias (H*d) of the queries, and that of the keys alike, so that their product prefers near tokens.
+
+    Two such biases, rotated to positions a distance x apart, give head h the score h' / (d/2) * sum_i cos(w_i x), w_i
+    the rotary frequencies and h' = height * (2h + 1) / H. As the frequencies are spaced evenly in logarithm, it falls
+    about as -log x: attention starts as a power law of the distance, steeper from head to head.
+    """
+    d = bias.numel() // num_heads
+    heights_H = height * (2 * torch.arange(num_heads, device=bias.device, dtype=torch.float32) + 1) / num_heads
+    bias_Hd = bias.view(num_heads, d)
+    bias_Hd[:, : d // 2] = (heights_H * (2 / d**0.5)).sqrt()[:, None]  # scores are divided by sqrt(d)
+    bias_Hd[:, d // 2 :] = 0
+
+
 def apply_rotary(x_BHNd: Tensor, base: float) -> Tensor:
     """Rotate (B, H, N, d) by the angle of each position 0..N-1 (rotary embedding, Su et al. 2021); d is even.
 

@@ -61,7 +61,7 @@ class MAHATransformer(nn.Module):
         super().__init__()
         config = _config(
             vocab_size=vocab_size, context_length=max_len, d_model=d_model, num_heads=num_heads, num_layers=num_layers,
-            d_ff=d_ff, num_scales=num_scales, strategy=aggregation_strategy, dropout=dropout, causal=causal,
+            d_ff=d_ff, num_scales=num_scales, ratio=2, strategy=aggregation_strategy, dropout=dropout, causal=causal,
         )  # fmt: skip
         self.transformer = Transformer(config)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from maha_model.aggregation import Aggregator
-from maha_model.attention import MAHAAttention, StandardAttention, build_attention
+from maha_model.attention import MAHAAttention, ScaleProjections, StandardAttention, build_attention
 from maha_model.config import ConfigError, MAHAConfig
 from maha_model.cross_entropy import cross_entropy
 from maha_model.layers import FeedForward, Gather, build_norm, normal_
@@ -16,6 +16,7 @@ from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
 
 CheckpointPolicy = Literal["none", "block", "selective"]
 IGNORED_TARGET = -100
+_WITH_START = LocalContext | Decomposition | CrossScaleGate | Aggregator | ScaleProjections | StandardAttention
 
 
 class Block(nn.Module):
@@ -133,7 +134,8 @@ class MAHAForCausalLM(nn.Module):
 def initialize(module: nn.Module, config: MAHAConfig, gather: Gather = nullcontext) -> None:
     """Normal weights of `init_std`, zero biases, projections into the residual stream scaled by 1/sqrt(2 layers).
 
-    Modules with a start of their own (convolutions, gates, aggregation) say so in `reset_parameters` and come last.
+    Modules with a start of their own (convolutions, gates, aggregation, queries and keys) say so in `reset_parameters`
+    and come last.
     `gather(parameters)` makes them whole while one module is initialised.
     """
     depth_scale = (2 * config.num_layers) ** -0.5
@@ -145,6 +147,6 @@ def initialize(module: nn.Module, config: MAHAConfig, gather: Gather = nullconte
                 if isinstance(child, nn.Linear) and child.bias is not None:
                     nn.init.zeros_(child.bias)
     for child in module.modules():
-        if isinstance(child, LocalContext | Decomposition | CrossScaleGate | Aggregator):
+        if isinstance(child, _WITH_START):
             with gather(child.parameters()):
                 child.reset_parameters()

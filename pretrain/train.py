@@ -358,6 +358,11 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
     with user_errors(ConfigError, quiet=rank_from_environment() != 0):
         train(parse_config(arguments))
+    # All is written and closed. Finalising the interpreter while threads of gloo still hold tensors aborts the process
+    # now and then (pytorch pull request 179291), and a launcher would take a finished run for a failed one.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

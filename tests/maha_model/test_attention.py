@@ -56,8 +56,9 @@ def test_maha_matches_the_definition_position_by_position(
 
     def project(of: torch.nn.Module, x: torch.Tensor, level: int) -> torch.Tensor:
         if projections == "separate":
-            return x @ of.matrices[level].weight.T
-        return x @ of.matrices[0].weight.T * (of.gains[level - 1] if level else 1)
+            return x @ of.matrices[level].weight.T + of.matrices[level].bias
+        (matrix,) = of.matrices
+        return (x @ matrix.weight.T + matrix.bias) * (of.gains[level - 1] if level else 1)
 
     H, d = config.num_heads, config.head_dim
     x = torch.randn(1, N, 12, dtype=torch.float64)
@@ -90,9 +91,35 @@ def test_maha_matches_the_definition_position_by_position(
         torch.testing.assert_close(out[0], attention.out(expected.flatten(1)), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["maha", "standard"])
+def test_attention_starts_with_a_preference_for_near_tokens(kind: str) -> None:
+    """Without any content the scores are the heads' heights times the mean of the rotary cosines of the distance."""
+    attention, config = build(attention=kind, d_model=16, recency=3.0)
+    attention.requires_grad_(False)
+    H, d, N = 2, 8, 9
+    nothing = torch.zeros(1, 16, dtype=torch.float64)
+    if kind == "maha":
+        qkv = [attention.query(nothing, 0), attention.key(nothing, 0)]
+    else:
+        qkv = attention.qkv(nothing).chunk(3, dim=-1)
+        assert not qkv[2].any()
+    q, k = (x.view(H, d) for x in qkv[:2])
+    for h, height in enumerate((1.5, 4.5)):
+        for distance in range(N):
+            score = rotate(q[h], N, config.rope_base) @ rotate(k[h], N - distance, config.rope_base) / math.sqrt(d)
+            mean = sum(math.cos(distance * config.rope_base ** (-2 * i / d)) for i in range(d // 2)) / (d // 2)
+            assert float(score) == pytest.approx(height * mean, rel=1e-6)
+
+
+def test_recency_can_be_left_out_and_is_by_default_in_the_baselines() -> None:
+    assert build(recency=0.0)[0].query.matrices[0].bias is None
+    assert build(attention="longformer")[0].qkv.bias is None
+
+
 @pytest.mark.parametrize("kind", ["standard", "longformer"])
-def test_baselines_match_the_definition_position_by_position(kind: str) -> None:
-    attention, config = build(attention=kind, span=5)
+@pytest.mark.parametrize("recency", [None, 2.0])
+def test_baselines_match_the_definition_position_by_position(kind: str, recency: float | None) -> None:
+    attention, config = build(attention=kind, span=5, recency=recency)
     N, H = 17, config.num_heads
     x = torch.randn(1, N, 12, dtype=torch.float64)
     with torch.no_grad():

@@ -15,6 +15,7 @@ VOCABULARY = 23
 def build(**overrides: Any) -> MAHAForCausalLM:
     torch.manual_seed(0)
     sizes = {"context_length": 64, "d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 16, "span": 5}
+    sizes |= {"num_scales": 4, "ratio": 2}
     return MAHAForCausalLM(MAHAConfig(vocab_size=VOCABULARY, init_std=0.5, **{**sizes, **overrides})).eval()
 
 

@@ -80,7 +80,7 @@ def test_depthwise_convolution_matches_torch(causal: bool, stride: int, dilation
 
 
 def test_gate_leaves_a_position_without_coarse_context_alone() -> None:
-    settings_ = config()
+    settings_ = config(ratio=2)
     gate = CrossScaleGate(settings_)
     initialize(gate, settings_)
     fine, coarse = torch.randn(1, 9, 8), torch.randn(1, 4, 8)

@@ -126,9 +126,9 @@ def test_scale_weights_are_reported_for_maha_alone() -> None:
     assert len(layers) == 2
     assert model.training
     for layer in layers:
-        assert len(layer.mean) == 4
+        assert len(layer.mean) == 3
         assert sum(layer.mean) == pytest.approx(1, abs=1e-5)
-        assert 0 <= layer.entropy <= math.log(4)
+        assert 0 <= layer.entropy <= math.log(3)
         assert 0 <= layer.zeros < 1
     assert scale_weight_statistics(build(attention="standard"), ids) == []
 
@@ -211,7 +211,5 @@ def test_impossible_configurations_are_named(fields: dict, message: str) -> None
 
 
 def test_configuration_survives_a_round_trip() -> None:
-    config = MAHAConfig.named(
-        "paper", vocab_size=32000, aggregation={"strategy": "nash", "costs": [1.0, 2.0, 3.0, 4.0]}
-    )
+    config = MAHAConfig.named("paper", vocab_size=32000, aggregation={"strategy": "nash", "costs": [1.0, 2.0, 3.0]})
     assert MAHAConfig.from_dict(config.to_dict()) == config
