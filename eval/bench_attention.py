@@ -50,7 +50,7 @@ class ScoreCounter(TorchDispatchMode):
 
 
 def build(name: str) -> Block:
-    """A block of width 256 with 4 heads; MAHA has 4 scales, ratio 2, span 128, Longformer the same span."""
+    """A block of width 256 with 4 heads; MAHA has 3 scales, ratio 4, span 128, Longformer the same span."""
     torch.manual_seed(0)
     config = MAHAConfig(
         vocab_size=1, context_length=LENGTHS[-1], d_model=256, num_heads=4, num_layers=1, d_ff=688, span=128,

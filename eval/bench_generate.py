@@ -24,7 +24,7 @@ PROMPTS = [1024, 4096, 16384]  # for the comparison with the growing cache
 
 
 def build(attention: str) -> MAHAForCausalLM:
-    """Two fresh layers of the sample size; MAHA has 4 scales, ratio 2, span 64."""
+    """Two fresh layers of the sample size; MAHA has 3 scales, ratio 4, span 64."""
     torch.manual_seed(0)
     config = MAHAConfig.named("sample", vocab_size=512, num_layers=2, init_std=0.06, attention=attention)
     return MAHAForCausalLM(config).eval()

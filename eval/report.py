@@ -224,7 +224,7 @@ class Report:
             *self._figure(
                 "scales", "Mean scale by layer and head", drawn(figures.scales_by_head, comparison),
                 "The mean number of the scale, weighted by the weights: 0 if a head uses nothing but the full "
-                "resolution; each unit more doubles the span (at ratio 2).", measured,
+                "resolution; each unit more multiplies the span by the ratio.", measured,
             ),
             *self._figure(
                 "scales", "Which tokens lean on coarse scales", drawn(figures.leans, comparison),

@@ -194,6 +194,7 @@ def test_importing_the_model_needs_torch_alone() -> None:
         ({"num_heads": 5}, "num_heads 5 does not divide d_model 32"),
         ({"num_scales": 9}, "1 to 8 scales"),
         ({"ratio": 1}, "at least 2"),
+        ({"recency": -1.0}, "must be positive, or 0"),
         ({"context_length": 7, "num_scales": 4}, "leave no coarse token in a context of 7"),
         ({"d_model": 12, "num_heads": 4}, "even head width"),
         (
