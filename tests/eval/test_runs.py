@@ -53,9 +53,9 @@ def test_labels_say_what_differs() -> None:
     assert labels(run(aggregation={"strategy": "nash"}), run(), run(aggregation={"domain": "budget"})) == [
         "MAHA (nash)", "MAHA (convex)", "MAHA (convex, budget)"
     ]  # fmt: skip
-    variants = run(), run(num_scales=3, d_ff=1900), run(num_scales=3, d_ff=1900, gating=True), run(span="full")
+    variants = run(), run(num_scales=2, d_ff=1900), run(num_scales=2, d_ff=1900, gating=True), run(span="full")
     assert labels(*variants) == [
-        "MAHA (convex), num_scales 4", "MAHA (convex)", "MAHA (convex), gating True", "MAHA (convex, full span)"
+        "MAHA (convex), num_scales 3", "MAHA (convex)", "MAHA (convex), gating True", "MAHA (convex, full span)"
     ]  # fmt: skip
     assert labels(run(), run(d_ff=1900)) == ["MAHA (convex)", "MAHA (convex), d_ff 1900"]
     assert labels(run(attention="standard"), run(attention="standard", d_model=384)) == [

@@ -55,11 +55,14 @@ class LaunchedRun:
         """To the command alone, or, as a terminal does, to all that it has started in its group."""
         (os.killpg if group else os.kill)(self._process.pid, number)
 
+    @property
+    def output(self) -> str:
+        """All that was printed so far."""
+        return os.pread(self._log.fileno(), 2**24, 0).decode()
+
     def wait(self, seconds: float = 120) -> "subprocess.CompletedProcess[str]":
         """Wait for the end, its status and all that was printed. Raises subprocess.TimeoutExpired."""
-        status = self._process.wait(seconds)
-        self._log.seek(0)
-        return subprocess.CompletedProcess([], status, self._log.read(), "")
+        return subprocess.CompletedProcess([], self._process.wait(seconds), self.output, "")
 
     def kill(self) -> None:
         """SIGKILL to the ranks, the launcher and its shell."""

@@ -33,7 +33,7 @@ def test_a_run_learns_and_writes_down_what_it_did(runs: Runs, single: dict[int, 
     assert stored.info.status == "FINISHED"
     assert stored.data.params["model.aggregation.strategy"] == "convex"
     assert stored.data.metrics["loss"] == single[STEPS]
-    assert {"layer0/scale3", "layer1/entropy", "layer1/zeros", "eval_loss", "mfu"} <= stored.data.metrics.keys()
+    assert {"layer0/scale2", "layer1/entropy", "layer1/zeros", "eval_loss", "mfu"} <= stored.data.metrics.keys()
 
 
 def test_killing_everything_and_resuming_repeats_the_run_bitwise(runs: Runs, two: dict[int, float]) -> None:
@@ -84,8 +84,8 @@ def test_a_second_interrupt_ends_at_once_and_leaves_nothing_behind(runs: Runs) -
     """Steps so long that the first Ctrl-C, which waits for the end of one, cannot be what ends the run."""
     slow = ("--global_batch_size=4096", "--eval_interval=1000")
     run = runs.start("interrupted", 2, "--deepspeed=ds_configs/zero1.json", *slow)
-    wait_until(lambda: len(run.ranks) == 2 and (runs.folder / "interrupted" / "run.json").exists(), run)
-    time.sleep(4)
+    wait_until(lambda: "from step 0" in run.output, run)
+    time.sleep(2)
     run.signal(signal.SIGINT, group=True)
     time.sleep(1)
     assert run.poll() is None
