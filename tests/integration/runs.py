@@ -79,6 +79,7 @@ class Runs:
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder, self._data = folder, data
+        self._started: list[LaunchedRun] = []
 
     def options(self, name: str, *more: str) -> list[str]:
         return [f"--data={self._data}", f"--out={self.folder / name}", *MODEL, *TRAINING, *more]
@@ -91,7 +92,13 @@ class Runs:
 
     def start(self, name: str, processes: int, *options: str) -> LaunchedRun:
         """Through launch/pretrain.sh."""
-        return LaunchedRun(processes, *self.options(name, *options))
+        self._started.append(LaunchedRun(processes, *self.options(name, *options)))
+        return self._started[-1]
+
+    def kill_started(self) -> None:
+        """What a failed test leaves running would slow the others down."""
+        while self._started:
+            self._started.pop().kill()
 
     def fork(self, name: str, processes: int, *options: str) -> ForkedRun:
         """Without a launcher, several times as fast."""
