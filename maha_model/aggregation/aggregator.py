@@ -53,8 +53,8 @@ class Aggregator(nn.Module):
     def reset_parameters(self) -> None:
         """Start almost as attention over the finest scale alone: coarse ones join as far as they prove useful.
 
-        With equal weights the finest scale is diluted before anything is learned. Not so for the players of a game: each
-        has half of its weight or more from its own output, whatever the others have, and starts with that.
+        With equal weights the finest scale is diluted before anything is learned. Players of a
+        game each gain by their own output (paper equation 8) and start with that alone.
         """
         if self.utility is not None:
             plays = self.problem.own_gain
@@ -62,8 +62,8 @@ class Aggregator(nn.Module):
             bias_LH[0] = 0.0 if plays else _FINE_AHEAD
             with torch.no_grad():
                 self.utility.bias.copy_(bias_LH.flatten())
-            # Of unit size whatever the width, so that some tokens let a coarse scale in: a vertex has no gradient.
-            # Players do not start at one.
+            # Of unit size whatever the width, so that some tokens let a coarse scale in: a vertex of the simplex has no
+            # gradient. Players start inside of their box.
             normal_(self.utility.weight, std=(0.1 if plays else 1.0) * self.utility.in_features**-0.5)
 
     def forward(
