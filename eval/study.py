@@ -127,8 +127,9 @@ def step_seconds(study: Study, group: Group, vocab_size: int, out: Path, threads
         torch.set_num_threads(threads)
         (context,) = group.context_lengths
         windows = max(1, min(study.tokens_per_step, study.micro_batch_tokens) // context)
+        dtype = torch.bfloat16 if study.base.get("precision") == "bfloat16" else torch.float32
         steps = {
-            name: _step(study.model_config(name, context, vocab_size), windows, device)
+            name: _step(study.model_config(name, context, vocab_size), windows, device, dtype)
             for name in dict.fromkeys([*group.models, group.time_of])
         }
         with atomic_write(path) as file:
@@ -136,10 +137,10 @@ def step_seconds(study: Study, group: Group, vocab_size: int, out: Path, threads
     return {name: float(value) for name, value in json.loads(path.read_bytes()).items()}
 
 
-def _step(config: MAHAConfig, windows: int, device: str) -> Callable[[], None]:
+def _step(config: MAHAConfig, windows: int, device: str, dtype: torch.dtype) -> Callable[[], None]:
     """Forward, backward and AdamW on random tokens."""
     torch.manual_seed(0)
-    model = MAHAForCausalLM(config).to(device)
+    model = MAHAForCausalLM(config).to(device, dtype)
     optimizer = torch.optim.AdamW(model.parameters())
     ids = torch.randint(config.vocab_size, (windows, config.context_length), device=device)
 
