@@ -126,7 +126,7 @@ def step_seconds(study: Study, group: Group, vocab_size: int, out: Path, threads
         device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_num_threads(threads)
         (context,) = group.context_lengths
-        windows = max(1, min(study.tokens_per_step, study.micro_batch_tokens) // context)
+        windows = max(1, min(study.tokens_of_step(group), study.micro_batch_tokens) // context)
         dtype = torch.bfloat16 if study.base.get("precision") == "bfloat16" else torch.float32
         steps = {
             name: _step(study.model_config(name, context, vocab_size), windows, device, dtype)

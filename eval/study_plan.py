@@ -71,6 +71,8 @@ class Group:
     """The model whose learning rate those take that the sweep has not."""
     tokens: int = 0
     """Training tokens of a run; 0: the study's."""
+    tokens_per_step: int = 0
+    """Tokens of an optimiser step; 0: the study's."""
     time_of: str = ""
     """If given, all train for as long as this model does: their tokens follow from the measured speeds."""
     test: bool = False
@@ -130,11 +132,14 @@ class Study:
                 raise UserError(f"{path}, group {group.name}: give learning_rates to try, or best_of a sweep's name")
             if group.best_of and group.best_of not in names:
                 raise UserError(f"{path}, group {group.name}: no group is called {group.best_of!r}")
+            per_step = self.tokens_of_step(group)
             for context in group.context_lengths:
-                if self.tokens_per_step % context:
-                    raise UserError(
-                        f"{path}: context length {context} does not divide tokens_per_step {self.tokens_per_step}"
-                    )
+                if per_step % context:
+                    raise UserError(f"{path}: context length {context} does not divide tokens_per_step {per_step}")
+
+    def tokens_of_step(self, group: Group) -> int:
+        """Tokens of an optimiser step of the group's runs."""
+        return group.tokens_per_step or self.tokens_per_step
 
     def group(self, name: str) -> Group:
         """The group of that name. Raises UserError if there is none."""
@@ -165,7 +170,8 @@ class Study:
                     assert seconds is not None, "the caller measures the speeds of a group with time_of"
                     tokens *= seconds[group.time_of] / seconds[model]
                 for rate in group.learning_rates or [self.best_rate(group, model, context, data, out)]:
-                    runs += [self._run(model, context, seed, rate, tokens, data) for seed in group.seeds]
+                    per_step = self.tokens_of_step(group)
+                    runs += [self._run(model, context, seed, rate, tokens, per_step, data) for seed in group.seeds]
         return runs
 
     def best_rate(self, group: Group, model: str, context: int, data: Path, out: Path) -> float:
@@ -190,9 +196,11 @@ class Study:
         values = _merged(self.base.get("model", {}), self.models[model])
         return MAHAConfig.from_dict({**values, "context_length": context, "vocab_size": vocab_size})
 
-    def _run(self, model: str, context: int, seed: int, rate: float, tokens: float, data: Path) -> PlannedRun:
-        steps = max(1, round(tokens / self.tokens_per_step))
-        windows = self.tokens_per_step // context
+    def _run(
+        self, model: str, context: int, seed: int, rate: float, tokens: float, tokens_per_step: int, data: Path
+    ) -> PlannedRun:
+        steps = max(1, round(tokens / tokens_per_step))
+        windows = tokens_per_step // context
         config = _merged(self.base, {"model": {**self.models[model], "context_length": context}})
         config = _merged(config, {"optimizer": {"lr": rate}})
         config |= {

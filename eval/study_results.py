@@ -150,11 +150,11 @@ def _find(rows: list[Row], group: str, model: str, context: int) -> Row | None:
 
 def table(rows: list[Row]) -> str:
     """The rows as a Markdown table."""
-    head = ("Model", "Context", "Parameters", "Tokens", "Learning rate", "Seeds", "Validation PPL per token",
+    head = ("Group", "Model", "Context", "Parameters", "Tokens", "Learning rate", "Seeds", "Validation PPL per token",
             "Test PPL per word")  # fmt: skip
     body = [
-        (row.model, f"{row.context_length}", f"{row.parameters:,}", f"{row.tokens:,}", f"{row.learning_rate:g}",
-         f"{len(row.seeds)}", str(row.validation), str(row.test) if row.test else "-")
+        (row.group, row.model, f"{row.context_length}", f"{row.parameters:,}", f"{row.tokens:,}",
+         f"{row.learning_rate:g}", f"{len(row.seeds)}", str(row.validation), str(row.test) if row.test else "-")
         for row in rows
     ]  # fmt: skip
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *body))

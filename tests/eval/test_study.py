@@ -69,6 +69,18 @@ def finish_sweep(study: Study, out: Path, best: dict[str, float]) -> None:
         finish(run, out, 3 + abs(math.log(run.learning_rate / best[run.model])))
 
 
+def test_a_group_may_take_larger_steps(tmp_path: Path) -> None:
+    group = {"models": ["convex"], "context_lengths": [32], "tokens_per_step": 256, "learning_rates": [0.01]}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**VALUES, "groups": {"large": group}}))
+    study = Study.load(path)
+    (run,) = study.runs(study.group("large"), DATA, tmp_path)
+    assert (run.config["steps"], run.config["global_batch_size"], run.config["micro_batch_size"]) == (4, 8, 2)
+    path.write_text(yaml.safe_dump({**VALUES, "groups": {"large": {**group, "tokens_per_step": 48}}}))
+    with pytest.raises(UserError, match="context length 32 does not divide tokens_per_step 48"):
+        Study.load(path)
+
+
 def test_a_sweep_tries_every_rate_and_its_best_is_taken(study: Study, tmp_path: Path) -> None:
     sweep = study.runs(study.group("sweep"), DATA, tmp_path)
     assert {(run.model, run.learning_rate) for run in sweep} == {
