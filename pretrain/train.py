@@ -264,6 +264,7 @@ class Trainer:
         self._finish_writing()
         weights, moments = gather_state(self.engine, keep=self.rank.is_main)
         if self.rank.is_main:
+            self.mlflow.send()
             info = checkpoints.CheckpointInfo(
                 step=self.step,
                 samples=self.samples,

@@ -7,6 +7,7 @@ import mlflow
 import pytest
 
 from data_pipeline import UserError
+from pretrain import tracking
 from pretrain.tracking import MetricsFile, MLflowRun
 
 
@@ -31,6 +32,7 @@ def test_a_resumed_run_continues_the_same_mlflow_run_without_repeating_points(
     first = MLflowRun(run, "study", {"optimizer": {"lr": 0.1}, "steps": 4})
     for step in (1, 2, 3):
         first.log(step, loss=float(step))
+    first.send()
     second = MLflowRun(run, "study", {"optimizer": {"lr": 0.1}, "steps": 4})
     for step in (2, 3, 4):
         second.log(step, loss=float(step))
@@ -53,15 +55,43 @@ def test_an_evaluation_lost_between_two_points_of_a_step_is_logged_by_the_replay
     first = MLflowRun(tmp_path / "run", "study", {})
     first.log(10, loss=1.0)
     first.log(12, eval_loss=3.0)
-    first.log(20, loss=0.5)  # killed before the evaluation of step 20
+    first.log(20, loss=0.5)
+    first.send()  # killed before the evaluation of step 20
     second = MLflowRun(tmp_path / "run", "study", {})
     for step, values in ((10, {"loss": 1.0}), (12, {"eval_loss": 3.0}), (20, {"loss": 0.5}), (20, {"eval_loss": 2.0})):
         second.log(step, **values)
+    second.send()
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     history = {name: client.get_metric_history(first.run_id, name) for name in ("loss", "eval_loss")}
     assert {name: [point.step for point in points] for name, points in history.items()} == {
         "loss": [10, 20], "eval_loss": [12, 20]
     }  # fmt: skip
+
+
+def test_points_of_a_second_share_a_request_and_none_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = MLflowRun(tmp_path / "run", "study", {})
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+    def stored() -> list[int]:
+        return [point.step for point in client.get_metric_history(run.run_id, "loss")]
+
+    monkeypatch.setattr(tracking.time, "monotonic", lambda: now)
+    now = 100.0
+    run.log(1, loss=1.0)
+    assert stored() == [1]
+    run.log(2, loss=1.0)
+    assert stored() == [1]
+    now = 101.0
+    run.log(3, loss=1.0)
+    assert stored() == [1, 2, 3]
+    for step in range(4, 700):
+        run.log(step, loss=1.0)
+    assert len(stored()) == 503  # no request holds more than the store takes
+    run.finish("FINISHED")
+    assert stored() == list(range(1, 700))
 
 
 def test_a_store_lost_during_training_is_a_warning(
@@ -72,6 +102,7 @@ def test_a_store_lost_during_training_is_a_warning(
     (tmp_path / "mlflow.db").write_bytes(b"no longer a database" * 1000)
     run.log(1, loss=1.0)
     run.log(2, loss=1.0)
+    run.send()
     run.finish("FINISHED")
     assert capsys.readouterr().out.count("warning: MLflow is lost") == 1
 
