@@ -130,8 +130,14 @@ signal_ranks() {
 }
 stopped=""
 trap 'stopped=1; signal_ranks USR1' TERM
-# a second Ctrl-C ends at once; SIGTERM besides, for processes that do not train yet
-trap 'if [ -z "$stopped" ]; then stopped=1; signal_ranks USR1; else signal_ranks INT; signal_ranks TERM; fi' INT
+# A second Ctrl-C ends at once: SIGTERM besides, for processes that do not train yet, and SIGINT again and again, since one
+# that arrives together with the first Ctrl-C's signal, after a stall, counts as the first.
+end_at_once() {
+  signal_ranks INT
+  signal_ranks TERM
+  while sleep 1 && kill -0 "$runner" 2>/dev/null; do signal_ranks INT; done
+}
+trap 'if [ -z "$stopped" ]; then stopped=1; signal_ranks USR1; else end_at_once; fi' INT
 status=0
 wait "$runner" || status=$?
 while kill -0 "$runner" 2>/dev/null; do wait "$runner" || true; done  # a wait that ended with a signal

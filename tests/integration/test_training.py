@@ -80,16 +80,25 @@ def test_sigterm_finishes_the_step_saves_and_exits_cleanly(runs: Runs, single: d
     assert largest_difference(runs.losses("stopped"), single) < 1e-3
 
 
-def test_a_second_interrupt_ends_at_once_and_leaves_nothing_behind(runs: Runs) -> None:
-    """Steps so long that the first Ctrl-C, which waits for the end of one, cannot be what ends the run."""
+@pytest.mark.parametrize("stalled", [False, True])
+def test_a_second_interrupt_ends_at_once_and_leaves_nothing_behind(runs: Runs, stalled: bool) -> None:
+    """Steps so long that the first Ctrl-C, which waits for the end of one, cannot be what ends the run.
+
+    Stalled processes get the signals of both at the same time.
+    """
     slow = ("--global_batch_size=4096", "--eval_interval=1000")
-    run = runs.start("interrupted", 2, "--deepspeed=ds_configs/zero1.json", *slow)
+    run = runs.start(f"interrupted-{stalled}", 2, "--deepspeed=ds_configs/zero1.json", *slow)
     wait_until(lambda: "from step 0" in run.output, run)
     time.sleep(2)
+    for rank in run.ranks if stalled else []:
+        rank.suspend()
     run.signal(signal.SIGINT, group=True)
     time.sleep(1)
     assert run.poll() is None
     run.signal(signal.SIGINT, group=True)
+    time.sleep(1)
+    for rank in run.ranks if stalled else []:
+        rank.resume()
     result = run.wait(30)
     assert result.returncode not in (0, 2), result.stdout
     assert "stopped at once; the last checkpoint stays" in result.stdout
