@@ -12,8 +12,8 @@ from typing import Any
 
 from data_pipeline import Manifest, UserError, user_errors
 from data_pipeline.files import atomic_write
-from eval.comparison import PARTS, Comparison, Scope, compare
 from eval.ppl import best_device
+from eval.report.comparison import PARTS, Comparison, Scope, compare
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
             args.batch_size, args.device, args.samples, args.windows, args.cost_up_to,
         )  # fmt: skip
         comparison = compare(args.runs, scope, _read_memory(args.memory))
-        from eval.report import Report  # plotting is loaded when there is something to plot
+        from eval.report.exhibits import Report  # plotting is loaded when there is something to plot
 
         report = Report(comparison, _command(parser, args), _part_commands(parser, args, comparison))
         markdown, values = report.to_markdown(), comparison.to_dict()

@@ -17,8 +17,8 @@ import torch
 
 from data_pipeline import Tokenizer, UserError, user_errors
 from eval.ppl import best_device
-from eval.sampling import Sampling
-from maha_model import DecodingState, MAHAForCausalLM
+from maha_model import CausalLM, ConfigError, DecodingState
+from maha_model.inference.sampling import Sampling
 from pretrain.checkpoint import TOKENIZER, find_checkpoint, load_model
 
 
@@ -53,7 +53,7 @@ class StopStrings:
 
 
 def sample_tokens(
-    model: MAHAForCausalLM, prompt: list[int], sampling: Sampling, seed: int, ends: tuple[int, ...]
+    model: CausalLM, prompt: list[int], sampling: Sampling, seed: int, ends: tuple[int, ...]
 ) -> Iterator[int]:
     """Tokens that follow the prompt, without end or up to one of `ends`, which is not given."""
     generator = torch.Generator().manual_seed(seed)
@@ -66,7 +66,7 @@ def sample_tokens(
 
 
 def generate(
-    model: MAHAForCausalLM, tokenizer: Tokenizer, prompt: str, max_tokens: int, sampling: Sampling, seed: int,
+    model: CausalLM, tokenizer: Tokenizer, prompt: str, max_tokens: int, sampling: Sampling, seed: int,
     stops: list[str], write: Callable[[str], None],
 ) -> tuple[int, str]:  # fmt: skip
     """Pass the continuation of a document that begins with `prompt` to `write`, piece by piece, in whole characters.
@@ -130,7 +130,7 @@ def main() -> None:
         if not args.json and text:
             print(text, end="", flush=True)
 
-    with user_errors():
+    with user_errors(ConfigError, FloatingPointError):
         if args.max_tokens < 0:
             raise UserError(f"--max-tokens is {args.max_tokens}; it must not be negative")
         if "" in args.stop:

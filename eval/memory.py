@@ -25,15 +25,25 @@ import torch
 import yaml
 
 from data_pipeline import UserError, user_errors
-from eval.benchmark import Figure, print_report
-from eval.comparison import PAPER
-from eval.eager_attention import BandedAttention, EagerAttention, use_attention
+from eval.bench.criteria import Figure, print_report
+from eval.bench.eager_attention import BandedAttention, EagerAttention, use_attention
 from eval.ppl import best_device
-from maha_model import ConfigError, MAHAConfig, MAHAForCausalLM
+from eval.report.comparison import PAPER
+from maha_model import CausalLM, ConfigError, ModelConfig
 from maha_model.attention import StandardAttention
-from maha_model.memory import DeviceKind, Meter, inference_peak, micro_batch_stretches, parameter_sizes, pretended
 from maha_model.transformer import CheckpointPolicy
-from pretrain.model_states import Job, ZeroSettings, device_peak, model_states
+from pretrain.memory import (
+    DeviceKind,
+    Job,
+    Meter,
+    ZeroSettings,
+    device_peak,
+    inference_peak,
+    micro_batch_stretches,
+    model_states,
+    parameter_sizes,
+    pretended,
+)
 
 GB = 10**9
 POLICIES: tuple[CheckpointPolicy, ...] = get_args(CheckpointPolicy)
@@ -51,16 +61,16 @@ class Peer:
     settings: dict[str, Any]
     eager: type[StandardAttention] | None = None
 
-    def config(self, base: MAHAConfig) -> MAHAConfig:
+    def config(self, base: ModelConfig) -> ModelConfig:
         """The configuration of this model in the setting of `base`."""
         strategy = self.settings.get("strategy")
         if strategy is None:
             return replace(base, **self.settings)
         return replace(base, attention="maha", aggregation=replace(base.aggregation, strategy=strategy))
 
-    def build(self, config: MAHAConfig) -> MAHAForCausalLM:
+    def build(self, config: ModelConfig) -> CausalLM:
         """The model of such a configuration."""
-        model = MAHAForCausalLM(config)
+        model = CausalLM(config)
         return model if self.eager is None else use_attention(model, self.eager)
 
 
@@ -97,13 +107,13 @@ class AllocatorBytes:
         torch.cuda.reset_peak_memory_stats()
 
 
-def training_rows(name: str, base: MAHAConfig, batch: int, world_sizes: list[int]) -> Iterator[dict[str, Any]]:
+def training_rows(name: str, base: ModelConfig, batch: int, world_sizes: list[int]) -> Iterator[dict[str, Any]]:
     """A training step's estimated bytes on each of the GPUs, by policy, ZeRO stage and number of GPUs."""
     peer = PEERS[name]
     config = peer.config(base)
     matrices, vectors = parameter_sizes(config)
 
-    def stretches(config: MAHAConfig, policy: CheckpointPolicy, dtype: torch.dtype) -> list[Any]:
+    def stretches(config: ModelConfig, policy: CheckpointPolicy, dtype: torch.dtype) -> list[Any]:
         with pretended(lambda: peer.build(config), dtype, "cuda") as model:
             model.activation_checkpointing = policy
             return micro_batch_stretches(model, batch)
@@ -133,7 +143,7 @@ def zero_settings(stage: int) -> ZeroSettings:
     return ZeroSettings.from_deepspeed(json.loads((DS_CONFIGS / f"zero{stage}.json").read_text()))
 
 
-def inference_row(name: str, base: MAHAConfig, batch: int) -> dict[str, Any]:
+def inference_row(name: str, base: ModelConfig, batch: int) -> dict[str, Any]:
     """The estimated bytes of a forward pass on a GPU."""
     peer, dtype = PEERS[name], torch.bfloat16
     config = peer.config(base)
@@ -144,12 +154,12 @@ def inference_row(name: str, base: MAHAConfig, batch: int) -> dict[str, Any]:
             "peak": weights + activations}  # fmt: skip
 
 
-def measured_rows(name: str, base: MAHAConfig, batch: int, device: DeviceKind) -> Iterator[dict[str, Any]]:
+def measured_rows(name: str, base: ModelConfig, batch: int, device: DeviceKind) -> Iterator[dict[str, Any]]:
     """Bytes that a real micro-batch of every policy and a real forward pass add to the weights, and their estimates."""
     peer, config = PEERS[name], PEERS[name].config(base)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     real = peer.build(config).to(device, dtype)
-    tasks: dict[str, Callable[[MAHAForCausalLM, Meter | None], int]] = {
+    tasks: dict[str, Callable[[CausalLM, Meter | None], int]] = {
         policy: lambda model, meter, policy=policy: _training(model, batch, policy, meter)  # type: ignore[misc]
         for policy in POLICIES
     }
@@ -166,7 +176,7 @@ def measured_rows(name: str, base: MAHAConfig, batch: int, device: DeviceKind) -
         }  # fmt: skip
 
 
-def _training(model: MAHAForCausalLM, batch: int, policy: CheckpointPolicy, meter: Meter | None) -> int:
+def _training(model: CausalLM, batch: int, policy: CheckpointPolicy, meter: Meter | None) -> int:
     model.activation_checkpointing = policy
     return max(part.peak for part in micro_batch_stretches(model, batch, meter))
 
@@ -257,7 +267,7 @@ def _paper(name: str) -> float:
     return PAPER[{"transformer": "standard"}.get(family := name.partition("_")[0], family)].memory_gb
 
 
-def read_model(path: Path, vocab_size: int | None) -> MAHAConfig:
+def read_model(path: Path, vocab_size: int | None) -> ModelConfig:
     """The model of a run's YAML file.
 
     Raises:
@@ -271,7 +281,7 @@ def read_model(path: Path, vocab_size: int | None) -> MAHAConfig:
     model = values.get("model") if isinstance(values, dict) else None
     if not isinstance(model, dict):
         raise UserError(f"--config {path} has no section `model`; give a file like pretrain/configs/paper.yaml")
-    config = MAHAConfig.from_dict(model)
+    config = ModelConfig.from_dict(model)
     return replace(config, vocab_size=vocab_size or config.vocab_size or VOCABULARY)
 
 

@@ -11,8 +11,8 @@ import torch
 
 from data_pipeline import Manifest, UserError, read_documents, user_errors
 from data_pipeline.files import atomic_write, sha256_of
-from eval.perplexity import Score, document_losses
-from eval.positions import OctaveBins
+from eval.scoring.perplexity import Score, document_losses
+from eval.scoring.positions import OctaveBins
 from maha_model import scale_weight_statistics
 from pretrain.checkpoint import CheckpointInfo, find_checkpoint, load_model, read_info
 

@@ -22,10 +22,10 @@ import yaml
 
 from data_pipeline import Manifest, UserError, user_errors
 from data_pipeline.files import atomic_write
-from eval.benchmark import best_times, print_report
-from eval.study_plan import CONFIG, Group, PlannedRun, Study
-from eval.study_results import Row, figures_of, rows_of, table, test_scores, test_stride
-from maha_model import ConfigError, MAHAConfig, MAHAForCausalLM
+from eval.bench.criteria import best_times, print_report
+from eval.studies.plan import CONFIG, Group, PlannedRun, Study
+from eval.studies.results import Row, figures_of, rows_of, table, test_scores, test_stride
+from maha_model import CausalLM, ConfigError, ModelConfig
 
 _ROOT = Path(__file__).parent.parent
 _STOPPED = "stopped; run the same command again to continue"
@@ -137,10 +137,10 @@ def step_seconds(study: Study, group: Group, vocab_size: int, out: Path, threads
     return {name: float(value) for name, value in json.loads(path.read_bytes()).items()}
 
 
-def _step(config: MAHAConfig, windows: int, device: str, dtype: torch.dtype) -> Callable[[], None]:
+def _step(config: ModelConfig, windows: int, device: str, dtype: torch.dtype) -> Callable[[], None]:
     """Forward, backward and AdamW on random tokens."""
     torch.manual_seed(0)
-    model = MAHAForCausalLM(config).to(device, dtype)
+    model = CausalLM(config).to(device, dtype)
     optimizer = torch.optim.AdamW(model.parameters())
     ids = torch.randint(config.vocab_size, (windows, config.context_length), device=device)
 

@@ -6,7 +6,8 @@ Shape letters used in names throughout: B batch, N positions (n at a coarser sca
 d head width, V vocabulary, W span, P problems; r is the ratio between scales.
 """
 
-from maha_model.config import NAMED_SIZES, AggregationConfig, ConfigError, MAHAConfig
+from maha_model.config import NAMED_SIZES, AggregationConfig, ConfigError, ModelConfig
+from maha_model.inference.decoding import DecodingState
 from maha_model.inspection import (
     ScaleAttention,
     ScaleWeights,
@@ -15,13 +16,16 @@ from maha_model.inspection import (
     scale_weight_statistics,
     scale_weights,
 )
-from maha_model.reference import MAHABlock, MAHATransformer
-from maha_model.streaming import DecodingState
-from maha_model.transformer import CausalLMOutput, MAHAForCausalLM
+from maha_model.paper_api import MAHABlock, MAHATransformer
+from maha_model.transformer import CausalLM, CausalLMOutput
+
+MAHAConfig, MAHAForCausalLM = ModelConfig, CausalLM
+"""The names that these had before; what uses them keeps working."""
 
 __all__ = [
     "NAMED_SIZES",
     "AggregationConfig",
+    "CausalLM",
     "CausalLMOutput",
     "ConfigError",
     "DecodingState",
@@ -29,6 +33,7 @@ __all__ = [
     "MAHAConfig",
     "MAHAForCausalLM",
     "MAHATransformer",
+    "ModelConfig",
     "ScaleAttention",
     "ScaleWeights",
     "attention_probabilities",

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from maha_model.aggregation import Aggregator, Placement
-from maha_model.config import MAHAConfig
+from maha_model.config import ModelConfig
+from maha_model.kernels.span import span_attention
 from maha_model.layers import apply_rotary, prefer_near_
 from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
-from maha_model.span_attention import span_attention
 
 
 class _Attention(nn.Module):
@@ -22,7 +22,7 @@ class _Attention(nn.Module):
 
     recompute = False  # set by the shell: store only the inputs of attention and aggregation, recompute the inside
 
-    def __init__(self, config: MAHAConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
@@ -36,7 +36,7 @@ class _Attention(nn.Module):
 class StandardAttention(_Attention):
     """Multi-head attention with rotary positions over everything before (`standard`) or a window (`longformer`)."""
 
-    def __init__(self, config: MAHAConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=config.recency_height > 0)
         self.span = "full" if config.attention == "standard" else config.span
@@ -66,7 +66,7 @@ class ScaleProjections(nn.Module):
     for each coarser scale, starts at 1. Without weight decay, as every vector.
     """
 
-    def __init__(self, config: MAHAConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, biased = config, config.recency_height > 0
         width, shared = config.num_heads * config.scale_qk_dim, config.projections == "shared"
@@ -93,7 +93,7 @@ class ScaleProjections(nn.Module):
 class MAHAAttention(_Attention):
     """Multiscale aggregated hierarchical attention (paper eqs. 5 to 8) under the causal visibility rule."""
 
-    def __init__(self, config: MAHAConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.local = LocalContext(config) if config.dilation else nn.Identity()
         self.decompose = Decomposition(config)
@@ -173,6 +173,6 @@ class MAHAAttention(_Attention):
         return out.unflatten(1, (H, factor)).transpose(2, 3).flatten(2, 3)
 
 
-def build_attention(config: MAHAConfig) -> nn.Module:
+def build_attention(config: ModelConfig) -> nn.Module:
     """The attention module that the configuration names."""
     return MAHAAttention(config) if config.attention == "maha" else StandardAttention(config)

@@ -55,7 +55,7 @@ class AggregationConfig:
 
 
 @dataclass(kw_only=True)
-class MAHAConfig:
+class ModelConfig:
     """A decoder-only (or, with `causal: false`, an encoder) transformer whose attention is MAHA or a baseline."""
 
     vocab_size: int = 0
@@ -188,14 +188,14 @@ class MAHAConfig:
         return self.recency
 
     @classmethod
-    def named(cls, name: str, **overrides: Any) -> "MAHAConfig":
+    def named(cls, name: str, **overrides: Any) -> "ModelConfig":
         """One of the shipped sizes (`sample`, `paper`, `1b`) with some fields replaced."""
         if name not in NAMED_SIZES:
             raise ConfigError(f"no model size is called {name!r}; choose one of {', '.join(NAMED_SIZES)}")
         return cls.from_dict({**NAMED_SIZES[name], **overrides})
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "MAHAConfig":
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """Inverse of `to_dict`. Raises ConfigError that names an unknown key and the nearest valid one."""
         return _build(cls, values, "")
 

@@ -3,7 +3,7 @@
     import maha_model.huggingface
     model, tokenizer = AutoModelForCausalLM.from_pretrained(DIR), AutoTokenizer.from_pretrained(DIR)
 
-Parameters have the names of `MAHAForCausalLM` and the configuration the fields of `MAHAConfig`, so that one folder
+Parameters have the names of `CausalLM` and the configuration the fields of `ModelConfig`, so that one folder
 serves both. This is the one module of the package that needs more than torch: `transformers` and `sentencepiece`.
 """
 
@@ -29,12 +29,12 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils.generic import can_return_tuple
 
-from maha_model.config import MAHAConfig
-from maha_model.transformer import MAHAForCausalLM
+from maha_model.config import ModelConfig
+from maha_model.transformer import CausalLM
 
 
 class MAHAPreTrainedConfig(PreTrainedConfig):
-    """The fields of `MAHAConfig`, checked as there, under their own names and the usual ones of `transformers`."""
+    """The fields of `ModelConfig`, checked as there, under their own names and the usual ones of `transformers`."""
 
     model_type = "maha"
     tie_word_embeddings = True
@@ -48,19 +48,21 @@ class MAHAPreTrainedConfig(PreTrainedConfig):
 
     def __init__(self, **values: Any) -> None:
         values = {self.attribute_map.get(name, name): value for name, value in values.items()}
-        names = [field.name for field in dataclasses.fields(MAHAConfig)]
-        config = MAHAConfig.from_dict({name: values.pop(name) for name in names if name in values})
+        names = [field.name for field in dataclasses.fields(ModelConfig)]
+        config = ModelConfig.from_dict({name: values.pop(name) for name in names if name in values})
         for name, value in config.to_dict().items():
             setattr(self, name, value)
         super().__init__(**values)
 
-    def to_maha(self) -> MAHAConfig:
+    def to_maha(self) -> ModelConfig:
         """The configuration as the rest of this package has it."""
-        return MAHAConfig.from_dict({field.name: getattr(self, field.name) for field in dataclasses.fields(MAHAConfig)})
+        return ModelConfig.from_dict(
+            {field.name: getattr(self, field.name) for field in dataclasses.fields(ModelConfig)}
+        )
 
 
 class MAHAPreTrainedForCausalLM(PreTrainedModel, GenerationMixin):
-    """`MAHAForCausalLM` with the interface of `transformers`: masks, shifted labels, `generate`."""
+    """`CausalLM` with the interface of `transformers`: masks, shifted labels, `generate`."""
 
     config_class = MAHAPreTrainedConfig
     base_model_prefix = "transformer"
@@ -71,7 +73,7 @@ class MAHAPreTrainedForCausalLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: MAHAPreTrainedConfig) -> None:
         super().__init__(config)
-        model = MAHAForCausalLM(config.to_maha())
+        model = CausalLM(config.to_maha())
         self.transformer, self.lm_head = model.transformer, model.lm_head
         self.post_init()
 

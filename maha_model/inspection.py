@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maha_model.aggregation import present_scales
 from maha_model.attention import MAHAAttention, StandardAttention
-from maha_model.config import MAHAConfig
+from maha_model.config import ModelConfig
 from maha_model.layers import apply_rotary
-from maha_model.transformer import MAHAForCausalLM
+from maha_model.transformer import CausalLM
 
 
 class ScaleWeights(NamedTuple):
@@ -97,7 +97,7 @@ def attention_probabilities(model: nn.Module, input_ids: Tensor) -> list[list[Sc
     return found
 
 
-def _scale_attention(q_BND: Tensor, k_BnD: Tensor, config: MAHAConfig, span: int | str, factor: int) -> ScaleAttention:
+def _scale_attention(q_BND: Tensor, k_BnD: Tensor, config: ModelConfig, span: int | str, factor: int) -> ScaleAttention:
     """From queries and keys before the rotation; `factor` is the scale's."""
     q, k = (x.unflatten(-1, (config.num_heads, -1)).transpose(1, 2) for x in (q_BND, k_BnD))
     n, repeat = k.shape[2], factor if config.query == "fine" and factor > 1 else 1
@@ -141,7 +141,7 @@ def _summarise(w_LBNH: Tensor, present_LN: Tensor) -> ScaleWeights:
     return ScaleWeights(w_LBNH.mean((1, 2, 3)).tolist(), entropy.item(), zeros.item())
 
 
-def flops_per_token(config: MAHAConfig, context: int) -> float:
+def flops_per_token(config: ModelConfig, context: int) -> float:
     """Floating-point operations of matrix products per token, forward and backward, counted on a shapes-only run.
 
     Full attention counts its whole square of scores, as torch does, span attention the pairs that see each other;
@@ -149,7 +149,7 @@ def flops_per_token(config: MAHAConfig, context: int) -> float:
     """
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         ids = torch.zeros(1, context, dtype=torch.long)
-        loss = MAHAForCausalLM(config)(ids, targets=ids).loss
+        loss = CausalLM(config)(ids, targets=ids).loss
         assert loss is not None
         loss.backward()
     return counter.get_total_flops() / context

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maha_model.aggregation.problem import compute_dtype
-from maha_model.config import MAHAConfig
+from maha_model.config import ModelConfig
+from maha_model.kernels.fuse import compute_dtype
 
 # Makes parameters whole on every process while a block runs, where processes share them out (ZeRO 3).
 Gather = Callable[[Iterable[nn.Parameter]], AbstractContextManager[object]]
@@ -55,7 +55,7 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def build_norm(config: MAHAConfig) -> nn.Module:
+def build_norm(config: ModelConfig) -> nn.Module:
     """RMSNorm or LayerNorm over the last dimension (D)."""
     return RMSNorm(config.d_model, eps=1e-6) if config.norm == "rmsnorm" else nn.LayerNorm(config.d_model)
 
@@ -63,7 +63,7 @@ def build_norm(config: MAHAConfig) -> nn.Module:
 class FeedForward(nn.Module):
     """Position-wise network (B, N, D) -> (B, N, D): SwiGLU (Shazeer 2020) or the two-matrix GELU form."""
 
-    def __init__(self, config: MAHAConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gated = config.ffn == "swiglu"
         self.up = nn.Linear(config.d_model, (2 if self.gated else 1) * config.d_ff, bias=False)

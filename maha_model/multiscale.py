@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maha_model.aggregation.fusion import fuse
-from maha_model.aggregation.problem import Placement, Problem
-from maha_model.config import MAHAConfig
+from maha_model.config import ModelConfig
+from maha_model.kernels.fuse import Placement, Problem, fuse
 from maha_model.layers import normal_
 
 
@@ -77,7 +76,7 @@ def _slices(length: int, taps: int, stride: int, dilation: int, left: int) -> li
 class LocalContext(nn.Module):
     """C(X) = X + ReLU(dilated convolution of X): the paper's hybrid block (its eq. 11), causal and depthwise."""
 
-    def __init__(self, config: MAHAConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.conv = DepthwiseConv(config.d_model, kernel_size=3, dilation=config.dilation, causal=config.causal)
 
@@ -102,7 +101,7 @@ class LocalContext(nn.Module):
 class Decomposition(nn.Module):
     """X_l = D_l(X_{l-1}) for l = 1..L-1 (paper eq. 5); the same operators serve the shared values (eq. 6)."""
 
-    def __init__(self, config: MAHAConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.ratio, self.causal = config.ratio, config.causal
         self.num_scales = config.num_scales
@@ -169,7 +168,7 @@ class CrossScaleGate(nn.Module):
 
     OPEN = 2.0  # initial bias: a scale starts mostly (sigmoid(2) = 0.88) as itself
 
-    def __init__(self, config: MAHAConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
         self.placements = [Placement(0, 1), Placement(config.ratio - 1 if config.causal else 0, config.ratio)]

@@ -9,8 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 from maha_model.aggregation import Aggregator
 from maha_model.attention import MAHAAttention, ScaleProjections, StandardAttention, build_attention
-from maha_model.config import ConfigError, MAHAConfig
-from maha_model.cross_entropy import cross_entropy
+from maha_model.config import ConfigError, ModelConfig
+from maha_model.kernels.cross_entropy import cross_entropy
 from maha_model.layers import FeedForward, Gather, build_norm, normal_
 from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
 
@@ -22,7 +22,7 @@ _WITH_START = LocalContext | Decomposition | CrossScaleGate | Aggregator | Scale
 class Block(nn.Module):
     """Pre-norm residual block: x + attention(norm(x)), then x + ffn(norm(x))."""
 
-    def __init__(self, config: MAHAConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention_norm, self.ffn_norm = build_norm(config), build_norm(config)
         self.attention, self.ffn = build_attention(config), FeedForward(config)
@@ -38,7 +38,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Token ids (B, N) -> hidden states (B, N, D) after the final norm, and the sum of the blocks' aux scalars."""
 
-    def __init__(self, config: MAHAConfig, gather: Gather = nullcontext) -> None:
+    def __init__(self, config: ModelConfig, gather: Gather = nullcontext) -> None:
         super().__init__()
         if config.vocab_size < 1:
             raise ConfigError(f"vocab_size is {config.vocab_size}; a model needs the number of token ids")
@@ -78,20 +78,20 @@ class Transformer(nn.Module):
 
 
 class CausalLMOutput(NamedTuple):
-    """Result of `MAHAForCausalLM`: logits (B, N, V), mean negative log-likelihood in nats or None, aux scalar."""
+    """Result of `CausalLM`: logits (B, N, V), mean negative log-likelihood in nats or None, aux scalar."""
 
     logits: Tensor
     loss: Tensor | None
     aux_loss: Tensor
 
 
-class MAHAForCausalLM(nn.Module):
+class CausalLM(nn.Module):
     """A causal language model with tied embeddings over any of the attention modules.
 
     `gather` is for weights that are shared out among processes while the model is made; see `initialize`.
     """
 
-    def __init__(self, config: MAHAConfig, gather: Gather = nullcontext) -> None:
+    def __init__(self, config: ModelConfig, gather: Gather = nullcontext) -> None:
         if not config.causal:
             raise ConfigError("causal is false; a language model must be causal, use MAHATransformer for an encoder")
         super().__init__()
@@ -131,7 +131,7 @@ class MAHAForCausalLM(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def initialize(module: nn.Module, config: MAHAConfig, gather: Gather = nullcontext) -> None:
+def initialize(module: nn.Module, config: ModelConfig, gather: Gather = nullcontext) -> None:
     """Normal weights of `init_std`, zero biases, projections into the residual stream scaled by 1/sqrt(2 layers).
 
     Modules with a start of their own (convolutions, gates, aggregation, queries and keys) say so in `reset_parameters`

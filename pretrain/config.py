@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from data_pipeline import UserError
-from maha_model import ConfigError, MAHAConfig
+from maha_model import ConfigError, ModelConfig
 
 
 @dataclass(kw_only=True)
@@ -41,7 +41,7 @@ class OptimizerConfig:
 class RunConfig:
     """Everything that decides a training run."""
 
-    model: MAHAConfig = field(default_factory=MAHAConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
     """The model; its context_length is the length of the training windows."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimiser and its schedule."""

@@ -8,7 +8,7 @@ from typing import Any
 import deepspeed
 import torch
 
-from maha_model import MAHAForCausalLM
+from maha_model import CausalLM
 from pretrain.config import OptimizerConfig, RunConfig, read_deepspeed_config, use_bfloat16
 
 
@@ -47,16 +47,16 @@ def build_optimizer(model: torch.nn.Module, config: OptimizerConfig, clips: bool
     return ClippingAdamW(groups, config.grad_clip, **options) if clips else torch.optim.AdamW(groups, **options)
 
 
-def build_model(config: RunConfig, settings: dict[str, Any]) -> MAHAForCausalLM:
+def build_model(config: RunConfig, settings: dict[str, Any]) -> CausalLM:
     """A fresh model for DeepSpeed's configuration `settings`; needs the process group under ZeRO 3.
 
     There every layer's weights are shared out as soon as they are made (`deepspeed.zero.Init`): no process ever holds
     the whole model. The weights are the same whatever the stage and the number of processes.
     """
     if _stage(settings) < 3:
-        return MAHAForCausalLM(config.model)
+        return CausalLM(config.model)
     with deepspeed.zero.Init(config_dict_or_path=settings):
-        return MAHAForCausalLM(config.model, _gather)
+        return CausalLM(config.model, _gather)
 
 
 def build_engine(config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngine:

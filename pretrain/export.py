@@ -41,7 +41,7 @@ def export(checkpoint: str | Path, out: Path) -> Path:
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     tokenizer = Tokenizer(path / TOKENIZER)
     config = {
-        "model_type": "maha", "architectures": [type(model).__name__], **model.config.to_dict(),
+        "model_type": "maha", "architectures": ["MAHAForCausalLM"], **model.config.to_dict(),
         # what generation pads with and stops at: the next document would begin there
         "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.unk_id,
     }  # fmt: skip

@@ -15,11 +15,21 @@ from typing import Any, get_args
 import torch
 
 from data_pipeline import Manifest, UserError, user_errors
-from maha_model import ConfigError, MAHAForCausalLM
-from maha_model.memory import DeviceKind, Stretch, micro_batch_stretches, parameter_sizes, pretended
+from maha_model import CausalLM, ConfigError
 from maha_model.transformer import CheckpointPolicy
 from pretrain.config import RunConfig, parse_config, read_deepspeed_config, use_bfloat16
-from pretrain.model_states import Job, States, ZeroSettings, device_peak, model_states
+from pretrain.memory import (
+    DeviceKind,
+    Job,
+    States,
+    Stretch,
+    ZeroSettings,
+    device_peak,
+    micro_batch_stretches,
+    model_states,
+    parameter_sizes,
+    pretended,
+)
 
 GIB = 2**30
 MOST_DEVICES = 1024
@@ -90,7 +100,7 @@ class Planner:
         policy, batch = config.activation_checkpointing, config.micro_batch_size
         key = (json.dumps(config.model.to_dict()), batch, policy, use_bfloat16(config))
         if key not in self._measured:
-            with pretended(lambda: MAHAForCausalLM(config.model), _dtype(config), self.device) as model:
+            with pretended(lambda: CausalLM(config.model), _dtype(config), self.device) as model:
                 model.activation_checkpointing = policy
                 self._measured[key] = micro_batch_stretches(model, batch)
         return self._measured[key]

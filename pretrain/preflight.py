@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from data_pipeline import Manifest, UserError, WindowDataset, user_errors
-from maha_model import ConfigError, MAHAForCausalLM
+from maha_model import CausalLM, ConfigError
 from pretrain.checkpoint import find_checkpoint, has_checkpoint, read_info
 from pretrain.config import RunConfig, parse_config, read_deepspeed_config
 from pretrain.distributed import world_size_from_environment
@@ -34,7 +34,7 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Manifest]:
         )
     config = dataclasses.replace(config, model=model)
     with torch.device("meta"):
-        MAHAForCausalLM(config.model)
+        CausalLM(config.model)
     config.accumulation_steps(world_size)
     read_deepspeed_config(config)
     for split in ("train", "validation"):

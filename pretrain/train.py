@@ -15,8 +15,14 @@ import torch
 from data_pipeline import Manifest, SampleOrder, WindowDataset, user_errors
 from data_pipeline.files import atomic_write
 from maha_model import ConfigError, flops_per_token, scale_weight_statistics
-from maha_model.native import keep_freed_memory
 from pretrain import checkpoint as checkpoints
+from pretrain.callbacks.evaluation import Validation, stack_windows
+from pretrain.callbacks.spikes import NonFiniteError, SpikeDetector
+from pretrain.callbacks.throughput import Throughput, device_peak_flops, peak_memory_bytes
+from pretrain.callbacks.tracking import MetricsFile, MLflowRun
+from pretrain.callbacks.watchdog import Watchdog, own_connection
+from pretrain.checkpoint.background import BackgroundWriter
+from pretrain.checkpoint.engine_state import gather_state, restore_state
 from pretrain.config import RunConfig, parse_config
 from pretrain.distributed import (
     Rank,
@@ -26,15 +32,9 @@ from pretrain.distributed import (
     world_size_from_environment,
 )
 from pretrain.engine import build_engine, whole_shape
-from pretrain.evaluation import Validation, stack_windows
-from pretrain.guards import NonFiniteError, SpikeDetector
+from pretrain.memory import keep_freed_memory
 from pretrain.preflight import check_resume, check_run, find_resume
 from pretrain.schedule import learning_rate
-from pretrain.throughput import Throughput, device_peak_flops, peak_memory_bytes
-from pretrain.tracking import MetricsFile, MLflowRun
-from pretrain.training_state import gather_state, restore_state
-from pretrain.watchdog import Watchdog, own_connection
-from pretrain.writer import BackgroundWriter
 
 
 class Trainer:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from data_pipeline import Manifest, Tokenizer, UserError
 from data_pipeline.indexed_dataset import IndexedDataset
-from pretrain.checkpoint import _sealed, load_model, read_info, read_moments, verify_checkpoint
-from tests.pretrain.test_checkpoint import save
+from pretrain.checkpoint import load_model, read_info, read_moments, verify_checkpoint
+from pretrain.checkpoint.store import sealed
+from tests.pretrain.checkpoint.test_store import save
 
 FUZZ = settings(
     max_examples=40, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -113,6 +114,6 @@ def test_a_checkpoint_index_that_is_sealed_but_wrong(draw: st.DataObject, data: 
     path, _ = save(tmp_path, data, 1)
     tree = json.loads((path / "checkpoint.json").read_bytes())
     mutate(tree, lambda n: draw.draw(st.integers(0, n - 1)), draw.draw(values))
-    (path / "checkpoint.json").write_text(json.dumps(_sealed(tree)))
+    (path / "checkpoint.json").write_text(json.dumps(sealed(tree)))
     for read in (verify_checkpoint, read_info, load_model):
         survives(lambda read=read: read(path))

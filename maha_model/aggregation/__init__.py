@@ -1,10 +1,10 @@
 """Optimisation inside attention: the exact batched QP solver, the game, and the module that fuses scales with them."""
 
 from maha_model.aggregation.aggregator import Aggregator
+from maha_model.aggregation.cvxpylayers_solver import solve_with_cvxpylayers
 from maha_model.aggregation.game import best_response, exploitability
-from maha_model.aggregation.problem import Placement, present_scales
-from maha_model.aggregation.qp import solve_small_qp
-from maha_model.aggregation.reference_solver import solve_with_cvxpylayers
+from maha_model.kernels.fuse import Placement, present_scales
+from maha_model.kernels.qp.operator import solve_small_qp
 
 __all__ = [
     "Aggregator",

@@ -5,11 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from maha_model.aggregation.fusion import fuse
+from maha_model.aggregation.cvxpylayers_solver import solve_with_cvxpylayers
 from maha_model.aggregation.game import best_response
-from maha_model.aggregation.problem import Placement, Problem, assemble, compute_dtype, normalized, present_scales
-from maha_model.aggregation.reference_solver import solve_with_cvxpylayers
-from maha_model.config import MAHAConfig
+from maha_model.config import ModelConfig
+from maha_model.kernels.fuse import Placement, Problem, assemble, compute_dtype, fuse, normalized, present_scales
 from maha_model.layers import normal_
 
 _FINE_AHEAD = 3.0  # initial utility of the finest scale; the others' is 0
@@ -25,7 +24,7 @@ class Aggregator(nn.Module):
     all be priced away. Everything up to w is computed in float32 at least, whatever autocast says.
     """
 
-    def __init__(self, config: MAHAConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config.aggregation
         self.num_scales, self.num_heads = config.num_scales, config.num_heads

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from data_pipeline import Manifest
-from maha_model import AggregationConfig, MAHAConfig, MAHAForCausalLM
+from maha_model import AggregationConfig, CausalLM, ModelConfig
+from pretrain.callbacks.tracking import MetricsFile
 from pretrain.checkpoint import CheckpointInfo, save_checkpoint
-from pretrain.tracking import MetricsFile
 
 MakeRun = Callable[..., Path]
 
@@ -20,12 +20,12 @@ def make_run(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> MakeRu
 
     def make(attention: str, d_ff: int = 24, tokens: int = 640, seed: int = 0, **aggregation: str) -> Path:
         run = tmp_path_factory.mktemp("run") / attention
-        config = MAHAConfig(
+        config = ModelConfig(
             vocab_size=data.vocab_size, context_length=32, d_model=16, num_layers=2, num_heads=2, d_ff=d_ff,
             attention=attention, span=8, num_scales=3, init_std=0.3, aggregation=AggregationConfig(**aggregation),
         )  # fmt: skip
         torch.manual_seed(seed)
-        weights = {name: p.detach().clone() for name, p in MAHAForCausalLM(config).named_parameters()}
+        weights = {name: p.detach().clone() for name, p in CausalLM(config).named_parameters()}
         info = CheckpointInfo(5, 20, tokens, seed, config.to_dict(), data.fingerprint, data.tokenizer_sha256)
         save_checkpoint(run, info, weights, {}, data.tokenizer_path, keep=1)
         metrics = MetricsFile(run, 0)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import eval.generate
 from data_pipeline import Manifest, Tokenizer, UserError
 from eval.generate import StopStrings, generate, sample_tokens
-from eval.sampling import Sampling
-from maha_model import MAHAConfig, MAHAForCausalLM
+from maha_model import CausalLM, ModelConfig
+from maha_model.inference.sampling import Sampling
 from tests.conftest import Run
 from tests.eval.conftest import MakeRun
 
@@ -75,8 +75,8 @@ def test_logits_that_are_not_finite_are_reported() -> None:
 
 def test_greedy_tokens_are_the_likeliest_of_the_full_forward() -> None:
     torch.manual_seed(0)
-    config = MAHAConfig(vocab_size=50, d_model=16, num_layers=2, num_heads=2, d_ff=16, span=4, init_std=0.5)
-    model = MAHAForCausalLM(config).eval()
+    config = ModelConfig(vocab_size=50, d_model=16, num_layers=2, num_heads=2, d_ff=16, span=4, init_std=0.5)
+    model = CausalLM(config).eval()
     tokens = [3, 1, 4]
     for _, token in zip(range(60), sample_tokens(model, tokens[:3], Sampling(0), 0, ()), strict=False):
         with torch.no_grad():

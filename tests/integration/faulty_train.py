@@ -8,16 +8,16 @@ import json
 import os
 from typing import Any
 
-from maha_model import MAHAForCausalLM
+from maha_model import CausalLM
 from pretrain import train
 
-_forward = MAHAForCausalLM.forward
+_forward = CausalLM.forward
 _faults = {(rank, attempt): kind for kind, rank, attempt in json.loads(os.environ["FAULTS"])}
 _micro_batches_per_step = int(os.environ["MICRO_BATCHES_PER_STEP"])
 _calls = 0
 
 
-def forward(self: MAHAForCausalLM, input_ids: Any, targets: Any = None) -> Any:
+def forward(self: CausalLM, input_ids: Any, targets: Any = None) -> Any:
     global _calls
     out = _forward(self, input_ids, targets)
     if not self.training or input_ids.is_meta:  # meta: the count of a step's operations
@@ -35,7 +35,7 @@ def forward(self: MAHAForCausalLM, input_ids: Any, targets: Any = None) -> Any:
 
 
 def main() -> None:
-    MAHAForCausalLM.forward = forward  # type: ignore[method-assign]
+    CausalLM.forward = forward  # type: ignore[method-assign]
     train.main()
 
 

@@ -10,10 +10,10 @@ from contextlib import nullcontext
 import deepspeed
 import torch
 
-from maha_model.memory import LiveBytes
 from pretrain.config import parse_config, use_bfloat16
 from pretrain.distributed import join_process_group
 from pretrain.engine import build_model, deepspeed_settings, whole_shape
+from pretrain.memory import LiveBytes
 
 
 def main() -> None:

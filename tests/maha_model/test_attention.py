@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from maha_model import MAHAConfig
+from maha_model import ModelConfig
 from maha_model.aggregation import Placement
 from maha_model.attention import MAHAAttention, StandardAttention
-from maha_model.memory import LiveBytes
 from maha_model.transformer import initialize
+from pretrain.memory import LiveBytes
 
 
-def build(**fields) -> tuple[torch.nn.Module, MAHAConfig]:
+def build(**fields) -> tuple[torch.nn.Module, ModelConfig]:
     values = {
         "vocab_size": 7,
         "context_length": 64,
@@ -22,7 +22,7 @@ def build(**fields) -> tuple[torch.nn.Module, MAHAConfig]:
         "d_ff": 8,
         **fields,
     }
-    config = MAHAConfig(init_std=0.5, **values)
+    config = ModelConfig(init_std=0.5, **values)
     torch.manual_seed(0)
     attention = (MAHAAttention if config.attention == "maha" else StandardAttention)(config)
     initialize(attention, config)
@@ -149,7 +149,7 @@ def test_bidirectional_maha_lets_the_first_position_see_the_last(query: str) -> 
 
 @pytest.mark.parametrize("attention", ["standard", "longformer"])
 def test_the_baselines_keep_queries_keys_and_values_once(attention: str) -> None:
-    config = MAHAConfig(attention=attention, d_model=64, num_heads=4, span=32, rope_base=10.0)
+    config = ModelConfig(attention=attention, d_model=64, num_heads=4, span=32, rope_base=10.0)
     module = StandardAttention(config)
     x = torch.randn(1, 2048, 64)
     with LiveBytes([x, *module.parameters()]) as live:

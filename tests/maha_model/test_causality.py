@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maha_model import AggregationConfig, MAHAConfig, MAHAForCausalLM
+from maha_model import AggregationConfig, CausalLM, ModelConfig
 
 AGGREGATIONS = [
     {"strategy": "convex"},
@@ -21,12 +21,12 @@ AGGREGATIONS = [
 VOCABULARY = 13
 
 
-def build(seed: int, **fields) -> MAHAForCausalLM:
+def build(seed: int, **fields) -> CausalLM:
     torch.manual_seed(seed)
-    config = MAHAConfig(
+    config = ModelConfig(
         vocab_size=VOCABULARY, context_length=4096, d_model=8, num_layers=2, num_heads=2, d_ff=8, init_std=0.5, **fields
     )
-    return MAHAForCausalLM(config).double().eval()
+    return CausalLM(config).double().eval()
 
 
 models = st.fixed_dictionaries(

@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from maha_model import MAHAConfig, MAHAForCausalLM, attention_probabilities, scale_weights
+from maha_model import CausalLM, ModelConfig, attention_probabilities, scale_weights
 from maha_model.attention import MAHAAttention, StandardAttention
 
 VOCABULARY = 23
 
 
-def build(**overrides: Any) -> MAHAForCausalLM:
+def build(**overrides: Any) -> CausalLM:
     torch.manual_seed(0)
     sizes = {"context_length": 64, "d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 16, "span": 5}
     sizes |= {"num_scales": 4, "ratio": 2}
-    return MAHAForCausalLM(MAHAConfig(vocab_size=VOCABULARY, init_std=0.5, **{**sizes, **overrides})).eval()
+    return CausalLM(ModelConfig(vocab_size=VOCABULARY, init_std=0.5, **{**sizes, **overrides})).eval()
 
 
 def ids(length: int) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from maha_model import MAHAConfig
+from maha_model import ModelConfig
 from maha_model.layers import FeedForward, RMSNorm
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -46,7 +46,7 @@ def test_rms_norm_is_torchs_and_keeps_a_number_a_position(dtype: torch.dtype) ->
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_swiglu_is_the_textbooks_and_keeps_its_two_linear_layers_products(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    network = FeedForward(MAHAConfig(d_model=8, num_heads=2, d_ff=12)).to(dtype)
+    network = FeedForward(ModelConfig(d_model=8, num_heads=2, d_ff=12)).to(dtype)
     x = torch.randn(2, 5, 8, dtype=dtype, requires_grad=True)
 
     def textbook(x: torch.Tensor) -> torch.Tensor:

@@ -5,13 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maha_model import MAHAConfig
+from maha_model import ModelConfig
 from maha_model.multiscale import CrossScaleGate, Decomposition, DepthwiseConv, upsample
 from maha_model.transformer import initialize
 
 
-def config(**fields) -> MAHAConfig:
-    return MAHAConfig(vocab_size=11, context_length=512, d_model=8, num_layers=1, num_heads=2, d_ff=8, **fields)
+def config(**fields) -> ModelConfig:
+    return ModelConfig(vocab_size=11, context_length=512, d_model=8, num_layers=1, num_heads=2, d_ff=8, **fields)
 
 
 def decomposition(**fields) -> Decomposition:

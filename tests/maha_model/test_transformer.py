@@ -7,12 +7,12 @@ import sys
 import pytest
 import torch
 
-from maha_model import ConfigError, MAHAConfig, MAHAForCausalLM, flops_per_token, scale_weight_statistics
+from maha_model import CausalLM, ConfigError, ModelConfig, flops_per_token, scale_weight_statistics
 
 ATTENTIONS = ["maha", "standard", "longformer"]
 
 
-def build(seed: int = 0, **fields) -> MAHAForCausalLM:
+def build(seed: int = 0, **fields) -> CausalLM:
     torch.manual_seed(seed)
     values = {
         "vocab_size": 97,
@@ -23,7 +23,7 @@ def build(seed: int = 0, **fields) -> MAHAForCausalLM:
         "d_ff": 48,
         **fields,
     }
-    return MAHAForCausalLM(MAHAConfig(span=16, **values))
+    return CausalLM(ModelConfig(span=16, **values))
 
 
 def batch(N: int = 101) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,7 +100,7 @@ def test_embeddings_are_tied_and_counted_once() -> None:
 def test_architectures_have_the_same_size_within_three_percent(size: str) -> None:
     with torch.device("meta"):
         counts = [
-            MAHAForCausalLM(MAHAConfig.named(size, vocab_size=4096, attention=attention)).num_parameters()
+            CausalLM(ModelConfig.named(size, vocab_size=4096, attention=attention)).num_parameters()
             for attention in ATTENTIONS
         ]
     assert max(counts) / min(counts) < 1.03
@@ -108,7 +108,7 @@ def test_architectures_have_the_same_size_within_three_percent(size: str) -> Non
 
 def test_the_named_1b_size_has_about_a_billion_parameters() -> None:
     with torch.device("meta"):
-        assert 0.95e9 < MAHAForCausalLM(MAHAConfig.named("1b", vocab_size=32000)).num_parameters() < 1.2e9
+        assert 0.95e9 < CausalLM(ModelConfig.named("1b", vocab_size=32000)).num_parameters() < 1.2e9
 
 
 def test_projections_into_the_residual_stream_start_smaller_with_depth() -> None:
@@ -134,9 +134,9 @@ def test_scale_weights_are_reported_for_maha_alone() -> None:
 
 
 def test_counted_flops_agree_with_six_per_parameter_plus_scores() -> None:
-    config = MAHAConfig.named("sample", vocab_size=1024, attention="standard")
+    config = ModelConfig.named("sample", vocab_size=1024, attention="standard")
     with torch.device("meta"):
-        parameters = MAHAForCausalLM(config).num_parameters()
+        parameters = CausalLM(config).num_parameters()
     scores = 12 * config.num_layers * config.d_model * 512
     assert flops_per_token(config, 512) == pytest.approx(6 * parameters + scores, rel=0.02)
 
@@ -208,9 +208,9 @@ def test_importing_the_model_needs_torch_alone() -> None:
 def test_impossible_configurations_are_named(fields: dict, message: str) -> None:
     values = {"vocab_size": 97, "context_length": 128, "d_model": 32, "num_layers": 1, "num_heads": 4, "d_ff": 48}
     with pytest.raises(ConfigError, match=message):
-        MAHAForCausalLM(MAHAConfig.from_dict({**values, **fields}))
+        CausalLM(ModelConfig.from_dict({**values, **fields}))
 
 
 def test_configuration_survives_a_round_trip() -> None:
-    config = MAHAConfig.named("paper", vocab_size=32000, aggregation={"strategy": "nash", "costs": [1.0, 2.0, 3.0]})
-    assert MAHAConfig.from_dict(config.to_dict()) == config
+    config = ModelConfig.named("paper", vocab_size=32000, aggregation={"strategy": "nash", "costs": [1.0, 2.0, 3.0]})
+    assert ModelConfig.from_dict(config.to_dict()) == config

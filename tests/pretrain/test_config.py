@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from data_pipeline import UserError
-from maha_model import ConfigError, MAHAConfig
+from maha_model import ConfigError, ModelConfig
 from pretrain.config import RunConfig, parse_config, read_deepspeed_config
 from tests.conftest import ROOT
 
@@ -18,7 +18,7 @@ CONFIGS = sorted((ROOT / "pretrain" / "configs").glob("*.yaml"))
 def test_every_shipped_configuration_parses_and_builds_a_model(path: Path) -> None:
     config = parse_config(["--config", str(path)])
     assert set(yaml.safe_load(path.read_text())) <= set(RunConfig.__dataclass_fields__)
-    assert MAHAConfig.from_dict({**config.model.to_dict(), "vocab_size": 4096}).vocab_size == 4096
+    assert ModelConfig.from_dict({**config.model.to_dict(), "vocab_size": 4096}).vocab_size == 4096
     assert read_deepspeed_config(config)["zero_optimization"]["stage"] in range(4)
 
 

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from maha_model import MAHAConfig, MAHAForCausalLM
+from maha_model import CausalLM, ModelConfig
 from pretrain.config import OptimizerConfig
 from pretrain.engine import build_optimizer
 
 
 def test_norms_biases_and_vectors_are_not_decayed_and_nothing_is_forgotten() -> None:
-    model = MAHAForCausalLM(MAHAConfig(vocab_size=9, context_length=16, d_model=8, num_layers=1, num_heads=2, d_ff=8))
+    model = CausalLM(ModelConfig(vocab_size=9, context_length=16, d_model=8, num_layers=1, num_heads=2, d_ff=8))
     optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1), clips=False)
     names = {parameter: name for name, parameter in model.named_parameters()}
     decayed, plain = ([names[p] for p in group["params"]] for group in optimizer.param_groups)

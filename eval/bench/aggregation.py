@@ -1,0 +1,259 @@
+"""How fast the aggregation is, beside cvxpylayers, qpth and a softmax gate: python eval/bench_aggregation.py [--json].
+
+Float32, L = 4, D = 64, on the CPU, all in one run. The peers solve the same problems, in float64 where they can only
+that. qpth is measured if it is installed (pip install --no-deps qpth: it asks for an older numpy than it needs).
+"""
+
+import argparse
+import contextlib
+import functools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eval.bench.criteria import Figure, best_times, print_report
+from maha_model import AggregationConfig, ModelConfig
+from maha_model.aggregation import Aggregator, solve_small_qp
+from maha_model.kernels.fuse import Placement, Problem, fuse
+from maha_model.kernels.fuse.cpu import kernels
+from maha_model.multiscale import upsample
+from maha_model.transformer import Block, initialize
+from pretrain.memory import keep_freed_memory
+
+L, D = 4, 64
+RIDGE = 0.1
+BATCHES = [2**10, 2**14, 2**18]
+PEER_BATCHES = [128, 1024]  # larger ones are not faster for cvxpylayers, and cost seconds a call
+
+Solve = Callable[[Tensor, Tensor], Tensor]
+
+
+def time_compilation() -> float:
+    """Seconds to compile the kernels from nothing (once for a machine: the result is kept on disk)."""
+    before = os.environ.get("MAHA_CACHE")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MAHA_CACHE"] = folder
+        start = time.perf_counter()
+        kernels(L, torch.float32)
+        spent = time.perf_counter() - start
+    os.environ.pop("MAHA_CACHE") if before is None else os.environ.update(MAHA_CACHE=before)
+    return spent
+
+
+def problems(count: int) -> tuple[Tensor, Tensor]:
+    """Random Q (P, L, L) and p (P, L), about half of whose solutions are at a bound."""
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(count, L, D, generator=generator)
+    return outputs @ outputs.mT / D + RIDGE * torch.eye(L), torch.randn(count, L, generator=generator)
+
+
+def peers() -> dict[str, Solve]:
+    """The peers' solvers over the simplex, each (Q, p) -> w."""
+    found: dict[str, Solve] = {}
+    try:
+        import cvxpy as cp
+        from cvxpylayers.torch import CvxpyLayer
+
+        w, factor, linear = cp.Variable(L), cp.Parameter((L, L)), cp.Parameter(L)
+        objective = cp.Minimize(0.5 * cp.sum_squares(factor @ w) - linear @ w)
+        layer = CvxpyLayer(cp.Problem(objective, [w >= 0, cp.sum(w) == 1]), [factor, linear], [w])
+
+        def solve_cvxpy(options: dict[str, str], Q: Tensor, p: Tensor) -> Tensor:
+            if not torch.is_grad_enabled():  # the bare solve takes no option of the derivative
+                options = {"solve_method": options["solve_method"]}
+            factor = torch.linalg.cholesky(Q.double()).mT
+            return layer(factor, p.double(), solver_args=dict(options))[0].to(Q.dtype)
+
+        # of its back ends only diffcp has a derivative on a CPU; these are the solvers and modes of that
+        for name, options in {
+            "SCS": {"solve_method": "SCS"},
+            "Clarabel": {"solve_method": "Clarabel"},
+            "Clarabel, dense": {"solve_method": "Clarabel", "mode": "dense"},
+        }.items():
+            found[f"cvxpylayers ({name})"] = functools.partial(solve_cvxpy, options)
+    except ImportError:
+        pass
+    try:
+        from qpth.qp import QPFunction
+
+        G, h, A, b = -torch.eye(L).double(), torch.zeros(L).double(), torch.ones(1, L).double(), torch.ones(1).double()
+        solver = QPFunction(verbose=-1, check_Q_spd=False)
+        found["qpth"] = lambda Q, p: solver(Q.double(), -p.double(), G, h, A, b).to(Q.dtype)
+    except ImportError:
+        pass
+    return found
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """Do without the compiled kernels."""
+    os.environ["MAHA_NATIVE"] = "0"
+    try:
+        yield
+    finally:
+        del os.environ["MAHA_NATIVE"]
+
+
+def rates(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], count: int) -> tuple[float, float]:
+    """Problems per second, forward and forward + backward, of a function of `inputs`."""
+    leaves = [x.requires_grad_() for x in inputs]
+    direction = torch.ones_like(function(*leaves).detach())
+
+    def forward() -> None:
+        with torch.no_grad():
+            function(*leaves)
+
+    def both() -> None:
+        torch.autograd.grad(function(*leaves), leaves, direction)
+
+    spent = best_times({"forward": forward, "both": both}, seconds=0.6, most=10)
+    return count / spent["forward"], count / spent["both"]
+
+
+def mix_with(solve: Solve, target: Tensor, *scales: Tensor) -> Tensor:
+    """From a target and L outputs, each (P, D), to the mixture (P, D) around any solver: Gram, solve, combine."""
+    outputs = torch.stack(scales, dim=1)
+    power = outputs.square().sum(-1).mean(-1)[:, None, None]
+    Q = outputs @ outputs.mT / power + RIDGE * torch.eye(L)
+    p = (outputs @ target[..., None] / power)[..., 0]
+    return (solve(Q, p)[:, None] @ outputs)[:, 0]
+
+
+def mix_fused(target: Tensor, *scales: Tensor) -> Tensor:
+    """The same by the fused operator."""
+    outputs = [scale.view(1, 1, -1, D) for scale in scales]
+    problem = Problem("target", (0.0,) * L, ridge=RIDGE)
+    return fuse(outputs, [Placement(0, 1)] * L, len(target), problem, target=target.view(1, -1, 1, D))[0].view(-1, D)
+
+
+def bench_solvers() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the solve alone (from Q and p) and of the whole (from outputs and target)."""
+    solve_rows: list[dict[str, Any]] = []
+    whole_rows: list[dict[str, Any]] = []
+    solvers: dict[str, Solve] = {"ours": solve_small_qp, "ours, plain torch": solve_small_qp, **peers()}
+    for name, solve in solvers.items():
+        for count in BATCHES if name.startswith("ours") else PEER_BATCHES:
+            generator = torch.Generator().manual_seed(1)
+            inputs = tuple(torch.randn(count, D, generator=generator) for _ in range(1 + L))
+            mix = mix_fused if name == "ours" else functools.partial(mix_with, solve)
+            with plain_torch() if name == "ours, plain torch" else contextlib.nullcontext():
+                measured = rates(solve, problems(count), count), rates(mix, inputs, count)
+            for rows, (forward, both) in zip((solve_rows, whole_rows), measured, strict=True):
+                rows.append({"solver": name, "batch": count, "forward": forward, "forward_backward": both})
+    return solve_rows, whole_rows
+
+
+class PlainGate(nn.Module):
+    """The learned softmax gate as one would write it in torch: projection, softmax, upsampling, weighted sum."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.project = nn.Linear(config.d_model, config.num_scales * config.num_heads)
+
+    def forward(self, x_BND: Tensor, outputs_BHnd: list[Tensor]) -> Tensor:
+        """(B, N, D), L outputs (B, H, n, d) -> (B, N, H, d)."""
+        config, N = self.config, x_BND.shape[1]
+        scores = self.project(x_BND).unflatten(-1, (config.num_scales, config.num_heads))
+        first = torch.tensor([config.ratio**level - 1 for level in range(config.num_scales)])
+        absent = torch.arange(N)[:, None] < first
+        weights = F.softmax(scores.masked_fill(absent[..., None], -torch.inf), dim=2)
+        mixed = torch.zeros(())
+        for level, output in enumerate(outputs_BHnd):
+            placed = upsample(output.transpose(1, 2), config.ratio**level, N)
+            mixed = mixed + weights[:, :, level, :, None] * placed
+        return mixed
+
+
+def bench_block() -> dict[str, float]:
+    """Seconds, forward + backward, of a MAHA block (width 768, 12 heads, N = 4096) and of aggregations inside it."""
+    torch.manual_seed(0)
+    N = 4096
+    functions: dict[str, Callable[[], Any]] = {}
+    config = ModelConfig.named("paper", vocab_size=1, num_layers=1)
+    block = Block(config)
+    initialize(block, config)
+    x = torch.randn(1, N, config.d_model, requires_grad=True)
+    captured: list[Any] = []
+    aggregate = block.get_submodule("attention.aggregate")
+    hook = aggregate.register_forward_hook(lambda module, args, output: captured.append(args))
+    y = block(x)[0]
+    hook.remove()
+    direction = torch.ones_like(y)
+    leaves = [x, *block.parameters()]
+    functions["block"] = lambda: torch.autograd.grad(block(x)[0], leaves, direction)
+    x_in, outputs, values, placements = captured[0]
+    # in the block the outputs lie as the attention makes them; detached copies keep that layout
+    x_in, values = x_in.detach().requires_grad_(), values.detach()
+    outputs = [output.detach().requires_grad_() for output in outputs]
+    mixed = torch.ones(1, N, config.num_heads, config.head_dim)
+
+    def run(module: nn.Module, *args: Any) -> Callable[[], Any]:
+        inputs = [x_in, *outputs, *module.parameters()]
+
+        def call() -> None:
+            result = module(x_in, outputs, *args)
+            torch.autograd.grad(result[0] if isinstance(result, tuple) else result, inputs, mixed)
+
+        return call
+
+    for name, strategy in (("convex", "convex"), ("nash", "nash"), ("softmax gate, our kernel", "gate")):
+        config.aggregation = AggregationConfig(strategy=strategy)  # type: ignore[arg-type]
+        module = Aggregator(config)
+        initialize(module, config)
+        functions[name] = run(module, values, placements)
+    functions["softmax gate, plain torch"] = run(PlainGate(config))
+    return best_times(functions, seconds=4.0, most=12)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    as_json = parser.parse_args().json
+    keep_freed_memory()
+    compilation = time_compilation()
+    solve_rows, whole_rows = bench_solvers()
+    block = bench_block()
+
+    def best(rows: list[dict[str, Any]], of: str) -> float:
+        return max((row["forward_backward"] for row in rows if row["solver"].startswith(of)), default=float("nan"))
+
+    def largest(rows: list[dict[str, Any]]) -> float:
+        return next(r["forward_backward"] for r in rows if r["solver"] == "ours" and r["batch"] == BATCHES[-1])
+
+    figures = [
+        Figure("one-off compilation, seconds", compilation, 60),
+        Figure(
+            "solve, forward + backward, times cvxpylayers' best", largest(solve_rows) / best(solve_rows, "cvxpylayers"),
+            10_000, at_least=True,
+        ),
+        Figure(
+            "Gram, solve and combine, forward + backward, times cvxpylayers' best",
+            largest(whole_rows) / best(whole_rows, "cvxpylayers"), 1_000, at_least=True,
+        ),
+        Figure("share of the aggregation in a block's forward + backward", block["convex"] / block["block"], 0.08),
+        Figure("aggregation over a softmax gate, plain torch", block["convex"] / block["softmax gate, plain torch"], 3),
+        Figure("aggregation over a softmax gate, our kernel", block["convex"] / block["softmax gate, our kernel"], 3),
+    ]  # fmt: skip
+    lines = []
+    for title, rows in (("solve (from Q and p)", solve_rows), ("Gram, solve, combine (D = 64)", whole_rows)):
+        lines += [f"{title}: thousand problems per second", f"{'':28}{'batch':>9}{'forward':>12}{'and backward':>14}"]
+        lines += [
+            f"{r['solver']:28}{r['batch']:>9,}{r['forward'] / 1e3:>12,.2f}{r['forward_backward'] / 1e3:>14,.2f}"
+            for r in rows
+        ]
+    lines += ["inside a block (width 768, 12 heads, N = 4096): milliseconds, forward + backward"]
+    lines += [f"{name:28}{1e3 * seconds:>9,.1f}" for name, seconds in block.items()]
+    details = {"threads": torch.get_num_threads(), "solve": solve_rows, "whole": whole_rows, "block_seconds": block}
+    print_report(lines, figures, details, as_json)
+
+
+if __name__ == "__main__":
+    main()

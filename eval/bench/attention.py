@@ -1,0 +1,140 @@
+"""Time, memory and score arithmetic of MAHA and its peers: python eval/bench_attention.py [--json].
+
+One block of width 256 with 4 heads, forward + backward on the CPU in float32, N from 1k to 32k; standard attention both
+through torch's fused kernel (`sdpa`) and as written in textbooks (`eager`), with its N x N scores.
+"""
+
+import argparse
+import functools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from eval.bench.criteria import Figure, best_times, print_report
+from eval.bench.eager_attention import EagerAttention
+from maha_model import ModelConfig
+from maha_model.kernels.span import scores_computed
+from maha_model.transformer import Block, initialize
+from pretrain.memory import LiveBytes, keep_freed_memory
+
+LENGTHS = [1024 * 2**i for i in range(6)]
+FITTED_FROM = 4096
+EAGER_UP_TO = 4096  # beyond, its score tensors alone are gigabytes
+NAMES = {"maha": "MAHA", "sdpa": "standard, fused", "eager": "standard, eager", "longformer": "Longformer"}
+
+
+class ScoreCounter(TorchDispatchMode):
+    """Multiply-adds of the query-key products of a forward pass, from the shapes that reach the attention operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.multiply_adds = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count the operation and run it."""
+        if func is torch.ops.maha.span_attention.default:
+            (B, H, N, dk), (span, causal) = args[0].shape, args[3:]
+            self.multiply_adds += B * H * dk * scores_computed(N, span, causal)
+        elif func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
+            B, H, N, d = args[0].shape
+            assert args[4], "causal"
+            # Its blocks are its own affair: counted as our compiled loops would compute full causal attention.
+            self.multiply_adds += B * H * d * scores_computed(N, N)
+        elif func is torch.ops.aten.bmm.default and args[0].shape[1] == args[1].shape[2] > args[0].shape[2]:
+            self.multiply_adds += math.prod(args[0].shape) * args[1].shape[2]
+        return func(*args, **(kwargs or {}))
+
+
+def build(name: str) -> Block:
+    """A block of width 256 with 4 heads; MAHA has 3 scales, ratio 4, span 128, Longformer the same span."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=1, context_length=LENGTHS[-1], d_model=256, num_heads=4, num_layers=1, d_ff=688, span=128,
+        attention=name if name in ("maha", "longformer") else "standard",  # type: ignore[arg-type]
+    )  # fmt: skip
+    block = Block(config)
+    if name == "eager":
+        block.attention = EagerAttention(config)
+    initialize(block, config)
+    return block
+
+
+def step(block: Block, x: Tensor, direction: Tensor) -> None:
+    """Forward and backward."""
+    torch.autograd.grad(block(x)[0], [x, *block.parameters()], direction)
+
+
+def measure(length: int) -> list[dict[str, Any]]:
+    """A row for each model that runs at this length."""
+    blocks = {name: build(name) for name in NAMES if name != "eager" or length <= EAGER_UP_TO}
+    x = torch.randn(1, length, 256, requires_grad=True)
+    direction = torch.randn(1, length, 256)
+    steps = {name: functools.partial(step, block, x, direction) for name, block in blocks.items()}
+    times = best_times(steps, seconds=1.5, most=8)
+    rows = []
+    for name, block in blocks.items():
+        with LiveBytes([x, direction, *block.parameters()]) as live:
+            step(block, x, direction)
+        with torch.no_grad(), ScoreCounter() as counter:
+            block(x)
+        row = {"model": name, "length": length, "seconds": times[name], "peak_bytes": live.peak}
+        rows.append({**row, "score_multiply_adds": counter.multiply_adds})
+    return rows
+
+
+def exponent(rows: list[dict[str, Any]], model: str, of: str) -> float:
+    """Slope of log(value) over log(N), by least squares, from FITTED_FROM on."""
+    points = [(math.log(r["length"]), math.log(r[of])) for r in rows if r["model"] == model]
+    x, y = torch.tensor([p for p in points if p[0] >= math.log(FITTED_FROM)], dtype=torch.float64).T
+    x, y = x - x.mean(), y - y.mean()
+    return float((x @ y) / (x @ x))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    as_json = parser.parse_args().json
+    keep_freed_memory()
+    rows = [row for length in LENGTHS for row in measure(length)]
+
+    def value(model: str, length: int, of: str) -> float:
+        return next(row[of] for row in rows if row["model"] == model and row["length"] == length)
+
+    def ratio(of: str, length: int, over: str, under: str = "maha") -> float:
+        return value(under, length, of) / value(over, length, of)
+
+    slowest = max(ratio("seconds", length, "sdpa") for length in LENGTHS if length >= FITTED_FROM)
+    figures = [
+        Figure(
+            "fewer score multiply-adds than causal attention by the same loops, N = 4096",
+            1 - ratio("score_multiply_adds", 4096, "sdpa"), 0.81, at_least=True,
+        ),
+        Figure("exponent of time over N, 4k to 32k", exponent(rows, "maha", "seconds"), 1.1),
+        Figure("time over the SDPA block's, the most from N = 4096 on", slowest, 1),
+        Figure("times faster than the SDPA block at 32k", 1 / ratio("seconds", LENGTHS[-1], "sdpa"), 5, at_least=True),
+        Figure("exponent of peak live bytes over N, 4k to 32k", exponent(rows, "maha", "peak_bytes"), 1.05),
+        Figure("peak live bytes over eager attention's, N = 4096", ratio("peak_bytes", 4096, "eager"), 0.44),
+        Figure("peak live bytes over the SDPA block's, N = 4096", ratio("peak_bytes", 4096, "sdpa"), 1.35),
+    ]  # fmt: skip
+    lines = [f"{'N':>6}  {'model':18}{'seconds':>9}{'peak MiB':>10}{'score MACs':>14}"]
+    lines += [
+        f"{r['length']:>6}  {NAMES[r['model']]:18}{r['seconds']:>9.3f}{r['peak_bytes'] / 2**20:>10.1f}"
+        f"{r['score_multiply_adds'] / 1e6:>12,.1f} M"
+        for r in rows
+    ]
+    exponents = {name: {of: exponent(rows, name, of) for of in ("seconds", "peak_bytes")} for name in NAMES
+                 if name != "eager"}  # fmt: skip
+    lines += [
+        f"exponents from 4k: {NAMES[name]}: time {e['seconds']:.2f}, memory {e['peak_bytes']:.2f}"
+        for name, e in exponents.items()
+    ]
+    details = {"threads": torch.get_num_threads(), "rows": rows, "exponents": exponents}
+    print_report(lines, figures, details, as_json)
+
+
+if __name__ == "__main__":
+    main()

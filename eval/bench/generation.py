@@ -1,0 +1,142 @@
+"""Decoding with a state of constant size: python eval/bench_generate.py [--checkpoint RUN] [--json].
+
+64k tokens one by one through a small MAHA model, random ones: time of the last 1k tokens against the first 1k, size of
+the state, logits against the full forward. The first 1k are those of a second sequence, decoded in turn with the last
+1k of the long one, so that a busy machine slows both alike.
+"""
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_pipeline import user_errors
+from eval.bench.criteria import Figure, print_report
+from maha_model import CausalLM, DecodingState, ModelConfig
+from pretrain.checkpoint import find_checkpoint, load_model
+
+TOKENS, PART = 65536, 1024
+CHECKED_EVERY = 61  # odd, so that all phases of the coarse scales are met
+PROMPTS = [1024, 4096, 16384]  # for the comparison with the growing cache
+
+
+def build(attention: str) -> CausalLM:
+    """Two fresh layers of the sample size; MAHA has 3 scales, ratio 4, span 64."""
+    torch.manual_seed(0)
+    config = ModelConfig.named("sample", vocab_size=512, num_layers=2, init_std=0.06, attention=attention)
+    return CausalLM(config).eval()
+
+
+def decode(state: DecodingState, ids_N: Tensor) -> tuple[list[float], Tensor]:
+    """Seconds of every step and the logits (N, V) after it."""
+    seconds, logits = [], []
+    for id_1 in ids_N.split(1):
+        start = time.perf_counter()
+        logits.append(state.step(id_1))
+        seconds.append(time.perf_counter() - start)
+    return seconds, torch.cat(logits)
+
+
+def typical(seconds: list[float], period: int) -> float:
+    """Seconds a token: the median over periods, in which every scale that moves moves equally often."""
+    periods = [sum(seconds[i : i + period]) for i in range(0, len(seconds) - period + 1, period)]
+    return statistics.median(periods) / period
+
+
+def decode_long(model: CausalLM, ids_N: Tensor) -> dict[str, Any]:
+    """Decode all N tokens, the last `PART` in turn with the first of a new state, and compare logits."""
+    config = model.config
+    period = config.ratio ** (config.num_scales - 1) if config.attention == "maha" else 1
+    decode(DecodingState(model), ids_N[:256])  # warm-up
+    state, bytes_after, curve, positions, found = DecodingState(model), {}, {}, [], []
+    last = len(ids_N) - PART
+    for start in range(0, last, PART):
+        seconds, logits = decode(state, ids_N[start : start + PART])
+        checked = [t for t in range(start, start + PART) if t % CHECKED_EVERY == 0]
+        positions += checked
+        found.append(logits[[t - start for t in checked]])
+        if (state.position & (state.position - 1)) == 0:
+            curve[state.position] = 1 / typical(seconds, period)
+            bytes_after[state.position] = state.num_bytes()
+    fresh, first_seconds, last_seconds = DecodingState(model), [], []
+    for i in range(0, PART, period):
+        first_seconds += decode(fresh, ids_N[i : i + period])[0]
+        seconds, logits = decode(state, ids_N[last + i : last + i + period])
+        last_seconds += seconds
+        positions += range(last + i, last + i + len(logits))
+        found.append(logits)
+    bytes_after[state.position] = state.num_bytes()
+    first_time, last_time = typical(first_seconds, period), typical(last_seconds, period)
+    curve[state.position] = 1 / last_time
+
+    prompted = DecodingState(model)  # the same last tokens after a prompt
+    prompted.prefill(ids_N[None, :last])
+    positions += range(last, len(ids_N))
+    found.append(decode(prompted, ids_N[last:])[1])
+    with torch.no_grad():
+        expected = model.lm_head(model.transformer(ids_N[None])[0][0, positions])
+    scale = expected.abs().max().item()
+    return {
+        "tokens": len(ids_N), "first_1k_tokens_per_s": 1 / first_time, "last_1k_tokens_per_s": 1 / last_time,
+        "time_ratio": last_time / first_time, "tokens_per_s": curve, "state_bytes": bytes_after,
+        "largest_logit": scale, "logits_compared": len(positions),
+        "logit_difference": (torch.cat(found) - expected).abs().max().item(),
+    }  # fmt: skip
+
+
+def after_prompts(model: CausalLM) -> list[dict[str, Any]]:
+    """Speed and size of the state after prompts of several lengths."""
+    rows = []
+    for length in PROMPTS:
+        state = DecodingState(model)
+        ids_N = random_ids(model, length + 128)
+        start = time.perf_counter()
+        state.prefill(ids_N[None, :length])
+        prompt_seconds = time.perf_counter() - start
+        speed = 1 / typical(decode(state, ids_N[length:])[0], 8)
+        row = {"attention": model.config.attention, "prompt": length, "prompt_seconds": prompt_seconds}
+        rows.append({**row, "tokens_per_s": speed, "state_bytes": state.num_bytes()})
+    return rows
+
+
+def random_ids(model: CausalLM, length: int) -> Tensor:
+    """Token ids (N), the same every time."""
+    return torch.randint(model.config.vocab_size, (length,), generator=torch.Generator().manual_seed(0))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", help="a run's folder or a checkpoint (default: a fresh small MAHA model)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    args = parser.parse_args()
+    with user_errors():
+        model = load_model(find_checkpoint(args.checkpoint)) if args.checkpoint else build("maha")
+    result = decode_long(model, random_ids(model, TOKENS))
+    rows = [row for m in (model, build("standard")) for row in after_prompts(m)]
+    sizes = result["state_bytes"]
+    figures = [
+        Figure("time of the last 1k of 64k tokens over that of the first 1k", result["time_ratio"], 1.1),
+        Figure("bytes of the state after 64k tokens over those after 1k", sizes[TOKENS] / sizes[PART], 1),
+        Figure(
+            "largest difference from the full forward's logits over 64k tokens, relative to the largest logit",
+            result["logit_difference"] / result["largest_logit"], 1e-5,
+        ),
+    ]  # fmt: skip
+    lines = [f"{'tokens':>7}{'tokens/s':>10}{'state KiB':>11}"]
+    lines += [f"{n:>7}{speed:>10.0f}{sizes[n] / 1024:>11.1f}" for n, speed in result["tokens_per_s"].items()]
+    lines += [f"after a prompt: {'model':10}{'prompt':>8}{'seconds':>9}{'tokens/s':>10}{'state KiB':>11}"]
+    lines += [
+        f"{'':16}{row['attention']:10}{row['prompt']:>8}{row['prompt_seconds']:>9.2f}{row['tokens_per_s']:>10.0f}"
+        f"{row['state_bytes'] / 1024:>11.1f}"
+        for row in rows
+    ]
+    details = {"threads": torch.get_num_threads(), "decoding": result, "after_prompts": rows}
+    print_report(lines, figures, details, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Perplexity of a model over whole documents by a sliding window, every token scored exactly once."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice, tee
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from data_pipeline import DocumentInfo, Manifest, TokenizedDocument, UserError, read_documents
+from data_pipeline.indexed_dataset import Tokens
+from maha_model import CausalLM
+
+_IGNORED = -100
+Losses = npt.NDArray[np.float64]
+"""Negative log-likelihoods of consecutive tokens, in nats."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Negative log-likelihood of some text and the units it can be expressed in."""
+
+    nll: float
+    """Nats, summed over the scored tokens in float64."""
+    tokens: int
+    """Scored tokens: all but each document's beginning-of-sequence token."""
+    words: int
+    """Whitespace-separated words of the raw text."""
+    characters: int
+    bytes: int
+    """UTF-8 bytes of the raw text."""
+
+    @property
+    def token_perplexity(self) -> float:
+        """exp(nll / tokens): depends on the tokenizer."""
+        return math.exp(self.nll / self.tokens)
+
+    @property
+    def word_perplexity(self) -> float:
+        """exp(nll / words): comparable across tokenizers, the literature's measure on PG-19."""
+        return math.exp(self.nll / self.words)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """nll in bits per UTF-8 byte."""
+        return self.nll / math.log(2) / self.bytes
+
+    @property
+    def bits_per_character(self) -> float:
+        """nll in bits per Unicode character."""
+        return self.nll / math.log(2) / self.characters
+
+    def to_dict(self) -> dict[str, float | int]:
+        """Every figure by name."""
+        return {
+            "nll": self.nll, "nll_per_token": self.nll / self.tokens,
+            "token_perplexity": self.token_perplexity, "word_perplexity": self.word_perplexity,
+            "bits_per_byte": self.bits_per_byte, "bits_per_character": self.bits_per_character,
+            "tokens": self.tokens, "words": self.words, "characters": self.characters, "bytes": self.bytes,
+        }  # fmt: skip
+
+    @classmethod
+    def of(cls, nll: float, info: DocumentInfo) -> "Score":
+        """The score of one document."""
+        return cls(nll, info.tokens - 1, info.words, info.characters, info.bytes)
+
+    @classmethod
+    def total(cls, scores: Iterable["Score"]) -> "Score":
+        """The score of several documents together."""
+        parts = list(scores)
+        return cls(
+            math.fsum(part.nll for part in parts),
+            *(sum(getattr(part, name) for part in parts) for name in ("tokens", "words", "characters", "bytes")),
+        )
+
+
+class Window(NamedTuple):
+    """Positions [start, stop) of a document are the input; the targets of [score_from, stop) are scored."""
+
+    start: int
+    score_from: int
+    stop: int
+
+
+def sliding_windows(positions: int, context: int, stride: int) -> Iterator[Window]:
+    """Windows over `positions` predictions: the first scores all of its own, each later one what is new in it.
+
+    Every window but the last begins `stride` after the one before, so that every scored token, once the first window is
+    over, has at least context - stride tokens before it. This is the usual strided evaluation of a fixed-length model.
+    """
+    scored = start = 0
+    while scored < positions:
+        stop = min(start + context, positions)
+        yield Window(start, scored, stop)
+        scored, start = stop, start + stride
+
+
+def score_documents(
+    model: CausalLM, documents: Iterable[TokenizedDocument], context: int, stride: int, batch_size: int
+) -> list[Score]:
+    """One score per document, in order; log-probabilities in float32, sums in float64.
+
+    Raises:
+        UserError: if context or stride cannot work with the model.
+    """
+    losses = document_losses(model, documents, context, stride, batch_size)
+    return [Score.of(float(nll.sum()), document.info) for document, nll in losses]
+
+
+def document_losses(
+    model: CausalLM, documents: Iterable[TokenizedDocument], context: int, stride: int, batch_size: int
+) -> Iterator[tuple[TokenizedDocument, Losses]]:
+    """Every document with the losses of its tokens but the first, scored by a sliding window.
+
+    Raises:
+        UserError: if context or stride cannot work with the model.
+    """
+    longest = model.config.context_length
+    if not 1 <= context <= longest:
+        raise UserError(f"--context {context} is not between 1 and the model's {longest}")
+    if not 1 <= stride <= context:
+        raise UserError(f"--stride {stride} is not between 1 and the context of {context}; larger would skip tokens")
+    ahead, behind = tee(documents)  # windows of several documents share a batch
+    stream = (
+        (document.tokens, window)
+        for document in ahead
+        for window in sliding_windows(len(document.tokens) - 1, context, stride)
+    )
+    losses = window_losses(model, stream, batch_size)
+    for document in behind:
+        positions = len(document.tokens) - 1
+        count = sum(1 for _ in sliding_windows(positions, context, stride))
+        yield document, np.concatenate([np.empty(0), *islice(losses, count)])
+
+
+@torch.no_grad()
+def window_losses(model: CausalLM, windows: Iterable[tuple[Tokens, Window]], batch_size: int) -> Iterator[Losses]:
+    """The losses of every window's scored targets: nats in float64, from log-probabilities in float32."""
+    device = next(model.parameters()).device
+    stream = iter(windows)
+    while batch := list(islice(stream, batch_size)):
+        # shorter windows are padded at the end, which no earlier position of a causal model can see
+        width = max(window.stop - window.start for _, window in batch)
+        ids = np.zeros((len(batch), width), dtype=np.int64)
+        targets = np.full_like(ids, _IGNORED)
+        for row, (tokens, (start, score_from, stop)) in enumerate(batch):
+            ids[row, : stop - start] = tokens[start:stop]
+            targets[row, score_from - start : stop - start] = tokens[score_from + 1 : stop + 1]
+        wanted = torch.from_numpy(targets).to(device)
+        scored = wanted != _IGNORED
+        hidden, _ = model.transformer(torch.from_numpy(ids).to(device))
+        logits = model.lm_head(hidden[scored]).float()  # the vocabulary only where it is asked for
+        losses = F.cross_entropy(logits, wanted[scored], reduction="none").double()
+        yield from (row.cpu().numpy() for row in losses.split(scored.sum(1).tolist()))
+
+
+def token_counts(manifest: Manifest, split: str = "train") -> npt.NDArray[np.int64]:
+    """How often each token id stands in a split: (V,)."""
+    counts = np.zeros(manifest.vocab_size, dtype=np.int64)
+    for shard in manifest.open_shards(split):
+        counts += np.bincount(shard.tokens, minlength=manifest.vocab_size)
+    return counts
+
+
+def unigram_score(manifest: Manifest, split: str) -> Score:
+    """The score of the training split's token frequencies (add-one smoothed) on another split: the floor to beat."""
+    counts = token_counts(manifest) + 1.0
+    surprise = -np.log(counts / counts.sum())
+    return Score.total(
+        Score.of(float(surprise[document.tokens[1:]].sum()), document.info)
+        for document in read_documents(manifest, split)
+    )

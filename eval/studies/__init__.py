@@ -1,0 +1,1 @@
+"""Many training runs from one file, and what they found."""

@@ -1,0 +1,1 @@
+"""Synthetic tasks that a model is trained on and scored by."""

@@ -1,0 +1,1 @@
+"""The batched exact solver of small quadratic programs."""

@@ -1,0 +1,41 @@
+"""Checkpoints on disk: whole or absent, checksummed, free of pickle, readable without DeepSpeed."""
+
+from pretrain.checkpoint.store import (
+    CONFIG,
+    FORMAT,
+    OPTIMIZER,
+    TOKENIZER,
+    WEIGHTS,
+    CheckpointInfo,
+    find_checkpoint,
+    has_checkpoint,
+    load_model,
+    load_weights,
+    model_from,
+    read_info,
+    read_moments,
+    read_weights,
+    save_checkpoint,
+    verify_checkpoint,
+    write_checkpoint,
+)
+
+__all__ = [
+    "CONFIG",
+    "FORMAT",
+    "OPTIMIZER",
+    "TOKENIZER",
+    "WEIGHTS",
+    "CheckpointInfo",
+    "find_checkpoint",
+    "has_checkpoint",
+    "load_model",
+    "load_weights",
+    "model_from",
+    "read_info",
+    "read_moments",
+    "read_weights",
+    "save_checkpoint",
+    "verify_checkpoint",
+    "write_checkpoint",
+]

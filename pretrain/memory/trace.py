@@ -1,0 +1,153 @@
+"""The bytes that tensors take, counted from outside: of a real run, or of one that only pretends (`pretended`)."""
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from maha_model.config import ModelConfig
+from maha_model.kernels.span import without_compiled_attention
+from maha_model.transformer import CausalLM
+
+DeviceKind = Literal["cpu", "cuda"]
+
+
+class Meter(Protocol):
+    """Bytes that exist now and the most that there were since `peak` was last set to `now`."""
+
+    peak: int
+
+    @property
+    def now(self) -> int:
+        """Bytes."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors that exist at once while it is on; `peak` is the most there were.
+
+    Exact for what torch allocates for tensors; what a kernel uses inside itself is not seen. Tensors on the device
+    `meta` have no bytes; fake tensors count as what they stand for.
+    """
+
+    def __init__(self, existing: Iterable[torch.Tensor] = ()) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+        for tensor in existing:
+            self._add(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and count what it returns."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_iter(result):
+            if isinstance(leaf, torch.Tensor):
+                self._add(leaf)
+        return result
+
+    def _add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known or tensor.device.type == "meta":
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+@contextmanager
+def pretended(build: Callable[[], CausalLM], dtype: torch.dtype, device: DeviceKind) -> Iterator[CausalLM]:
+    """The model that `build` makes, in `dtype` and of fake tensors: what runs inside the context allocates nothing.
+
+    For `cuda` the operators are those of a GPU where they differ in what they allocate, so that no GPU is needed.
+    """
+    attention = without_compiled_attention() if device == "cuda" else nullcontext()
+    with FakeTensorMode(), attention:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            model = build()
+        finally:
+            torch.set_default_dtype(before)
+        yield model
+
+
+def parameter_sizes(config: ModelConfig) -> tuple[list[int], list[int]]:
+    """Elements of every parameter: those that weight decay applies to (matrices), and the others."""
+    with torch.device("meta"):
+        parameters = list(CausalLM(config).parameters())
+    matrices = [parameter.numel() for parameter in parameters if parameter.ndim >= 2]
+    return matrices, [parameter.numel() for parameter in parameters if parameter.ndim < 2]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The part of a micro-batch between the gradients of two parameters. Bytes; weights and past gradients excluded."""
+
+    peak: int
+    """Most bytes alive at once, the gradient that ends the stretch included."""
+    arrival: int
+    """Bytes alive when that gradient is there, itself included."""
+    gradient: int
+    """The gradient's own bytes."""
+
+
+def micro_batch_stretches(model: CausalLM, batch: int, meter: Meter | None = None) -> list[Stretch]:
+    """Run forward and backward of `batch` whole windows, every gradient dropped as soon as it is there.
+
+    `meter` counts while this runs (default: LiveBytes).
+    """
+    stretches: list[Stretch] = []
+    with _counting(model, meter) as live:
+        before = live.now
+
+        def end_stretch(parameter: torch.Tensor) -> None:
+            assert parameter.grad is not None
+            size = parameter.grad.untyped_storage().nbytes()
+            stretches.append(Stretch(live.peak - before, live.now - before, size))
+            parameter.grad = None
+            live.peak = live.now
+
+        hooks = [parameter.register_post_accumulate_grad_hook(end_stretch) for parameter in model.parameters()]
+        ids = _windows(model, batch)
+        loss = model(ids, ids).loss
+        (loss * (1 + 0 * loss.detach())).backward()  # as the training loop does
+    for hook in hooks:
+        hook.remove()
+    return stretches
+
+
+def inference_peak(model: CausalLM, batch: int, meter: Meter | None = None) -> int:
+    """Most bytes beside the weights while `batch` whole windows become hidden states, without gradients.
+
+    Evaluation computes logits afterwards and only where they are asked for: they are not in here.
+    """
+    with torch.no_grad(), _counting(model, meter) as live:
+        before = live.now
+        model.transformer(_windows(model, batch))
+        return live.peak - before
+
+
+@contextmanager
+def _counting(model: CausalLM, meter: Meter | None) -> Iterator[Meter]:
+    if meter is None:
+        with LiveBytes(model.parameters()) as live:
+            yield live
+    else:
+        meter.peak = meter.now
+        yield meter
+
+
+def _windows(model: CausalLM, batch: int) -> torch.Tensor:
+    device = model.lm_head.weight.device
+    return torch.zeros(batch, model.config.context_length, dtype=torch.int64, device=device)

@@ -1,0 +1,145 @@
+"""compare.py as a user runs it: the page stands alone, says what was measured, and how to measure it again."""
+
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import Manifest
+from eval.scoring.perplexity import unigram_score
+from tests.conftest import Run
+from tests.eval.conftest import MakeRun
+
+
+class Page(HTMLParser):
+    """Checks nesting; collects text, ids, links and anything that would load from elsewhere."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+        self.loads: list[str] = []
+        self.anchors: list[str] = []
+        self.ids: list[str] = []
+        self.unlabelled = 0
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        targets = [values[name] for name in ("src", "href", "xlink:href") if name in values]
+        self.loads += [target for target in targets if not target.startswith(("#", "data:image/png;base64,"))]
+        self.loads += [f"<{tag}>"] if tag in ("script", "link", "iframe", "img", "object") else []
+        self.anchors += [values["href"]] if tag == "a" else []
+        self.ids += [values["id"]] if tag == "section" else []
+        self.unlabelled += tag == "svg" and not values.get("aria-label")
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_report_stands_alone_and_says_what_was_measured(
+    make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run
+) -> None:
+    runs = [
+        make_run("maha"), make_run("standard", tokens=320), make_run("longformer", d_ff=40), make_run("maha", seed=1),
+        make_run("maha", domain="budget", strategy="convex"), make_run("maha", strategy="nash"),
+    ]  # fmt: skip
+    memory = tmp_path / "memory.json"
+    memory.write_text(json.dumps({"training": [{"model": "maha", "policy": "block", "peak": 3 * 2**30, "x": {}}]}))
+    out = tmp_path / "report"
+    options = ("--data", data.folder, "--out", out, "--samples=3", "--windows=3", "--cost-up-to=512")
+    result = run_command("eval/compare.py", *runs, *options, f"--memory={memory}", "--json")
+    assert result.returncode == 0, result.stderr
+    values = json.loads(result.stdout.splitlines()[-1])
+    assert values == json.loads((out / "report.json").read_text())
+
+    # one object for each run, one for each model
+    names = ["MAHA (convex)", "Standard Transformer", "Longformer", "MAHA (convex, budget)", "MAHA (nash)"]
+    models, groups = values["models"], values["groups"]
+    assert [group["model"] for group in groups] == names
+    assert [(model["model"], model["seed"]) for model in models[:3]] == [(names[0], 0), (names[0], 1), (names[1], 0)]
+    assert groups[0]["seeds"] == [0, 1]
+    perplexities = [model["word_perplexity"] for model in models[:2]]
+    assert groups[0]["word_perplexity"]["mean"] == pytest.approx(sum(perplexities) / 2)
+    assert groups[0]["word_perplexity"]["max"] == max(perplexities)
+    ratio = groups[0]["ratio_to_transformer"]
+    assert ratio["min"] == pytest.approx(min(perplexities) / models[2]["word_perplexity"])
+    for model in models:
+        assert sum(model["positions"]["nll"]) == pytest.approx(model["nll"])
+    assert values["unigram"]["nll"] == unigram_score(data, "test").nll
+    assert len(values["paper"]) == 3
+    assert len({json.dumps(group["probe"]["context"][0]["targets"]) for group in groups if "probe" in group}) == 1
+    assert "probe" not in groups[3]  # convex has its headline
+    assert {len(layer) for layer in groups[4]["probe"]["attention_distances"]} == {3}
+    assert groups[4]["probe"]["scales"]["tokens"] == 3 * 32
+    assert groups[1]["probe"]["scales"] is None
+    assert set(values["cost"]) == set(names) - {names[3]}
+    assert values["machine"]["threads"] == 1
+    for warning in ("parameters differ", "different numbers of tokens", "same seeds"):
+        assert any(warning in text for text in values["warnings"])
+
+    content, markdown = (out / "report.html").read_text(), (out / "report.md").read_text()
+    page = Page(content)
+    assert page.open == []
+    assert page.loads == []
+    assert page.unlabelled == 0
+    assert page.anchors == [f"#{name}" for name in page.ids]
+    assert "url(" not in content.replace("url(#", "")
+    assert "@import" not in content
+    assert len(content) < 1.5e6
+    assert content.count("<svg ") == 13
+    for group in groups:
+        for text in (f"{group['word_perplexity']['mean']:.2f}", f"{group['bits_per_byte']['mean']:.4f}"):
+            assert text in page.text
+            assert text in markdown
+    for text in ("23.1", "Warning", data.fingerprint[:12], "3.000 GiB", "seeds 0, 1", "torch 2."):
+        assert text in page.text
+    assert str(out / "report.html") in result.stdout
+
+
+def test_every_exhibit_has_a_command_that_makes_it_again(
+    make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run
+) -> None:
+    out = tmp_path / "report"
+    runs = [make_run("maha"), make_run("maha", seed=1), make_run("standard")]
+    options = ("--data", data.folder, "--out", out, "--samples=3", "--windows=3", "--cost-up-to=512")
+    assert run_command("eval/compare.py", *runs, *options, "--without", "table", "cost").returncode == 0
+    content = (out / "report.html").read_text()
+    exhibits = re.findall(r"<figure><h3>(.*?)</h3>(.*?)</figure>", content, flags=re.DOTALL)
+    assert len(exhibits) == 11
+    commands = {}
+    for title, body in exhibits:
+        assert "<b>Measured:</b>" in body
+        (command,) = re.findall(r"<pre><code>(.*?)</code></pre>", body)
+        commands[title] = shlex.split(command)
+    # the costly ones need the first seed alone
+    assert str(runs[1]) in commands["Loss by step"]
+    assert str(runs[1]) not in commands["Scale weights by layer"]
+    python, *again = commands["Scale weights by layer"]
+    assert python == "python"
+    result = run_command(*again)
+    assert result.returncode == 0, result.stderr
+    part = (out / "scales" / "report.html").read_text()
+    made = dict(re.findall(r"<figure><h3>(.*?)</h3>(.*?)<figcaption>", part, flags=re.DOTALL))
+    assert len(made) == 5
+    assert f"<h3>Scale weights by layer</h3>{made['Scale weights by layer']}" in content
+
+
+def test_parts_can_be_had_alone(make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run) -> None:
+    run = make_run("maha")
+    result = run_command("eval/compare.py", run, "--data", data.folder, "--out", tmp_path, "--only", "losses", "table")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "report.html").read_text().count("<svg ") == 3

@@ -1,0 +1,186 @@
+"""An export in `transformers`: the same tokens, the same logits, and every way of padding and generating."""
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from data_pipeline import Manifest, Tokenizer
+from maha_model import CausalLM, ConfigError, ModelConfig
+from maha_model.huggingface import MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM, MAHAPreTrainedTokenizer
+from pretrain.checkpoint import load_model, verify_checkpoint
+from pretrain.export import export
+from tests.conftest import Run
+from tests.pretrain.checkpoint.test_store import save
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, data: Manifest) -> Path:
+    """An export of a small random model over the data set's vocabulary."""
+    out = tmp_path_factory.mktemp("hub")
+    config = ModelConfig(
+        vocab_size=data.vocab_size, context_length=32, d_model=16, num_layers=2, num_heads=2, d_ff=24, span=4,
+        num_scales=3, init_std=0.3,
+    )  # fmt: skip
+    save(out / "run", data, 1, config=config)
+    export(out / "run", out / "export")
+    return out / "export"
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> MAHAPreTrainedForCausalLM:
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> MAHAPreTrainedTokenizer:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def ids_of(shape: tuple[int, int], seed: int = 0) -> torch.Tensor:
+    return torch.randint(3, 500, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_one_folder_has_two_readers(folder: Path, model: MAHAPreTrainedForCausalLM) -> None:
+    own, ids = load_model(folder), ids_of((2, 29))
+    assert torch.equal(model(ids).logits, own(ids).logits)
+    assert model.config.to_maha() == own.config
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert not model.training
+    assert model.num_parameters() == own.num_parameters()
+    assert (model.config.hidden_size, model.config.max_position_embeddings) == (16, 32)
+    verify_checkpoint(folder)  # nothing was written into it
+
+
+def test_saving_gives_the_weights_and_configuration_of_the_export(
+    tmp_path: Path, folder: Path, model: MAHAPreTrainedForCausalLM, tokenizer: MAHAPreTrainedTokenizer
+) -> None:
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    before, after = (safetensors.torch.load_file(path / "model.safetensors") for path in (folder, tmp_path))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert (tmp_path / "tokenizer.model").read_bytes() == (folder / "tokenizer.model").read_bytes()
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = ids_of((1, 20))
+    assert torch.equal(again(ids).logits, model(ids).logits)
+    assert AutoTokenizer.from_pretrained(tmp_path)("  two\n words").input_ids == tokenizer("  two\n words").input_ids
+    exported, saved = (json.loads((path / "config.json").read_text()) for path in (folder, tmp_path))
+    assert {name: saved[name] for name in exported if name != "architectures"} == {
+        name: value for name, value in exported.items() if name != "architectures"
+    }
+
+
+def test_a_fresh_model_starts_as_ours_does() -> None:
+    sizes = {"vocab_size": 50, "context_length": 16, "d_model": 8, "num_layers": 2, "num_heads": 2, "d_ff": 8}
+    torch.manual_seed(3)
+    own = CausalLM(ModelConfig(**sizes))
+    torch.manual_seed(3)
+    other = AutoModelForCausalLM.from_config(MAHAPreTrainedConfig(**sizes))
+    for (name, expected), (other_name, parameter) in zip(own.named_parameters(), other.named_parameters(), strict=True):
+        assert name == other_name
+        assert torch.equal(expected, parameter)
+
+
+def test_a_wrong_configuration_and_a_folder_without_a_weight_are_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="num_heads 3 does not divide"):
+        MAHAPreTrainedConfig(vocab_size=9, num_attention_heads=3, hidden_size=16)
+    assert AutoConfig.from_pretrained(folder).to_maha().num_scales == 3
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    del weights["transformer.blocks.0.ffn.up.weight"]
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(ValueError, match=r"has no transformer\.blocks\.0\.ffn\.up\.weight"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_the_loss_is_that_of_aligned_targets(folder: Path, model: MAHAPreTrainedForCausalLM) -> None:
+    ids = ids_of((2, 30))
+    labels = ids.clone()
+    labels[0, :7] = -100
+    expected = load_model(folder)(ids[:, :-1], labels[:, 1:]).loss
+    torch.testing.assert_close(model(ids, labels=labels).loss, expected)
+    scored = (labels[:, 1:] != -100).sum()
+    torch.testing.assert_close(model(ids, labels=labels, num_items_in_batch=2 * scored).loss, expected / 2)
+    logits, *_ = model(ids, return_dict=False)
+    assert torch.equal(model(ids, logits_to_keep=2).logits, model.lm_head(model.transformer(ids)[0][:, -2:]))
+    assert logits.shape == (2, 30, model.config.vocab_size)
+
+
+@settings(deadline=None, max_examples=40)
+@given(left=st.integers(0, 9), tokens=st.integers(1, 20), right=st.integers(0, 9))
+def test_padding_at_either_end_changes_nothing(
+    model: MAHAPreTrainedForCausalLM, left: int, tokens: int, right: int
+) -> None:
+    row, width = ids_of((1, tokens)), left + tokens + right
+    ids, mask = torch.zeros((2, width), dtype=torch.long), torch.zeros((2, width), dtype=torch.long)
+    ids[0], mask[0] = ids_of((1, width), seed=1)[0], 1  # a row without padding beside it
+    ids[1, left : left + tokens], mask[1, left : left + tokens] = row[0], 1
+    logits = model(ids, attention_mask=mask).logits
+    torch.testing.assert_close(logits[1, left : left + tokens], model(row).logits[0])
+    torch.testing.assert_close(logits[0], model(ids[:1]).logits[0])
+
+
+def test_padding_between_tokens_is_refused(model: MAHAPreTrainedForCausalLM) -> None:
+    with pytest.raises(ValueError, match="padding between tokens"):
+        model(ids_of((1, 4)), attention_mask=torch.tensor([[1, 0, 1, 1]]))
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    text=st.lists(
+        st.one_of(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+            st.sampled_from(
+                [" ", "   ", "\n", "\r\n\n", "\t", "\u2581", "<s>", "</s>", "<unk>", "<0x41>", "\0", "don"]
+            ),
+        )
+    ).map("".join)
+)
+def test_the_tokens_are_those_of_training(data: Manifest, tokenizer: MAHAPreTrainedTokenizer, text: str) -> None:
+    own = Tokenizer(data.tokenizer_path)
+    ids = tokenizer(text).input_ids
+    assert ids == [own.bos_id, *own.encode(text)]  # a document, as the shards have it
+    assert tokenizer.encode(text, add_special_tokens=False) == ids[1:]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == own.decode(ids)
+    assert tokenizer.decode(ids) == "<s>" + own.decode(ids)
+
+
+def test_the_tokenizer_knows_where_a_document_ends(data: Manifest, tokenizer: MAHAPreTrainedTokenizer) -> None:
+    own = Tokenizer(data.tokenizer_path)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (own.bos_id, own.bos_id)
+    assert len(tokenizer) == tokenizer.vocab_size == own.vocab_size == len(tokenizer.get_vocab())
+    batch = tokenizer(["a", "a longer text"], padding=True, return_tensors="pt")
+    assert batch.attention_mask[0, 0] == 0  # on the left
+    assert batch.input_ids[0, 0] == tokenizer.pad_token_id == own.unk_id
+    assert tokenizer.encode("<s>a", split_special_tokens=False, add_special_tokens=False)[0] == own.bos_id
+
+
+def test_generation_is_the_argmax_of_our_model_one_by_one_for_every_row_of_a_batch(
+    folder: Path, model: MAHAPreTrainedForCausalLM, tokenizer: MAHAPreTrainedTokenizer
+) -> None:
+    own, texts = load_model(folder), ["Bada", "A rather longer beginning, with more tokens"]
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    for choice in ({}, {"use_cache": True}, {"use_cache": False}):
+        out = model.generate(**batch, max_new_tokens=12, min_new_tokens=12, do_sample=False, **choice)
+        for row, text in enumerate(texts):
+            ids = tokenizer(text, return_tensors="pt").input_ids
+            start = ids.shape[1]
+            for _ in range(12):
+                logits = own(ids).logits[:, -1]
+                logits[:, tokenizer.eos_token_id] = -torch.inf
+                ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
+            assert out[row, batch.input_ids.shape[1] :].tolist() == ids[0, start:].tolist()
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    beams = model.generate(**batch, max_new_tokens=4, num_beams=3, do_sample=False)
+    assert beams.shape[0] == 2
+
+
+def test_the_package_itself_needs_no_transformers(run_command: Run) -> None:
+    script = "import sys, maha_model, pretrain.export; print([n for n in ('transformers',) if n in sys.modules])"
+    assert run_command("-c", script).stdout.strip() == "[]"

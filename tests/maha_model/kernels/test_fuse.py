@@ -1,0 +1,327 @@
+"""The fused operator and its kernels against plain torch in float64, and its manners with bad input."""
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maha_model.kernels import native
+from maha_model.kernels.fuse import Placement, Problem, assemble, cpu, fuse, fuse_portable
+from tests.maha_model.kernels.test_qp import solve_with_clarabel
+
+B, H = 2, 2
+PROBLEMS = [
+    Problem("utility", domain="simplex"),
+    Problem("utility", domain="budget", redundancy=0.5, ridge=0.3),
+    Problem("utility", domain="box", own_gain=True, normalize=True),
+    Problem("target", domain="simplex", ridge=0.2),
+    Problem("target", domain="budget"),
+    Problem("target", domain="box", normalize=True),
+    Problem("output", domain="box", own_gain=True, normalize=True),
+    Problem("given"),
+]
+
+
+def case(
+    problem: Problem, N: int, L: int, d: int, ratio: int = 2, mode: str = "coarse", seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> SimpleNamespace:  # fmt: skip
+    """Random inputs; `mode` is the query mode, or `bidirectional`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    factors = [ratio**level for level in range(L) if ratio**level <= N]
+    rows = [N // f * (f if mode == "fine" else 1) for f in factors]
+    placements = [Placement(0 if mode == "bidirectional" else f - 1, 1 if mode == "fine" else f) for f in factors]
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    return SimpleNamespace(
+        outputs=[random(B, n, H, d).transpose(1, 2) for n in rows],  # rows of several heads interleaved, as in use
+        linear=random(B, N, len(rows), H).to(real) if problem.kind in ("utility", "given") else None,
+        target=random(B, N, H, d) if problem.kind == "target" else None,
+        placements=placements,
+        length=N,
+        problem=Problem(**{**vars(problem), "prices": tuple(0.1 * (level + 1) for level in range(len(rows)))}),
+    )
+
+
+def row_counts(inputs: SimpleNamespace) -> list[int]:
+    return [output.shape[2] for output in inputs.outputs]
+
+
+def run(function, inputs: SimpleNamespace, seed: int = 0) -> list[torch.Tensor]:  # type: ignore[no-untyped-def]
+    """Mixture, weights, and the gradients of all inputs from both."""
+    combined, weights = function(inputs)
+    leaves = [x for x in (*inputs.outputs, inputs.linear, inputs.target) if x is not None]
+    generator = torch.Generator().manual_seed(seed)
+    results = [combined] if inputs.problem.kind == "given" else [combined, weights]
+    directions = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in results]
+    return [x.detach() for x in results] + list(torch.autograd.grad(results, leaves, directions))
+
+
+def plain(inputs: SimpleNamespace) -> tuple[torch.Tensor, torch.Tensor]:
+    """In torch alone, the solver included."""
+    combined, weights = fuse_portable(
+        inputs.outputs, inputs.linear, inputs.target, inputs.placements, inputs.length, inputs.problem
+    )
+    return combined, weights.transpose(2, 3)
+
+
+def fused(inputs: SimpleNamespace) -> tuple[torch.Tensor, torch.Tensor]:
+    return fuse(inputs.outputs, inputs.placements, inputs.length, inputs.problem, inputs.linear, inputs.target)
+
+
+def expected(inputs: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    with monkeypatch.context() as patch:
+        patch.setenv("MAHA_NATIVE", "0")
+        return run(plain, inputs)
+
+
+def assert_close(got: list[torch.Tensor], wanted: list[torch.Tensor], tolerance: float) -> None:
+    for ours, reference in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=tolerance, atol=tolerance)
+
+
+def test_the_compiled_kernels_are_in_use() -> None:
+    assert cpu.kernels(4, torch.float32) is not None
+
+
+@pytest.mark.parametrize("mode", ["coarse", "fine", "bidirectional"])
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: f"{p.kind}-{p.domain}")
+def test_compiled_kernels_match_plain_torch(problem: Problem, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for N, L, d, ratio in ((301, 4, 16, 2), (50, 3, 6, 3), (9, 1, 5, 2), (130, 8, 4, 2), (1, 2, 8, 2)):
+        inputs = case(problem, N, L, d, ratio, mode)
+        assert_close(run(fused, inputs), expected(inputs, monkeypatch), 1e-8)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    problem=st.sampled_from(PROBLEMS), N=st.integers(1, 200), L=st.sampled_from([2, 4]), ratio=st.integers(2, 5),
+    d=st.integers(1, 20), mode=st.sampled_from(["coarse", "fine", "bidirectional"]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_compiled_kernels_match_for_any_shape(
+    problem: Problem, N: int, L: int, ratio: int, d: int, mode: str, seed: int
+) -> None:
+    inputs = case(problem, N, L, d, ratio, mode, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        assert_close(run(fused, inputs), expected(inputs, patch), 1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("problem", PROBLEMS[:6:2], ids=lambda p: f"{p.kind}-{p.domain}")
+def test_low_precision_stays_close_to_float64(
+    problem: Problem, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low = case(problem, 120, 4, 16, dtype=dtype)
+    high = case(problem, 120, 4, 16)
+    for wide, narrow in zip(high.outputs, low.outputs, strict=True):
+        wide.data.copy_(narrow.data)
+    if problem.kind == "target":
+        high.target.data.copy_(low.target.data)
+    else:
+        high.linear.data.copy_(low.linear.data)
+    got, wanted = run(fused, low), expected(high, monkeypatch)
+    assert got[0].dtype == dtype
+    assert got[1].dtype == torch.float32
+    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+    for ours, reference in zip(got[:2], wanted[:2], strict=True):
+        assert (ours.double() - reference).abs().max() < tolerance * reference.abs().max()
+    if dtype == torch.float32:  # the gradients' directions are rounded too; bfloat16 has its own in `run`
+        for ours, reference in zip(got[2:], wanted[2:], strict=True):
+            assert (ours.double() - reference).abs().max() < 1e-3 * reference.abs().max()
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: f"{p.kind}-{p.domain}")
+def test_triton_kernels_match_plain_torch(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Triton's interpreter (tests/conftest.py switches it on where there is no GPU)."""
+    triton_kernels = pytest.importorskip("maha_model.kernels.fuse.triton_kernels")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    monkeypatch.setattr("maha_model.kernels.fuse.operator._kernels", lambda *_: triton_kernels)
+    for N, L, d, mode in ((37, 4, 8, "coarse"), (70, 3, 6, "fine")):
+        inputs = case(problem, N, L, d, mode=mode)
+        assert triton_kernels.supports(row_counts(inputs), inputs.placements, N)
+        wanted = expected(inputs, monkeypatch)
+        for name in ("linear", "target"):
+            x = getattr(inputs, name)
+            setattr(inputs, name, None if x is None else x.detach().to(device).requires_grad_())
+        inputs.outputs = [x.detach().to(device).requires_grad_() for x in inputs.outputs]
+        assert_close([x.cpu() for x in run(fused, inputs)], wanted, 1e-9)
+
+
+def test_triton_kernels_leave_what_they_cannot_do_to_plain_torch() -> None:
+    triton_kernels = pytest.importorskip("maha_model.kernels.fuse.triton_kernels")
+    odd = case(PROBLEMS[0], 50, 3, 8, ratio=3)
+    tail = case(PROBLEMS[0], 51, 3, 8, mode="bidirectional")
+    for inputs in (odd, tail):
+        assert not triton_kernels.supports(row_counts(inputs), inputs.placements, inputs.length)
+
+
+_COMPILE_FOR_GPU = """
+import triton
+from triton.backends.compiler import GPUTarget
+from maha_model.kernels.fuse import triton_kernels as kernels
+
+L, data = 4, "*bf16"
+constants = dict(
+    PRICES=(0.1,) * L, REDUNDANCY=1.0, RIDGE=1.0, FACTORS=(1, 2, 4, 8), KIND=0, DOMAIN=0, OWN=False, NORMALIZE=False,
+    L=L, LP=4, D=64, T=kernels.POSITIONS, REAL=kernels.tl.float32, EPS=2.0**-23, HAS_GRAD_WEIGHTS=False,
+)
+types = dict(
+    outputs=(data,) * L, strides=(("i64",) * 3,) * L, linear="*fp32", linear_strides=("i64",) * 4, target=data,
+    target_strides=("i64",) * 3, combined=data, weights="*fp32", state="*i32", heads="i32", length="i32", width="i32",
+    first=("i32",) * L, lead="i32", grad_combined=data, grad_weights="*fp32", grad_outputs=(data,) * L,
+    rows=("i32",) * L, grad_linear="*fp32", grad_target=data,
+)
+for kernel in (kernels._forward_kernel, kernels._backward_kernel):
+    names = kernel.arg_names
+    signature = {name: "constexpr" if name in constants else types[name] for name in names}
+    values = {(names.index(name),): value for name, value in constants.items() if name in names}
+    source = triton.compiler.ASTSource(kernel, signature, values)
+    print(len(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]))
+"""
+
+
+def test_triton_kernels_compile_for_a_gpu_without_one() -> None:
+    pytest.importorskip("triton")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    result = subprocess.run(
+        [sys.executable, "-c", _COMPILE_FOR_GPU], capture_output=True, text=True, env=environment, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert all(int(size) > 1000 for size in result.stdout.split())
+
+
+def test_without_a_compiler_plain_torch_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = case(PROBLEMS[0], 40, 4, 8)
+    wanted = run(fused, inputs)
+    monkeypatch.setenv("MAHA_NATIVE", "0")
+    assert_close(run(fused, inputs), wanted, 1e-10)
+
+
+def test_a_missing_compiler_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    native._load.cache_clear()
+    with pytest.warns(RuntimeWarning, match="A C\\+\\+ compiler .* mends it"):
+        assert cpu.kernels(2, torch.float32) is None
+    assert cpu.kernels(2, torch.float32) is None
+    native._load.cache_clear()
+
+
+@pytest.mark.parametrize("mode", ["coarse", "fine", "bidirectional"])
+def test_results_do_not_depend_on_the_number_of_threads(mode: str, num_threads: Callable[[int], None]) -> None:
+    """Bitwise: every sum belongs to one thread and has one order."""
+    results = []
+    for threads in (1, 2, 5):
+        num_threads(threads)
+        results.append(run(fused, case(PROBLEMS[3], 1000, 4, 8, mode=mode, dtype=torch.float32)))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_mixed_dtypes_are_refused() -> None:
+    inputs = case(PROBLEMS[0], 20, 2, 4)
+    inputs.outputs[1] = inputs.outputs[1].float()
+    with pytest.raises(ValueError, match="several dtypes"):
+        fused(inputs)
+
+
+@pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[5], PROBLEMS[7]], ids=lambda p: p.kind)
+def test_the_operator_is_a_good_citizen(problem: Problem) -> None:
+    """Schema, fake tensors, autograd registration and compilation agree with what it does."""
+    inputs = case(problem, 20, 3, 4)
+    first, factor = ([place[i] for place in inputs.placements] for i in (0, 1))
+    p = inputs.problem
+    torch.library.opcheck(
+        torch.ops.maha.fuse.default,
+        (inputs.outputs, inputs.linear, inputs.target, 20, first, factor, list(p.prices), p.redundancy, p.ridge,
+         p.kind, p.domain, p.own_gain, p.normalize),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("backend", "problem"), list(itertools.product(["1", "0"], PROBLEMS[:6])))
+def test_nan_and_infinity_stay_at_their_positions(
+    backend: str, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAHA_NATIVE", backend)
+    inputs = case(problem, 64, 4, 8)
+    clean = fused(inputs)[0].detach()
+    inputs.outputs[0].data[0, 1, 10, 3] = torch.nan
+    inputs.outputs[0].data[1, 0, 20, 0] = torch.inf
+    combined = fused(inputs)[0].detach()
+    touched = torch.zeros(B, 64, H, dtype=torch.bool)
+    touched[0, 10, 1] = touched[1, 20, 0] = True
+    assert torch.equal(combined[~touched], clean[~touched])
+    assert combined[0, 10, 1].isnan().any()
+    assert not combined[1, 20, 0].isfinite().all()
+
+
+HARD_CASES = {
+    "zero": lambda level, x: torch.zeros_like(x),
+    "one of them zero": lambda level, x: x * (level != 1),
+    "identical": lambda level, x: torch.ones_like(x),
+    "1e8 apart": lambda level, x: x * 1e8 ** (level % 2),
+    "next to nothing": lambda level, x: x * 1e-30,
+}
+
+
+def hard_case(name: str, problem: Problem, dtype: torch.dtype = torch.float64) -> SimpleNamespace:
+    """40 positions, at the first 7 of which scales are absent."""
+    inputs = case(problem, 40, 4, 8, dtype=dtype)
+    for level, output in enumerate(inputs.outputs):
+        output.data.copy_(HARD_CASES[name](level, output.data))
+    return inputs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("problem", PROBLEMS[:7], ids=lambda p: f"{p.kind}-{p.domain}")
+@pytest.mark.parametrize("name", HARD_CASES)
+def test_hard_cases_are_finite(name: str, problem: Problem, dtype: torch.dtype) -> None:
+    assert all(x.isfinite().all() for x in run(fused, hard_case(name, problem, dtype)))
+
+
+@pytest.mark.parametrize("problem", PROBLEMS[:7], ids=lambda p: f"{p.kind}-{p.domain}")
+@pytest.mark.parametrize("name", HARD_CASES)
+def test_hard_cases_match_cvxpy(name: str, problem: Problem) -> None:
+    inputs = hard_case(name, Problem(**{**vars(problem), "normalize": False}))
+    _, weights = fused(inputs)
+    Q, p, present = assemble(
+        inputs.problem, inputs.outputs, inputs.placements, inputs.length, inputs.linear, inputs.target
+    )
+    for t in (0, 1, 2, 6, 7, 30):  # 1, 2, 2, 3, 4 and 4 scales present
+        reference = solve_with_clarabel(
+            Q[:, :, 0, t, 0].detach(), p[:, 0, t, 0].detach(), problem.domain, present[:, 0, t, 0]
+        )
+        assert (weights[:, 0, t, 0] - reference).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("domain", ["budget", "box"])
+def test_a_prohibitive_price_switches_every_scale_off(domain: str) -> None:
+    inputs = case(Problem("utility", domain=domain), 40, 4, 8)
+    inputs.problem = Problem("utility", (1e3,) * 4, domain)
+    combined, weights, *gradients = run(fused, inputs)
+    assert (weights == 0).all()
+    assert (combined == 0).all()
+    assert all((x == 0).all() for x in gradients[:4])
+
+
+def test_memory_beside_inputs_and_output_is_a_few_numbers_per_position() -> None:
+    N, L, d = 4096, 4, 64
+    inputs = case(PROBLEMS[0], N, L, d, dtype=torch.float32)
+    saved: dict[int, int] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        fused(inputs)
+    given_bytes = sum(x.untyped_storage().nbytes() for x in (*inputs.outputs, inputs.linear))
+    assert sum(saved.values()) <= given_bytes + B * N * H * L * L * 4

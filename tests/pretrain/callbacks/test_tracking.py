@@ -1,0 +1,129 @@
+"""Metrics: exact in the file, once in MLflow (a real SQLite store), continued by a resumed run."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from data_pipeline import UserError
+from pretrain.callbacks import tracking
+from pretrain.callbacks.tracking import MetricsFile, MLflowRun
+
+
+def test_metrics_keep_every_bit_and_drop_what_a_resume_repeats(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path, 0)
+    losses = [1 / 3, 0.1 + 0.2, 1e-300]
+    for step, loss in enumerate(losses, start=1):
+        metrics.log(step, loss=loss)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # a kill in the middle of a line
+    resumed = MetricsFile(tmp_path, 2)
+    resumed.log(3, loss=losses[2])
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [{"step": step, "loss": loss} for step, loss in enumerate(losses, start=1)]
+
+
+def test_a_resumed_run_continues_the_same_mlflow_run_without_repeating_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = tmp_path / "run"
+    first = MLflowRun(run, "study", {"optimizer": {"lr": 0.1}, "steps": 4})
+    for step in (1, 2, 3):
+        first.log(step, loss=float(step))
+    first.send()
+    second = MLflowRun(run, "study", {"optimizer": {"lr": 0.1}, "steps": 4})
+    for step in (2, 3, 4):
+        second.log(step, loss=float(step))
+    second.finish("FINISHED")
+    assert second.run_id == first.run_id
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    history = client.get_metric_history(first.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+    stored = client.get_run(first.run_id)
+    assert stored.data.params == {"optimizer.lr": "0.1", "steps": "4"}
+    assert stored.info.status == "FINISHED"
+    (run / "run.json").write_text(json.dumps({"mlflow_run_id": "0" * 32}))
+    assert MLflowRun(run, "study", {}).run_id != first.run_id  # a run the store has lost is started anew
+
+
+def test_an_evaluation_lost_between_two_points_of_a_step_is_logged_by_the_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    first = MLflowRun(tmp_path / "run", "study", {})
+    first.log(10, loss=1.0)
+    first.log(12, eval_loss=3.0)
+    first.log(20, loss=0.5)
+    first.send()  # killed before the evaluation of step 20
+    second = MLflowRun(tmp_path / "run", "study", {})
+    for step, values in ((10, {"loss": 1.0}), (12, {"eval_loss": 3.0}), (20, {"loss": 0.5}), (20, {"eval_loss": 2.0})):
+        second.log(step, **values)
+    second.send()
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    history = {name: client.get_metric_history(first.run_id, name) for name in ("loss", "eval_loss")}
+    assert {name: [point.step for point in points] for name, points in history.items()} == {
+        "loss": [10, 20], "eval_loss": [12, 20]
+    }  # fmt: skip
+
+
+def test_points_of_a_second_share_a_request_and_none_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = MLflowRun(tmp_path / "run", "study", {})
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+    def stored() -> list[int]:
+        return [point.step for point in client.get_metric_history(run.run_id, "loss")]
+
+    monkeypatch.setattr(tracking.time, "monotonic", lambda: now)
+    now = 100.0
+    run.log(1, loss=1.0)
+    assert stored() == [1]
+    run.log(2, loss=1.0)
+    assert stored() == [1]
+    now = 101.0
+    run.log(3, loss=1.0)
+    assert stored() == [1, 2, 3]
+    for step in range(4, 700):
+        run.log(step, loss=1.0)
+    assert len(stored()) == 503  # no request holds more than the store takes
+    run.finish("FINISHED")
+    assert stored() == list(range(1, 700))
+
+
+def test_a_store_lost_during_training_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = MLflowRun(tmp_path / "run", "study", {})
+    (tmp_path / "mlflow.db").write_bytes(b"no longer a database" * 1000)
+    run.log(1, loss=1.0)
+    run.log(2, loss=1.0)
+    run.send()
+    run.finish("FINISHED")
+    assert capsys.readouterr().out.count("warning: MLflow is lost") == 1
+
+
+def test_the_tracking_uri_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    MLflowRun(tmp_path / "run", "study", {})
+    assert (tmp_path / "elsewhere.db").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_an_unreachable_store_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"cannot reach the MLflow store http://127\.0\.0\.1:9"):
+        MLflowRun(tmp_path / "run", "study", {})
+
+
+def test_a_password_in_the_stores_address_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:s3cret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"cannot reach the MLflow store http://\.\.\.@127\.0\.0\.1:9") as caught:
+        MLflowRun(tmp_path / "run", "maha", {})
+    assert "s3cret" not in str(caught.value)

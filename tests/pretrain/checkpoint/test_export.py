@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from data_pipeline import Manifest, UserError
+from pretrain.checkpoint import find_checkpoint, load_model, read_info, read_moments
+from pretrain.export import export
+from tests.conftest import Run
+from tests.pretrain.checkpoint.test_store import save
+
+
+def test_an_export_is_weights_configuration_and_tokenizer_and_reads_like_a_checkpoint(
+    tmp_path: Path, data: Manifest
+) -> None:
+    save(tmp_path / "run", data, 2)
+    newest, model = save(tmp_path / "run", data, 3)
+    out = tmp_path / "deep" / "out"
+    assert export(tmp_path / "run", out) == newest
+    names = {path.name for path in out.iterdir()}
+    assert names == {"checkpoint.json", "config.json", "model.safetensors", "tokenizer.model"}
+    assert len({path.stat().st_mode for path in out.iterdir()}) == 1  # whoever may read one may read all
+    weights = safetensors.torch.load_file(out / "model.safetensors")
+    assert all(torch.equal(weights[name], parameter) for name, parameter in model.named_parameters())
+    config = json.loads((out / "config.json").read_text())
+    assert (config["model_type"], config["d_model"]) == ("maha", 8)
+    assert (out / "tokenizer.model").read_bytes() == data.tokenizer_path.read_bytes()
+    assert find_checkpoint(out) == out
+    assert read_info(out) == read_info(newest)
+    ids = torch.randint(17, (2, 9))
+    assert torch.equal(load_model(out)(ids).logits, load_model(newest)(ids).logits)
+    with pytest.raises(UserError, match="is an export, without the optimiser's state"):
+        read_moments(out)
+
+
+def test_an_export_never_overwrites_and_a_damaged_one_is_refused(tmp_path: Path, data: Manifest) -> None:
+    path, _ = save(tmp_path / "run", data, 1)
+    out = tmp_path / "out"
+    export(path, out)
+    with pytest.raises(UserError, match="exists already"):
+        export(path, out)
+    with (out / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    with pytest.raises(UserError, match=r"model.safetensors is damaged"):
+        find_checkpoint(out)
+
+
+def test_the_command(tmp_path: Path, data: Manifest, run_command: Run) -> None:
+    save(tmp_path / "run", data, 1)
+    done = run_command("-m", "pretrain.export", tmp_path / "run", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "exported to" in done.stdout
+    wrong = run_command("-m", "pretrain.export", tmp_path / "nothing", "--out", tmp_path / "other")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert not (tmp_path / "other").exists()
