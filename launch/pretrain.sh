@@ -25,9 +25,13 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-bash "$root/launch/setup.sh"
-venv=$(cd "${MAHA_VENV:-$root/.venv}" && pwd)
-export PATH="$venv/bin:$PATH" PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# an installation's interpreter is in MAHA_PYTHON (`maha train`); a checkout makes its own environment
+if [ -z "${MAHA_PYTHON:-}" ]; then
+  bash "$root/launch/setup.sh"
+  venv=$(cd "${MAHA_VENV:-$root/.venv}" && pwd)
+  export PATH="$venv/bin:$PATH" PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+fi
+python=${MAHA_PYTHON:-python}
 
 gpus=$( (nvidia-smi -L 2>/dev/null || true) | wc -l)
 if [ "$gpus" -eq 0 ]; then
@@ -63,9 +67,9 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(( ($(nproc) + nproc - 1) / nproc ))}
 
 # Mistakes are found here, in seconds and one line, before any process is launched.
 for option in ${options[@]+"${options[@]}"}; do
-  case $option in -h|--help|--help.*|--print_config*) exec python -m pretrain.train "${options[@]}" ;; esac
+  case $option in -h|--help|--help.*|--print_config*) exec "$python" -m pretrain.train "${options[@]}" ;; esac
 done
-WORLD_SIZE=$world python -m pretrain.preflight ${options[@]+"${options[@]}"}
+WORLD_SIZE=$world "$python" -m pretrain.preflight ${options[@]+"${options[@]}"}
 
 train=(pretrain.train ${options[@]+"${options[@]}"})
 deepspeed=(deepspeed --log_level "${MAHA_LAUNCHER_LOG:-error}" --no_local_rank --module)
@@ -80,7 +84,7 @@ fi
 case $launcher in
   "")
     # a port of its own, so that two runs on one machine do not meet
-    port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     start=("${deepspeed[@]}" --num_accelerators "$nproc" --master_addr 127.0.0.1 --master_port "$port" "${train[@]}") ;;
   pdsh)
     for name in $variables; do echo "$name=${!name}"; done >"$file"
@@ -98,13 +102,13 @@ case $launcher in
       || fail "mpirun cannot start a process on the hosts of $hostfile; try: ${mpi[*]} hostname"
     export MASTER_ADDR
     for name in $variables MASTER_ADDR MASTER_PORT; do mpi+=(-x "$name"); done
-    start=("${mpi[@]}" -n "$world" python -u -m "${train[@]}") ;;
+    start=("${mpi[@]}" -n "$world" "$python" -u -m "${train[@]}") ;;
   slurm)  # srun itself, for the same reason; one task for each line of a list of hosts
     awk '{for (i = 0; i < $2; i++) print $1}' <<<"$nodes" >"$file"
     MASTER_ADDR=$(scontrol --oneliner show node "${nodes%% *}" | sed -nE 's/.*NodeAddr=([^ ]+).*/\1/p') \
       || fail "Slurm has no node ${nodes%% *}, the first of $hostfile; name the nodes as squeue does"
     export MASTER_ADDR SLURM_HOSTFILE=$file
-    start=(srun -n "$world" --distribution=arbitrary --kill-on-bad-exit=1 python -u -m "${train[@]}") ;;
+    start=(srun -n "$world" --distribution=arbitrary --kill-on-bad-exit=1 "$python" -u -m "${train[@]}") ;;
 esac
 
 # (in a session of its own: a launcher would answer a terminal's Ctrl-C by killing its processes)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the project's virtual environment once: bash launch/setup.sh [EXTRA ...]   (extras of pyproject.toml; default: sample)
-# Safe to call again: it does nothing while pyproject.toml and the extras asked for are unchanged.
+# Safe to call again: it does nothing while pyproject.toml, constraints.txt and the extras asked for are unchanged.
 # MAHA_VENV=DIR uses another place than .venv; PYTHON=... another interpreter than python3.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,7 +18,7 @@ mkdir -p "$venv"
 exec 9>"$venv/.setup.lock"
 flock 9  # two commands started together: the second waits for the first
 
-stamp() { cat pyproject.toml; pwd; }
+stamp() { cat pyproject.toml constraints.txt; pwd; }
 key=$(stamp | sha256sum | cut -c1-16)
 missing=()
 for extra in "${extras[@]}"; do
@@ -29,10 +29,7 @@ done
 echo "setting up $venv (${missing[*]}): a few minutes, once" >&2
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" \
   || fail "'$python -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv"
-pip() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
-if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
-  # Without a GPU a known CPU-ready release keeps the environment small; with one, pip's default is the CUDA build.
-  if nvidia-smi >/dev/null 2>&1; then pip torch; else pip torch==2.13.0; fi
-fi
+pip() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint constraints.txt "$@"; }
+pip torch  # by itself first: what else needs it then takes what is there
 pip --editable ".[$(IFS=,; echo "${missing[*]}")]"
 for extra in "${missing[@]}"; do touch "$venv/.installed-$extra-$key"; done
