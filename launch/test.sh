@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh machine to the whole test suite: bash launch/test.sh [pytest arguments]
+# Without arguments also what needs no test: lint, types, the arrows between the rooms, the book with warnings as errors.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,5 +13,9 @@ if [ $# -eq 0 ]; then
   ruff check .
   ruff format --check .
   mypy
+  lint-imports
+  site=$(mktemp -d)
+  trap 'rm -rf "$site"' EXIT
+  mkdocs build --quiet --strict --site-dir "$site"
 fi
-exec python -m pytest "$@"
+python -m pytest "$@"
