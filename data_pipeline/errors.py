@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class UnreachableError(UserError):
-    """A source that may answer later: what was made of it so far is worth keeping."""
+    """A source that cannot be reached now and may be later; what was made of it so far is kept."""
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

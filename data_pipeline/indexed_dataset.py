@@ -69,7 +69,7 @@ class IndexedDataset:
             raise self._damaged("not a Megatron index of version 1")
         # the counts are checked against the file's size before anything is allocated from them
         if boundaries != sequences + 1 or len(index) != _HEADER.size + 12 * sequences + 8 * boundaries:
-            raise self._damaged("the index has another size than its header says")
+            raise self._damaged("the index does not have the size that its header gives")
         dtype = np.dtype(_DTYPE_CODES[code])
         at = _HEADER.size
         lengths = np.frombuffer(index, np.int32, sequences, at)

@@ -78,7 +78,7 @@ _ELSEWHERE = "choose another --out, or remove it"
 
 @contextmanager
 def _claim(partial: Path, request: dict[str, Any]) -> Iterator[None]:
-    """Start `partial`, or take up an interrupted one of the same request; nobody else can meanwhile."""
+    """Start `partial`, or take up an interrupted one of the same request; no other process can meanwhile."""
     out, state = partial.parent, partial / _REQUEST
     if state.exists():
         earlier = json.loads(state.read_bytes())

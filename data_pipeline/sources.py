@@ -120,7 +120,7 @@ def _local(path: Path) -> Source:
 
 
 def _split_of(file: Path, root: Path) -> str:
-    """The split that a file's folder or name says, or ''."""
+    """The split named by a file's folder or name, or ''."""
     names = [*file.relative_to(root).parts] if file != root else [file.name]
     for name in names:
         found = re.match(r"(train|val|test)(?:id|idation)?(?=$|[-_.\d])", name.lower())
