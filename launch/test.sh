@@ -16,6 +16,6 @@ if [ $# -eq 0 ]; then
   lint-imports
   site=$(mktemp -d)
   trap 'rm -rf "$site"' EXIT
-  mkdocs build --quiet --strict --site-dir "$site"
+  NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict --site-dir "$site"
 fi
 python -m pytest "$@"
