@@ -27,8 +27,8 @@ import yaml
 from data_pipeline import UserError, user_errors
 from eval.bench.criteria import Figure, print_report
 from eval.bench.eager_attention import BandedAttention, EagerAttention, use_attention
-from eval.ppl import best_device
-from eval.report.comparison import PAPER
+from eval.device import best_device
+from eval.report import PAPER
 from maha_model import CausalLM, ConfigError, ModelConfig
 from maha_model.attention import StandardAttention
 from maha_model.transformer import CheckpointPolicy
