@@ -19,7 +19,7 @@ from maha_model import CausalLM, DecodingState, ModelConfig
 from pretrain.checkpoint import find_checkpoint, load_model
 
 TOKENS, PART = 65536, 1024
-CHECKED_EVERY = 61  # odd, so that all phases of the coarse scales are met
+CHECKED_EVERY = 61  # odd, so that all phases of the coarse scales occur
 PROMPTS = [1024, 4096, 16384]  # for the comparison with the growing cache
 
 

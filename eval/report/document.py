@@ -43,12 +43,12 @@ class Report:
             f"<p>Data: {html.escape(self.data)}. Machine: {html.escape(self.source.machine)}.</p>"
         )
         sections = [
-            Section("table", "The table", exhibits.main_table(self.source)),
-            Section("training", "Training", exhibits.training(self.source)),
-            Section("context", "What context brings", exhibits.context(self.source)),
-            Section("scales", "Which scales are used", exhibits.scales(self.source)),
-            Section("attention", "Where attention looks", exhibits.attention(self.source)),
-            Section("cost", "Cost", exhibits.cost(self.source)),
-            Section("documents", "By document", exhibits.documents(self.source)),
+            Section("table", "The table", exhibits.table_exhibits(self.source)),
+            Section("training", "Training", exhibits.training_exhibits(self.source)),
+            Section("context", "What context brings", exhibits.context_exhibits(self.source)),
+            Section("scales", "Which scales are used", exhibits.scales_exhibits(self.source)),
+            Section("attention", "Where attention looks", exhibits.attention_exhibits(self.source)),
+            Section("cost", "Cost", exhibits.cost_exhibits(self.source)),
+            Section("documents", "By document", exhibits.documents_exhibits(self.source)),
         ]
         return page(self.title, lead, [section for section in sections if section.exhibits])

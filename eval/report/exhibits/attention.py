@@ -6,13 +6,13 @@ from eval.report.page import Exhibit
 from eval.report.probes import ATTENTION_MEASURED, ATTENTION_SHOWN
 
 
-def attention(source: Source) -> list[Exhibit]:
+def attention_exhibits(source: Source) -> list[Exhibit]:
     """Maps of one model of each architecture and distances of all; nothing without the part `attention`."""
     comparison = source.comparison
     shown = [label for label, probe in comparison.probes.items() if probe.attention]
     if not shown:
         return []
-    # one picture of each architecture: strategies differ in how scales are mixed, not in what a scale can see
+    # one plot of each architecture: strategies differ in how scales are mixed, not in the keys of a scale
     by_architecture = {
         model.config.attention: model.label for model in reversed(comparison.headlines) if model.label in shown
     }

@@ -5,7 +5,7 @@ from eval.report.exhibits.source import Source, seeds_of
 from eval.report.page import Exhibit
 
 
-def context(source: Source) -> list[Exhibit]:
+def context_exhibits(source: Source) -> list[Exhibit]:
     """Perplexity by length of the context and by position, as far as it was measured."""
     comparison, scope = source.comparison, source.comparison.scope
     exhibits = []

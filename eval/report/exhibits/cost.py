@@ -7,7 +7,7 @@ from eval.report.exhibits.source import Source
 from eval.report.page import Exhibit, table
 
 
-def cost(source: Source) -> list[Exhibit]:
+def cost_exhibits(source: Source) -> list[Exhibit]:
     """Cost by length, if it was measured, and the tables of eval/memory.py, if they were given."""
     comparison, exhibits = source.comparison, []
     if comparison.costs:
@@ -30,7 +30,7 @@ def cost(source: Source) -> list[Exhibit]:
 
 
 def _records(rows: list[dict[str, Any]]) -> str:
-    """A table of whatever figures the records have; those of 1 MiB and more that are no counts are bytes."""
+    """A table of all scalar values of the records; those of 1 MiB and more that are no counts are bytes."""
     keys = dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict | list))
     return table([key.replace("_", " ") for key in keys], [[_cell(key, row.get(key)) for key in keys] for row in rows])
 

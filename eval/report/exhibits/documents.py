@@ -4,7 +4,7 @@ from eval.report.exhibits.source import Source
 from eval.report.page import Exhibit, table
 
 
-def documents(source: Source) -> list[Exhibit]:
+def documents_exhibits(source: Source) -> list[Exhibit]:
     """Perplexity per word of each document; nothing if no document was scored."""
     models = source.comparison.models
     if not source.comparison.unigram:

@@ -49,7 +49,7 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
     return body
 
 
-def main_table(source: Source) -> list[Exhibit]:
+def table_exhibits(source: Source) -> list[Exhibit]:
     """The table, the paper's own, and a plot of the perplexities; nothing if no document was scored."""
     comparison = source.comparison
     if not comparison.unigram:

@@ -11,7 +11,7 @@ from eval.report.token_kinds import plain
 LEAN = "the weights on the scales coarser than the first as a share of all weights, over layers and heads"
 
 
-def scales(source: Source) -> list[Exhibit]:
+def scales_exhibits(source: Source) -> list[Exhibit]:
     """Scale weights by layer, head and token; nothing without a MAHA model or the part `scales`."""
     comparison = source.comparison
     uses = {label: probe.scales for label, probe in comparison.probes.items() if probe.scales}

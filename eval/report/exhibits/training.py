@@ -5,7 +5,7 @@ from eval.report.exhibits.source import Source, seeds_of
 from eval.report.page import Exhibit
 
 
-def training(source: Source) -> list[Exhibit]:
+def training_exhibits(source: Source) -> list[Exhibit]:
     """Losses and scale weights by step; nothing without the part `losses`."""
     comparison = source.comparison
     if "losses" not in comparison.scope.parts:

@@ -40,7 +40,7 @@ def band(ax: Axes, x: Sequence[float], values_SN: npt.NDArray[np.float64], style
 def smooth(
     steps: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """A moving average over a fortieth of the run, at no more points than are seen."""
+    """A moving average over a fortieth of the run, at no more points than can be distinguished."""
     width = max(1, len(steps) // 40)
     sums = np.cumsum(np.concatenate((np.zeros((1, values.shape[1])), values)), axis=0)
     means = (sums[width:] - sums[:-width]) / width

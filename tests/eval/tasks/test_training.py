@@ -39,9 +39,8 @@ def test_full_attention_learns_a_tiny_recall() -> None:
 
 
 def test_a_window_shorter_than_the_gap_stays_at_chance() -> None:
-    *_, last = points(
-        150, gap=8, attention="longformer", span=4
-    )  # two layers see 6 tokens back, pairs are further away
+    # two layers reach 6 tokens back, and a query's pair is at least 8 before it
+    *_, last = points(150, gap=8, attention="longformer", span=4)
     assert last.accuracy == pytest.approx(0.25, abs=0.08)
 
 
