@@ -11,16 +11,18 @@ from eval.bench import BENCHMARKS
 
 def main() -> None:
     """The command; `--help` after a name lists that benchmark's options."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of the benchmark")
-    args = parser.parse_args()
+    script = os.path.basename(sys.argv[0])
+    program = "python -m eval.bench" if script == "__main__.py" else script
+    parser = argparse.ArgumentParser(
+        prog=program, usage="%(prog)s NAME [options of the benchmark]", description="A benchmark by its name."
+    )
+    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; NAME --help lists its options")
+    name, options = parser.parse_args(sys.argv[1:2]).name, sys.argv[2:]
     with user_errors():
-        if args.name not in BENCHMARKS:
-            raise UserError(f"no benchmark is called {args.name!r}; choose one of {', '.join(BENCHMARKS)}")
-    program = os.path.basename(sys.argv[0])
-    sys.argv = [f"{'python -m eval.bench' if program == '__main__.py' else program} {args.name}", *args.options]
-    importlib.import_module(f"eval.bench.{BENCHMARKS[args.name]}").main()
+        if name not in BENCHMARKS:
+            raise UserError(f"no benchmark is called {name!r}; choose one of {', '.join(BENCHMARKS)}")
+    sys.argv = [f"{program} {name}", *options]
+    importlib.import_module(f"eval.bench.{BENCHMARKS[name]}").main()
 
 
 if __name__ == "__main__":
