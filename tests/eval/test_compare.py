@@ -51,7 +51,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_report_stands_alone_and_says_what_was_measured(
+def test_the_report_stands_alone_and_names_what_was_measured(
     make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run
 ) -> None:
     runs = [
