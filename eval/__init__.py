@@ -1,5 +1,12 @@
 """Evaluation of checkpoints, which it never trains: perplexity, comparison and its report.
 
-Commands: `python eval/ppl.py`, `python eval/compare.py` (also as modules, `python -m eval.ppl`), and
-`python -m eval.harness` for lm-eval's tasks.
+The modules here are commands, which parse options, call and print: `python eval/ppl.py`, `python eval/compare.py`,
+`python eval/memory.py`, `python eval/bench_*.py` (each also as a module, `python -m eval.ppl`), `python -m eval.study`,
+`python -m eval.generate`, `python -m eval.recall` and `python -m eval.harness` for lm-eval's tasks. What they call:
+
+- `scoring`: perplexity of text, and where in it the losses fall;
+- `report`: several runs side by side on one page;
+- `studies`: many training runs from one file, and their results;
+- `tasks`: synthetic tasks that a model is trained on;
+- `bench`: benchmarks with a limit for each value.
 """

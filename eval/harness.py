@@ -14,14 +14,13 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from data_pipeline import UserError, user_errors
-from eval.ppl import best_device
+from eval.device import best_device
 from pretrain.checkpoint import CONFIG, WEIGHTS
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(
-        prog="python -m eval.harness",
         description=__doc__.splitlines()[0],
         epilog="All other options are those of `lm_eval run`, which `lm_eval run --help` lists.",
         allow_abbrev=False,

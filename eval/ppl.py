@@ -2,136 +2,15 @@
 
 import argparse
 import json
-import time
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
 
-import torch
-
-from data_pipeline import Manifest, UserError, read_documents, user_errors
-from data_pipeline.files import atomic_write, sha256_of
-from eval.scoring.perplexity import Score, document_losses
-from eval.scoring.positions import OctaveBins
-from maha_model import scale_weight_statistics
-from pretrain.checkpoint import CheckpointInfo, find_checkpoint, load_model, read_info
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A checkpoint's scores on one split."""
-
-    checkpoint: Path
-    info: CheckpointInfo
-    parameters: int
-    split: str
-    context: int
-    stride: int
-    documents: list[tuple[str, Score]]
-    positions: OctaveBins
-    """Losses by position in the document."""
-    scale_weights: list[dict[str, Any]]
-    seconds: float
-
-    @property
-    def score(self) -> Score:
-        """All documents together."""
-        return Score.total(score for _, score in self.documents)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        score = self.score
-        return {
-            "checkpoint": str(self.checkpoint), "step": self.info.step, "trained_tokens": self.info.tokens,
-            "attention": self.info.model["attention"], "parameters": self.parameters,
-            "split": self.split, "context": self.context, "stride": self.stride, **score.to_dict(),
-            "positions": self.positions.to_dict(),
-            "documents": [{"title": title, **part.to_dict()} for title, part in self.documents],
-            "scale_weights": self.scale_weights,
-            "seconds": self.seconds, "tokens_per_s": score.tokens / self.seconds,
-        }  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any], info: CheckpointInfo) -> "Evaluation":
-        """Inverse of `to_dict`, with what the checkpoint says of itself."""
-        documents = [
-            (part["title"], Score(*(part[f.name] for f in fields(Score)))) for part in values["documents"]
-        ]  # fmt: skip
-        positions = OctaveBins(values["positions"]["nll"], values["positions"]["tokens"])
-        return cls(
-            Path(values["checkpoint"]), info, values["parameters"], values["split"], values["context"],
-            values["stride"], documents, positions, values["scale_weights"], values["seconds"],
-        )  # fmt: skip
-
-
-def evaluate_once(
-    checkpoint: str | Path, manifest: Manifest, split: str = "test", context: int | None = None,
-    stride: int | None = None, batch_size: int = 8, device: str = "cpu",
-) -> Evaluation:  # fmt: skip
-    """`evaluate`, or what it found before: results are kept beside the checkpoints, for the same weights and data."""
-    path = find_checkpoint(checkpoint)
-    info = read_info(path)
-    context, stride = _window(info, context, stride)
-    key = {"checkpoint": sha256_of(path / "checkpoint.json"), "data": manifest.fingerprint}
-    kept = path.parent.parent / "evaluations" / f"{path.name}-{split}-{context}-{stride}.json"
-    if path.parent.name == "checkpoints" and kept.exists():
-        values = json.loads(kept.read_bytes())
-        if values["key"] == key:
-            return Evaluation.from_dict(values, info)
-    result = evaluate(path, manifest, split, context, stride, batch_size, device)
-    if path.parent.name == "checkpoints":
-        kept.parent.mkdir(exist_ok=True)
-        with atomic_write(kept) as file:
-            file.write(json.dumps({"key": key, **result.to_dict()}).encode())
-    return result
-
-
-def _window(info: CheckpointInfo, context: int | None, stride: int | None) -> tuple[int, int]:
-    context = info.model["context_length"] if context is None else context
-    return context, max(1, context // 2) if stride is None else stride
-
-
-def evaluate(
-    checkpoint: str | Path, manifest: Manifest, split: str = "test", context: int | None = None,
-    stride: int | None = None, batch_size: int = 8, device: str = "cpu",
-) -> Evaluation:  # fmt: skip
-    """Score a run's newest whole checkpoint, or a given one, on a split; stride defaults to half the context.
-
-    Raises:
-        UserError: if checkpoint, data, context or stride do not work, or the tokenizers differ.
-    """
-    path = find_checkpoint(checkpoint)
-    info = read_info(path)
-    if info.tokenizer_sha256 != manifest.tokenizer_sha256:
-        raise UserError(
-            f"{path} was trained with another tokenizer than that of {manifest.folder}; prepare the data with the "
-            f"checkpoint's, or evaluate on the data set it was trained on"
-        )
-    manifest.verify([split])
-    model = load_model(path, device)
-    context, stride = _window(info, context, stride)
-    start = time.perf_counter()
-    scores, positions = [], OctaveBins()
-    for document, losses in document_losses(model, read_documents(manifest, split), context, stride, batch_size):
-        scores.append((document.info.title, Score.of(float(losses.sum()), document.info)))
-        positions.add(losses)
-    seconds = time.perf_counter() - start
-    first = next(read_documents(manifest, split)).tokens[:context].astype("int64")
-    layers = scale_weight_statistics(model, torch.from_numpy(first)[None].to(device))
-    return Evaluation(
-        path, info, model.num_parameters(), split, context, stride, scores, positions,
-        [layer._asdict() for layer in layers], seconds,
-    )  # fmt: skip
-
-
-def best_device() -> str:
-    """cuda where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+from data_pipeline import Manifest, UserError, user_errors
+from eval.device import best_device
+from eval.scoring.evaluation import evaluate, evaluate_once
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python eval/ppl.py", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--checkpoint", required=True, help="a run's folder (its newest whole checkpoint) or a checkpoint"
     )

@@ -1,7 +1,7 @@
 """How fast the aggregation is, beside cvxpylayers, qpth and a softmax gate: python eval/bench_aggregation.py [--json].
 
-Float32, L = 4, D = 64, on the CPU, all in one run. The peers solve the same problems, in float64 where they can only
-that. qpth is measured if it is installed (pip install --no-deps qpth: it asks for an older numpy than it needs).
+Float32, L = 4, D = 64, on the CPU, all in one run. The peers solve the same problems, in float64 where they support
+that alone. qpth is measured if it is installed (pip install --no-deps qpth: it requires an older numpy than it needs).
 """
 
 import argparse
@@ -14,24 +14,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from eval.bench.criteria import Figure, best_times, print_report
-from maha_model import AggregationConfig, ModelConfig
-from maha_model.aggregation import Aggregator, solve_small_qp
+from eval.bench.aggregation_block import bench_block
+from eval.bench.criteria import Criterion, best_times, print_report
+from eval.bench.peers import Solve, peer_solvers
+from maha_model.aggregation import solve_small_qp
 from maha_model.kernels.fuse import Placement, Problem, fuse
 from maha_model.kernels.fuse.cpu import kernels
-from maha_model.multiscale import upsample
-from maha_model.transformer import Block, initialize
 from pretrain.memory import keep_freed_memory
 
 L, D = 4, 64
 RIDGE = 0.1
 BATCHES = [2**10, 2**14, 2**18]
 PEER_BATCHES = [128, 1024]  # larger ones are not faster for cvxpylayers, and cost seconds a call
-
-Solve = Callable[[Tensor, Tensor], Tensor]
 
 
 def time_compilation() -> float:
@@ -51,43 +47,6 @@ def problems(count: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn(count, L, D, generator=generator)
     return outputs @ outputs.mT / D + RIDGE * torch.eye(L), torch.randn(count, L, generator=generator)
-
-
-def peers() -> dict[str, Solve]:
-    """The peers' solvers over the simplex, each (Q, p) -> w."""
-    found: dict[str, Solve] = {}
-    try:
-        import cvxpy as cp
-        from cvxpylayers.torch import CvxpyLayer
-
-        w, factor, linear = cp.Variable(L), cp.Parameter((L, L)), cp.Parameter(L)
-        objective = cp.Minimize(0.5 * cp.sum_squares(factor @ w) - linear @ w)
-        layer = CvxpyLayer(cp.Problem(objective, [w >= 0, cp.sum(w) == 1]), [factor, linear], [w])
-
-        def solve_cvxpy(options: dict[str, str], Q: Tensor, p: Tensor) -> Tensor:
-            if not torch.is_grad_enabled():  # the bare solve takes no option of the derivative
-                options = {"solve_method": options["solve_method"]}
-            factor = torch.linalg.cholesky(Q.double()).mT
-            return layer(factor, p.double(), solver_args=dict(options))[0].to(Q.dtype)
-
-        # of its back ends only diffcp has a derivative on a CPU; these are the solvers and modes of that
-        for name, options in {
-            "SCS": {"solve_method": "SCS"},
-            "Clarabel": {"solve_method": "Clarabel"},
-            "Clarabel, dense": {"solve_method": "Clarabel", "mode": "dense"},
-        }.items():
-            found[f"cvxpylayers ({name})"] = functools.partial(solve_cvxpy, options)
-    except ImportError:
-        pass
-    try:
-        from qpth.qp import QPFunction
-
-        G, h, A, b = -torch.eye(L).double(), torch.zeros(L).double(), torch.ones(1, L).double(), torch.ones(1).double()
-        solver = QPFunction(verbose=-1, check_Q_spd=False)
-        found["qpth"] = lambda Q, p: solver(Q.double(), -p.double(), G, h, A, b).to(Q.dtype)
-    except ImportError:
-        pass
-    return found
 
 
 @contextlib.contextmanager
@@ -136,7 +95,7 @@ def bench_solvers() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of the solve alone (from Q and p) and of the whole (from outputs and target)."""
     solve_rows: list[dict[str, Any]] = []
     whole_rows: list[dict[str, Any]] = []
-    solvers: dict[str, Solve] = {"ours": solve_small_qp, "ours, plain torch": solve_small_qp, **peers()}
+    solvers: dict[str, Solve] = {"ours": solve_small_qp, "ours, plain torch": solve_small_qp, **peer_solvers(L)}
     for name, solve in solvers.items():
         for count in BATCHES if name.startswith("ours") else PEER_BATCHES:
             generator = torch.Generator().manual_seed(1)
@@ -147,69 +106,6 @@ def bench_solvers() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             for rows, (forward, both) in zip((solve_rows, whole_rows), measured, strict=True):
                 rows.append({"solver": name, "batch": count, "forward": forward, "forward_backward": both})
     return solve_rows, whole_rows
-
-
-class PlainGate(nn.Module):
-    """The learned softmax gate as one would write it in torch: projection, softmax, upsampling, weighted sum."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.project = nn.Linear(config.d_model, config.num_scales * config.num_heads)
-
-    def forward(self, x_BND: Tensor, outputs_BHnd: list[Tensor]) -> Tensor:
-        """(B, N, D), L outputs (B, H, n, d) -> (B, N, H, d)."""
-        config, N = self.config, x_BND.shape[1]
-        scores = self.project(x_BND).unflatten(-1, (config.num_scales, config.num_heads))
-        first = torch.tensor([config.ratio**level - 1 for level in range(config.num_scales)])
-        absent = torch.arange(N)[:, None] < first
-        weights = F.softmax(scores.masked_fill(absent[..., None], -torch.inf), dim=2)
-        mixed = torch.zeros(())
-        for level, output in enumerate(outputs_BHnd):
-            placed = upsample(output.transpose(1, 2), config.ratio**level, N)
-            mixed = mixed + weights[:, :, level, :, None] * placed
-        return mixed
-
-
-def bench_block() -> dict[str, float]:
-    """Seconds, forward + backward, of a MAHA block (width 768, 12 heads, N = 4096) and of aggregations inside it."""
-    torch.manual_seed(0)
-    N = 4096
-    functions: dict[str, Callable[[], Any]] = {}
-    config = ModelConfig.named("paper", vocab_size=1, num_layers=1)
-    block = Block(config)
-    initialize(block, config)
-    x = torch.randn(1, N, config.d_model, requires_grad=True)
-    captured: list[Any] = []
-    aggregate = block.get_submodule("attention.aggregate")
-    hook = aggregate.register_forward_hook(lambda module, args, output: captured.append(args))
-    y = block(x)[0]
-    hook.remove()
-    direction = torch.ones_like(y)
-    leaves = [x, *block.parameters()]
-    functions["block"] = lambda: torch.autograd.grad(block(x)[0], leaves, direction)
-    x_in, outputs, values, placements = captured[0]
-    # in the block the outputs lie as the attention makes them; detached copies keep that layout
-    x_in, values = x_in.detach().requires_grad_(), values.detach()
-    outputs = [output.detach().requires_grad_() for output in outputs]
-    mixed = torch.ones(1, N, config.num_heads, config.head_dim)
-
-    def run(module: nn.Module, *args: Any) -> Callable[[], Any]:
-        inputs = [x_in, *outputs, *module.parameters()]
-
-        def call() -> None:
-            result = module(x_in, outputs, *args)
-            torch.autograd.grad(result[0] if isinstance(result, tuple) else result, inputs, mixed)
-
-        return call
-
-    for name, strategy in (("convex", "convex"), ("nash", "nash"), ("softmax gate, our kernel", "gate")):
-        config.aggregation = AggregationConfig(strategy=strategy)  # type: ignore[arg-type]
-        module = Aggregator(config)
-        initialize(module, config)
-        functions[name] = run(module, values, placements)
-    functions["softmax gate, plain torch"] = run(PlainGate(config))
-    return best_times(functions, seconds=4.0, most=12)
 
 
 def main() -> None:
@@ -228,19 +124,23 @@ def main() -> None:
     def largest(rows: list[dict[str, Any]]) -> float:
         return next(r["forward_backward"] for r in rows if r["solver"] == "ours" and r["batch"] == BATCHES[-1])
 
-    figures = [
-        Figure("one-off compilation, seconds", compilation, 60),
-        Figure(
+    criteria = [
+        Criterion("one-off compilation, seconds", compilation, 60),
+        Criterion(
             "solve, forward + backward, times cvxpylayers' best", largest(solve_rows) / best(solve_rows, "cvxpylayers"),
             10_000, at_least=True,
         ),
-        Figure(
+        Criterion(
             "Gram, solve and combine, forward + backward, times cvxpylayers' best",
             largest(whole_rows) / best(whole_rows, "cvxpylayers"), 1_000, at_least=True,
         ),
-        Figure("share of the aggregation in a block's forward + backward", block["convex"] / block["block"], 0.08),
-        Figure("aggregation over a softmax gate, plain torch", block["convex"] / block["softmax gate, plain torch"], 3),
-        Figure("aggregation over a softmax gate, our kernel", block["convex"] / block["softmax gate, our kernel"], 3),
+        Criterion("share of the aggregation in a block's forward + backward", block["convex"] / block["block"], 0.08),
+        Criterion(
+            "aggregation over a softmax gate, plain torch", block["convex"] / block["softmax gate, plain torch"], 3
+        ),
+        Criterion(
+            "aggregation over a softmax gate, our kernel", block["convex"] / block["softmax gate, our kernel"], 3
+        ),
     ]  # fmt: skip
     lines = []
     for title, rows in (("solve (from Q and p)", solve_rows), ("Gram, solve, combine (D = 64)", whole_rows)):
@@ -252,7 +152,7 @@ def main() -> None:
     lines += ["inside a block (width 768, 12 heads, N = 4096): milliseconds, forward + backward"]
     lines += [f"{name:28}{1e3 * seconds:>9,.1f}" for name, seconds in block.items()]
     details = {"threads": torch.get_num_threads(), "solve": solve_rows, "whole": whole_rows, "block_seconds": block}
-    print_report(lines, figures, details, as_json)
+    print_report(lines, criteria, details, as_json)
 
 
 if __name__ == "__main__":

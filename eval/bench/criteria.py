@@ -1,4 +1,4 @@
-"""What the benchmarks share: times taken side by side, figures with their limits."""
+"""What the benchmarks share: times taken side by side, and measured values with their limits."""
 
 import json
 import sys
@@ -9,8 +9,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A measured value and the limit that it has to keep."""
+class Criterion:
+    """A measured value and the limit for it."""
 
     name: str
     value: float
@@ -20,7 +20,7 @@ class Figure:
 
     @property
     def passed(self) -> bool:
-        """Whether the value keeps the limit."""
+        """Whether the value is within the limit; not if it is NaN."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,13 +46,13 @@ def best_times(functions: Mapping[str, Callable[[], Any]], seconds: float = 1.0,
     return {name: min(spent) for name, spent in times.items()}
 
 
-def print_report(lines: list[str], figures: list[Figure], details: dict[str, Any], as_json: bool) -> None:
-    """The tables and figures for a reader; with `as_json` the reader's go to stderr and one JSON object to stdout."""
+def print_report(lines: list[str], criteria: list[Criterion], details: dict[str, Any], as_json: bool) -> None:
+    """Print tables and criteria to stdout; with `as_json` to stderr, and one JSON object to stdout."""
     out = sys.stderr if as_json else sys.stdout
     for line in lines:
         print(line, file=out)
-    for figure in figures:
-        values = figure.to_dict()
-        print(f"{'pass' if figure.passed else 'FAIL'}  {figure.name}: {figure.value:.4g} ({values['limit']})", file=out)
+    for criterion in criteria:
+        verdict, limit = "pass" if criterion.passed else "FAIL", criterion.to_dict()["limit"]
+        print(f"{verdict}  {criterion.name}: {criterion.value:.4g} ({limit})", file=out)
     if as_json:
-        print(json.dumps({**details, "figures": [figure.to_dict() for figure in figures]}))
+        print(json.dumps({**details, "figures": [criterion.to_dict() for criterion in criteria]}))

@@ -38,7 +38,7 @@ class BandedAttention(EagerAttention):
     As in Hugging Face's Longformer with an attention window of 2w (Beltagy et al. 2020, the form without a custom CUDA
     kernel): overlapping chunks of 2w against themselves, their diagonals copied to the columns of a band, an additive
     mask, softmax over the band in float32, the band padded back to diagonals for the product with windows of 3w values.
-    The form knows no causal window: the w columns of the future are computed and masked.
+    The form has no causal window: the w columns of the future are computed and masked.
     """
 
     def _attend(self, qkv: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from data_pipeline import user_errors
-from eval.bench.criteria import Figure, print_report
+from eval.bench.criteria import Criterion, print_report
 from maha_model import CausalLM, DecodingState, ModelConfig
 from pretrain.checkpoint import find_checkpoint, load_model
 
 TOKENS, PART = 65536, 1024
-CHECKED_EVERY = 61  # odd, so that all phases of the coarse scales are met
+CHECKED_EVERY = 61  # odd, so that all phases of the coarse scales occur
 PROMPTS = [1024, 4096, 16384]  # for the comparison with the growing cache
 
 
@@ -118,10 +118,10 @@ def main() -> None:
     result = decode_long(model, random_ids(model, TOKENS))
     rows = [row for m in (model, build("standard")) for row in after_prompts(m)]
     sizes = result["state_bytes"]
-    figures = [
-        Figure("time of the last 1k of 64k tokens over that of the first 1k", result["time_ratio"], 1.1),
-        Figure("bytes of the state after 64k tokens over those after 1k", sizes[TOKENS] / sizes[PART], 1),
-        Figure(
+    criteria = [
+        Criterion("time of the last 1k of 64k tokens over that of the first 1k", result["time_ratio"], 1.1),
+        Criterion("bytes of the state after 64k tokens over those after 1k", sizes[TOKENS] / sizes[PART], 1),
+        Criterion(
             "largest difference from the full forward's logits over 64k tokens, relative to the largest logit",
             result["logit_difference"] / result["largest_logit"], 1e-5,
         ),
@@ -135,7 +135,7 @@ def main() -> None:
         for row in rows
     ]
     details = {"threads": torch.get_num_threads(), "decoding": result, "after_prompts": rows}
-    print_report(lines, figures, details, args.json)
+    print_report(lines, criteria, details, args.json)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from data_pipeline import user_errors
-from eval.bench.criteria import Figure, best_times, print_report
+from eval.bench.criteria import Criterion, best_times, print_report
 from maha_model import CausalLM, ConfigError
 from pretrain.config import RunConfig, parse_config
 from pretrain.distributed import join_process_group
@@ -138,13 +138,13 @@ def main() -> None:
         subject.watchdog.close(failed=False)
         torch.distributed.destroy_process_group()
     model = bench_compiled(config)
-    figures = [
-        Figure("a trainer's step over a bare loop's", trainer["trainer"] / trainer["bare loop"], 1.05),
-        Figure("waiting for data, share of the step", trainer["data"] / trainer["trainer"], 0.01),
-        Figure(
+    criteria = [
+        Criterion("a trainer's step over a bare loop's", trainer["trainer"] / trainer["bare loop"], 1.05),
+        Criterion("waiting for data, share of the step", trainer["data"] / trainer["trainer"], 0.01),
+        Criterion(
             "a save every 100 steps, share of the run", saving["cost"] / (STEPS_PER_SAVE * trainer["trainer"]), 0.02
         ),
-        Figure("a compiled model's step over the eager one's", model["compiled"] / model["eager"], 1),
+        Criterion("a compiled model's step over the eager one's", model["compiled"] / model["eager"], 1),
     ]
     lines = [f"{name:12}{1e3 * seconds:>10.2f} ms a step" for name, seconds in trainer.items()]
     lines += [f"{name:12}{1e3 * model[name]:>10.2f} ms a micro-batch" for name in ("eager", "compiled")]
@@ -156,7 +156,7 @@ def main() -> None:
         "saving_seconds": saving,
         "model_seconds": model,
     }
-    print_report(lines, figures, details, arguments.json)
+    print_report(lines, criteria, details, arguments.json)
 
 
 if __name__ == "__main__":

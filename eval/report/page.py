@@ -1,4 +1,4 @@
-"""The report's page: sections of figures and tables in one HTML file without scripts, links out or other files."""
+"""The report's page: sections of plots and tables in one HTML file without scripts, links out or other files."""
 
 import html
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A figure or a table: what it shows, what was measured, and the command that makes it again."""
+    """A plot or a table: its content, what was measured, and the command that makes it again."""
 
     title: str
     body: str
@@ -19,7 +19,7 @@ class Exhibit:
     command: str
 
     def to_html(self) -> str:
-        """A <figure> with everything said beneath."""
+        """A <figure> with caption, measurement and command beneath."""
         return (
             f'<figure><h3>{html.escape(self.title)}</h3><div class="scroll">{self.body}</div>'
             f"<figcaption><p>{html.escape(self.caption)}</p><p><b>Measured:</b> {html.escape(self.measured)}</p>"
@@ -38,14 +38,14 @@ class Section:
     """HTML."""
 
 
-def picture(svg: str, description: str) -> str:
-    """An inline SVG with a text for who cannot see it."""
+def inline_svg(svg: str, description: str) -> str:
+    """An inline SVG with a description for screen readers."""
     label = html.escape(description)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], above: Sequence[tuple[str, int]] = ()) -> str:
-    """A table of text cells; `above` heads groups of columns by (name, columns)."""
+    """A table of text cells; `above` has headings of several columns: (name, columns)."""
 
     def row(cells: Sequence[str], tag: str) -> str:
         first = f'<th scope="{"col" if tag == "th" else "row"}">{html.escape(cells[0])}</th>'

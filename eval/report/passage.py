@@ -1,9 +1,9 @@
-"""A passage as HTML: behind each token a colour that says how much it leans on coarse scales."""
+"""A passage as HTML: behind each token a colour for its share of coarse scales."""
 
 import html
-import re
 
-from eval.report.scale_use import Passage, readable
+from eval.report.scale_use import Passage
+from eval.report.token_kinds import readable
 
 _STEPS = 10
 """Shades, the classes c0 to c9 of the page's style."""
@@ -16,7 +16,7 @@ def passage_html(passage: Passage) -> str:
 
 
 def _range(lean: list[float]) -> tuple[float, float]:
-    """What most tokens lie in: a few extremes would leave the others without contrast."""
+    """The range of nine tenths of the tokens: a few extremes would leave the others without contrast."""
     ordered = sorted(lean)
     margin = len(ordered) // 20
     return ordered[margin], ordered[-1 - margin]
@@ -44,8 +44,3 @@ def _legend(low: float, high: float) -> str:
     steps = [low + (high - low) * step / _STEPS for step in range(_STEPS)]
     cells = "".join(f'<span class="c{step}">{100 * value:.0f}</span>' for step, value in enumerate(steps))
     return f'<p class="legend">weight on coarse scales, %: {cells}</p>'
-
-
-def plain(piece: str) -> str:
-    """A piece for a table: spaces and line breaks made visible."""
-    return re.sub(r"^ ", "␣", readable(piece)).replace("\n", "⏎")

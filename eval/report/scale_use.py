@@ -1,6 +1,5 @@
-"""Which scales a MAHA model leans on: by layer and head, by kind of token, and along a passage of real text."""
+"""Weights of the scales in a MAHA model: by layer and head, by kind of token, and along a passage of real text."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,15 +9,14 @@ import numpy.typing as npt
 import torch
 
 from data_pipeline import Tokenizer
+from eval.report.token_kinds import KINDS, kinds_of
 from eval.scoring.positions import Target
 from maha_model import CausalLM, scale_weights
 
 PASSAGE_TOKENS = 220
 _RARE = 20
-"""Fewer occurrences of a token than this say little of it."""
+"""Tokens that occur less often than this are not listed by themselves."""
 _EXTREMES = 12
-_SPACE = "▁"
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _RANKS = (10, 100, 1000)
 
 Floats = npt.NDArray[np.float64]
@@ -43,7 +41,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class ScaleUse:
-    """What one model's aggregation weights say."""
+    """Use of the scales by one model, from its aggregation weights."""
 
     tokens: int
     by_head: list[list[list[float]]]
@@ -78,7 +76,7 @@ def scale_use(
     tokenizer: Tokenizer,
     counts: npt.NDArray[np.int64],
 ) -> ScaleUse:
-    """Look at the windows of `context` tokens that end where the targets do.
+    """Measure the weights over the windows of `context` tokens that end where the targets do.
 
     Args:
         model: a MAHA model.
@@ -128,36 +126,3 @@ def _leans(classes: npt.NDArray[np.int64], coarse: Floats, total: Floats, names:
 
 _BANDS = [f"rank {low + 1:,} to {high:,}" for low, high in zip((0, *_RANKS), _RANKS, strict=False)]
 _BANDS.append(f"rank above {_RANKS[-1]:,}")
-
-KINDS = (
-    "begins a word, lower case", "begins a word, capital", "continues a word", "number", "punctuation",
-    "line break", "other",
-)  # fmt: skip
-
-
-def kinds_of(pieces: Sequence[str]) -> list[int]:
-    """The index into KINDS of every piece of a text; what begins a word depends on the piece before."""
-    kinds, inside = [], False
-    for piece in pieces:
-        text = piece.replace(_SPACE, "")
-        letter = text[:1]
-        if _BYTE.fullmatch(piece):
-            kind = 5 if piece == "<0x0A>" else 6
-            letter = ""
-        elif letter.isalpha():
-            kind = 2 if inside and not piece.startswith(_SPACE) else int(letter.isupper())
-        elif letter.isdigit():
-            kind = 3
-        else:
-            kind = 4 if text else 6
-        kinds.append(kind)
-        inside = bool(letter) and piece[-1].isalpha()
-    return kinds
-
-
-def readable(piece: str) -> str:
-    """A piece as text: spaces for their marker, a line break for its byte, other bytes by their value."""
-    byte = _BYTE.fullmatch(piece)
-    if byte:
-        return "\n" if byte[1] == "0A" else f"⟨{byte[1]}⟩"
-    return piece.replace(_SPACE, " ")

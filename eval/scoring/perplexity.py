@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from data_pipeline import DocumentInfo, Manifest, TokenizedDocument, UserError, read_documents
+from data_pipeline import DocumentInfo, TokenizedDocument, UserError
 from data_pipeline.indexed_dataset import Tokens
 from maha_model import CausalLM
 
@@ -55,7 +55,7 @@ class Score:
         return self.nll / math.log(2) / self.characters
 
     def to_dict(self) -> dict[str, float | int]:
-        """Every figure by name."""
+        """JSON-ready: every unit by name."""
         return {
             "nll": self.nll, "nll_per_token": self.nll / self.tokens,
             "token_perplexity": self.token_perplexity, "word_perplexity": self.word_perplexity,
@@ -143,34 +143,16 @@ def window_losses(model: CausalLM, windows: Iterable[tuple[Tokens, Window]], bat
     device = next(model.parameters()).device
     stream = iter(windows)
     while batch := list(islice(stream, batch_size)):
-        # shorter windows are padded at the end, which no earlier position of a causal model can see
+        # shorter windows are padded at the end: in a causal model no earlier position depends on the padding
         width = max(window.stop - window.start for _, window in batch)
         ids = np.zeros((len(batch), width), dtype=np.int64)
         targets = np.full_like(ids, _IGNORED)
         for row, (tokens, (start, score_from, stop)) in enumerate(batch):
             ids[row, : stop - start] = tokens[start:stop]
             targets[row, score_from - start : stop - start] = tokens[score_from + 1 : stop + 1]
-        wanted = torch.from_numpy(targets).to(device)
-        scored = wanted != _IGNORED
+        targets_BN = torch.from_numpy(targets).to(device)
+        scored = targets_BN != _IGNORED
         hidden, _ = model.transformer(torch.from_numpy(ids).to(device))
-        logits = model.lm_head(hidden[scored]).float()  # the vocabulary only where it is asked for
-        losses = F.cross_entropy(logits, wanted[scored], reduction="none").double()
+        logits = model.lm_head(hidden[scored]).float()  # logits of the scored positions alone
+        losses = F.cross_entropy(logits, targets_BN[scored], reduction="none").double()
         yield from (row.cpu().numpy() for row in losses.split(scored.sum(1).tolist()))
-
-
-def token_counts(manifest: Manifest, split: str = "train") -> npt.NDArray[np.int64]:
-    """How often each token id stands in a split: (V,)."""
-    counts = np.zeros(manifest.vocab_size, dtype=np.int64)
-    for shard in manifest.open_shards(split):
-        counts += np.bincount(shard.tokens, minlength=manifest.vocab_size)
-    return counts
-
-
-def unigram_score(manifest: Manifest, split: str) -> Score:
-    """The score of the training split's token frequencies (add-one smoothed) on another split: the floor to beat."""
-    counts = token_counts(manifest) + 1.0
-    surprise = -np.log(counts / counts.sum())
-    return Score.total(
-        Score.of(float(surprise[document.tokens[1:]].sum()), document.info)
-        for document in read_documents(manifest, split)
-    )

@@ -68,7 +68,7 @@ class Target(NamedTuple):
 
 
 class ContextPoint(NamedTuple):
-    """What a window length scores on the chosen targets."""
+    """Loss of the chosen targets at one length of the window before them."""
 
     context: int
     """Tokens of the window; the targets are its last ones."""
@@ -113,7 +113,7 @@ def by_context(
     points: list[ContextPoint] = []
     shortest = None
     for length in lengths:
-        losses_PT = np.stack(list(window_losses(model, _ending_with(targets, length), batch_size)))
+        losses_PT = np.stack(list(window_losses(model, windows_ending_with(targets, length), batch_size)))
         shortest = losses_PT if shortest is None else shortest
         gains, places = (losses_PT - shortest).mean(1), len(targets)
         error = float(gains.std(ddof=1)) / math.sqrt(places) if places > 1 else 0.0
@@ -121,7 +121,8 @@ def by_context(
     return points
 
 
-def _ending_with(targets: Sequence[Target], length: int) -> Iterator[tuple[Tokens, Window]]:
+def windows_ending_with(targets: Sequence[Target], length: int) -> Iterator[tuple[Tokens, Window]]:
+    """For each target the window of `length` tokens whose last positions predict it."""
     for tokens, stop, size in targets:
         yield tokens, Window(stop - length, stop - size, stop)
 

@@ -12,7 +12,7 @@ import yaml
 from data_pipeline import Manifest, Tokenizer
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
-from eval.ppl import evaluate
+from eval.scoring import evaluate
 from pretrain.checkpoint import load_model
 from pretrain.export import export
 from tests.conftest import Run, book, write_jsonl

@@ -1,14 +1,13 @@
-"""Which scales are used: the sums are those of the weights; tokens are told apart as a reader would."""
+"""The use of scales: its sums are those of the weights."""
 
 import numpy as np
 import pytest
 import torch
 
 from data_pipeline import Manifest, Tokenizer, read_documents
-from eval.report.passage import passage_html, plain
-from eval.report.scale_use import KINDS, Passage, kinds_of, readable, scale_use
-from eval.scoring.perplexity import token_counts
+from eval.report.scale_use import scale_use
 from eval.scoring.positions import choose_targets
+from eval.scoring.unigram import token_counts
 from maha_model import AggregationConfig, CausalLM, ModelConfig, scale_weights
 
 
@@ -37,24 +36,3 @@ def test_every_grouping_of_tokens_has_the_same_totals(data: Manifest, domain: st
     assert [lean.lean for lean in use.most] == sorted((lean.lean for lean in use.most), reverse=True)
     assert use.least[0].lean <= use.most[-1].lean
     assert len(use.passage.pieces) == len(use.passage.lean) == 64
-
-
-def test_kinds_of_tokens() -> None:
-    pieces = ["The", "▁king", "dom", "▁of", "▁Is", "rael", ",", "▁", "12", "<0x0A>", "then", "▁“", "No", "”", "<0xE2>"]
-    assert [KINDS[kind] for kind in kinds_of(pieces)] == [
-        "begins a word, capital", "begins a word, lower case", "continues a word", "begins a word, lower case",
-        "begins a word, capital", "continues a word", "punctuation", "other", "number", "line break",
-        "begins a word, lower case", "punctuation", "begins a word, capital", "punctuation", "other",
-    ]  # fmt: skip
-
-
-def test_a_passage_is_the_text_itself_escaped() -> None:
-    pieces = ["▁<b>", "▁&", "<0x0A>", "x", "<0xE2>"]
-    assert [readable(piece) for piece in pieces] == [" <b>", " &", "\n", "x", "⟨E2⟩"]
-    assert [plain(piece) for piece in pieces[:3]] == ["␣<b>", "␣&", "⏎"]
-    text = passage_html(Passage(pieces, [0.1, 0.2, 0.3, 0.4, 0.5]))
-    assert "<b>" not in text
-    assert '<span class="c0" title="10%"> &lt;b&gt;</span>' in text
-    assert '<span class="c9" title="50%">⟨E2⟩</span>' in text
-    assert "▁" not in text
-    assert passage_html(Passage(["a"], [0.5])).count("<p") == 2

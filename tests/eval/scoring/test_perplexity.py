@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import DocumentInfo, Manifest, TokenizedDocument, UserError
-from eval.scoring.perplexity import Score, score_documents, sliding_windows, unigram_score
+from data_pipeline import DocumentInfo, TokenizedDocument, UserError
+from eval.scoring.perplexity import Score, score_documents, sliding_windows
 from maha_model import CausalLM, ModelConfig
 
 VOCABULARY = 23
@@ -80,18 +80,3 @@ def test_units_follow_from_the_same_total() -> None:
 def test_impossible_windows_are_refused(context: int, stride: int) -> None:
     with pytest.raises(UserError, match="is not between 1 and"):
         score_documents(build("maha"), [document(10, 0)], context, stride, 1)
-
-
-def test_unigram_matches_a_hand_count(data: Manifest) -> None:
-    from collections import Counter
-
-    from data_pipeline import read_documents
-
-    counts = Counter(int(token) for doc in read_documents(data, "train") for token in doc.tokens)
-    total = sum(counts.values()) + data.vocab_size
-    expected = -sum(
-        math.log((counts[int(token)] + 1) / total) for doc in read_documents(data, "test") for token in doc.tokens[1:]
-    )
-    score = unigram_score(data, "test")
-    assert score.nll == pytest.approx(expected, rel=1e-9)
-    assert score.words == data.split("test").words

@@ -11,11 +11,11 @@ from eval.scoring.perplexity import document_losses
 from eval.scoring.positions import (
     OctaveBins,
     Target,
-    _ending_with,
     by_context,
     by_window_position,
     choose_targets,
     context_lengths,
+    windows_ending_with,
 )
 from maha_model import CausalLM, ModelConfig
 
@@ -69,7 +69,7 @@ def test_the_scored_tokens_are_the_same_at_every_context_length() -> None:
     assert len(targets) == 20
     scored = []
     for length in context_lengths(longest):
-        windows = list(_ending_with(targets, length))
+        windows = list(windows_ending_with(targets, length))
         assert all(window.stop - window.start == length and window.start >= 0 for _, window in windows)
         assert all(window.score_from - window.start >= length - 32 for _, window in windows)
         scored.append([(id(tokens), window.score_from, window.stop) for tokens, window in windows])

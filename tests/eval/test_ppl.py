@@ -1,4 +1,4 @@
-"""ppl.py, and what compare.py refuses, as a user runs them."""
+"""ppl.py as a user runs it."""
 
 import json
 import shutil
@@ -54,17 +54,3 @@ def test_ppl_mistakes_are_one_line_and_status_2(
     weights = next(damaged.rglob("model.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-7])
     assert_user_error(ppl(damaged), "no whole checkpoint left")
-
-
-def test_compare_reports_what_it_cannot_read_and_writes_nothing(
-    make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run, assert_user_error: Check
-) -> None:
-    out, run, other = tmp_path / "report", make_run("maha"), tmp_path / "memory.json"
-
-    def compare(*options: object) -> object:
-        return run_command("eval/compare.py", run, *options, "--data", data.folder, "--out", out)
-
-    assert_user_error(compare(tmp_path / "none"), "does not exist")
-    other.write_text('{"rows": 3}')
-    assert_user_error(compare(f"--memory={other}"), "has no tables")
-    assert not out.exists()

@@ -1,59 +1,21 @@
-"""How the report's figures look: colours, panels, axes, and SVG that takes on the page's text colour."""
+"""Panels, bands and axes of the report's plots, and their SVG with the page's text colour."""
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from eval.report.runs import Group
+from eval.report.plots.style import INK, scale_colour
 
-INK = "#010203"
-"""Stands for the page's text colour, which replaces it in the SVG."""
-_OWN = {"standard": "#0072b2", "longformer": "#009e73"}
-_MAHA = ("#d55e00", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's colours, told apart by readers of any colour vision."""
-_LINES = ("-", "--", ":", "-.")
-_MARKERS = "osD^vP"
-_STYLE = {
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "axes.titlesize": 10, "axes.linewidth": 0.7,
-    "axes.grid": True, "grid.color": "#808080", "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.frameon": False,
-    "svg.fonttype": "none", "svg.hashsalt": "maha", "axes.axisbelow": True,
-}  # fmt: skip
-_SCALES = plt.get_cmap("plasma")
 _POINTS = 240
-"""A curve's points: more than a reader can tell apart."""
-
-
-class Styles:
-    """A colour, a marker and a line style for each group, the same in every figure."""
-
-    def __init__(self, groups: Iterable[Group]) -> None:
-        self._of: dict[str, dict[str, Any]] = {}
-        seen: dict[str, int] = {}
-        for group in groups:
-            attention = group.config.attention
-            number = seen[attention] = seen.get(attention, -1) + 1
-            palette = (_OWN[attention],) if attention in _OWN else _MAHA
-            self._of[group.label] = {
-                "color": palette[number % len(palette)], "linestyle": _LINES[number // len(palette) % len(_LINES)],
-                "marker": {"standard": "s", "longformer": "^"}.get(attention, "oDvP"[number % 4]),
-            }  # fmt: skip
-
-    def __call__(self, label: str, marker: bool = True) -> dict[str, Any]:
-        """Keywords of Axes.plot."""
-        return {**self._of[label], "markersize": 4, "lw": 1.5, "label": label, **({} if marker else {"marker": None})}
+"""Points of a curve: more than can be distinguished at its size."""
 
 
 def panels(count: int, height: float = 3.2) -> tuple[Figure, Sequence[Axes]]:
@@ -78,7 +40,7 @@ def band(ax: Axes, x: Sequence[float], values_SN: npt.NDArray[np.float64], style
 def smooth(
     steps: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """A moving average over a fortieth of the run, at no more points than are seen."""
+    """A moving average over a fortieth of the run, at no more points than can be distinguished."""
     width = max(1, len(steps) // 40)
     sums = np.cumsum(np.concatenate((np.zeros((1, values.shape[1])), values)), axis=0)
     means = (sums[width:] - sums[:-width]) / width
@@ -98,17 +60,6 @@ def stacked_bars(ax: Axes, layers: list[list[float]]) -> None:
                 middle = bottom[layer] + weight / 2
                 ax.text(layer, middle, f"{weight:.2f}", ha="center", va="center", color=ink, fontsize=8)
         bottom += weights
-
-
-def scale_colour(scale: int, scales: int) -> Any:
-    """Violet for the finest scale, yellow for the coarsest: both stand out on white and on black."""
-    return _SCALES(0.2 + 0.65 * scale / max(1, scales - 1))
-
-
-def fading(colour: str) -> ListedColormap:
-    """From transparent to a colour, so that it lies on any background."""
-    rgb = matplotlib.colors.to_rgb(colour)
-    return ListedColormap([(*rgb, alpha) for alpha in np.linspace(0.03, 1, 128)])
 
 
 def plain_log(axis: Any) -> None:
@@ -150,11 +101,5 @@ def to_svg(figure: Figure, drawn: bool, legend: Sequence[Axes] = ()) -> str | No
         plt.close(figure)
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
-    # names of groups, which several figures on one page would share
+    # ids of SVG groups, which several plots on one page would share
     return re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL))
-
-
-def drawn(plot: Callable[..., str | None], *args: Any) -> str | None:
-    """The picture, in the report's style."""
-    with matplotlib.rc_context(_STYLE):
-        return plot(*args)

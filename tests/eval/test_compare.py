@@ -1,15 +1,16 @@
-"""compare.py as a user runs it: the page stands alone, says what was measured, and how to measure it again."""
+"""compare.py as a user runs it: the page stands alone, and names what was measured and the command that repeats it."""
 
 import json
 import re
 import shlex
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from data_pipeline import Manifest
-from eval.scoring.perplexity import unigram_score
+from eval.scoring.unigram import unigram_score
 from tests.conftest import Run
 from tests.eval.conftest import MakeRun
 
@@ -50,7 +51,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_report_stands_alone_and_says_what_was_measured(
+def test_the_report_stands_alone_and_names_what_was_measured(
     make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run
 ) -> None:
     runs = [
@@ -66,18 +67,18 @@ def test_the_report_stands_alone_and_says_what_was_measured(
     values = json.loads(result.stdout.splitlines()[-1])
     assert values == json.loads((out / "report.json").read_text())
 
-    # one object for each run, one for each model
+    # one object for each run under `models`, one for each model under `groups`
     names = ["MAHA (convex)", "Standard Transformer", "Longformer", "MAHA (convex, budget)", "MAHA (nash)"]
-    models, groups = values["models"], values["groups"]
+    rows, groups = values["models"], values["groups"]
     assert [group["model"] for group in groups] == names
-    assert [(model["model"], model["seed"]) for model in models[:3]] == [(names[0], 0), (names[0], 1), (names[1], 0)]
+    assert [(model["model"], model["seed"]) for model in rows[:3]] == [(names[0], 0), (names[0], 1), (names[1], 0)]
     assert groups[0]["seeds"] == [0, 1]
-    perplexities = [model["word_perplexity"] for model in models[:2]]
+    perplexities = [model["word_perplexity"] for model in rows[:2]]
     assert groups[0]["word_perplexity"]["mean"] == pytest.approx(sum(perplexities) / 2)
     assert groups[0]["word_perplexity"]["max"] == max(perplexities)
     ratio = groups[0]["ratio_to_transformer"]
-    assert ratio["min"] == pytest.approx(min(perplexities) / models[2]["word_perplexity"])
-    for model in models:
+    assert ratio["min"] == pytest.approx(min(perplexities) / rows[2]["word_perplexity"])
+    for model in rows:
         assert sum(model["positions"]["nll"]) == pytest.approx(model["nll"])
     assert values["unigram"]["nll"] == unigram_score(data, "test").nll
     assert len(values["paper"]) == 3
@@ -143,3 +144,17 @@ def test_parts_can_be_had_alone(make_run: MakeRun, data: Manifest, tmp_path: Pat
     result = run_command("eval/compare.py", run, "--data", data.folder, "--out", tmp_path, "--only", "losses", "table")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "report.html").read_text().count("<svg ") == 3
+
+
+def test_compare_reports_what_it_cannot_read_and_writes_nothing(
+    make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run, assert_user_error: Callable[..., None]
+) -> None:
+    out, run, other = tmp_path / "report", make_run("maha"), tmp_path / "memory.json"
+
+    def compare(*options: object) -> object:
+        return run_command("eval/compare.py", run, *options, "--data", data.folder, "--out", out)
+
+    assert_user_error(compare(tmp_path / "none"), "does not exist")
+    other.write_text('{"rows": 3}')
+    assert_user_error(compare(f"--memory={other}"), "has no tables")
+    assert not out.exists()

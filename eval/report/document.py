@@ -1,0 +1,54 @@
+"""A comparison as Markdown and as a page. Importing it loads the plotting library, which `eval.report` does not."""
+
+import html
+
+from eval.report import exhibits
+from eval.report.comparison import Comparison
+from eval.report.page import Section, page
+
+
+class Report:
+    """The exhibits of one comparison; `command` makes them all, `part_commands` the parts alone."""
+
+    def __init__(self, comparison: Comparison, command: str, part_commands: dict[str, str]) -> None:
+        self.comparison, self.command = comparison, command
+        self.source = exhibits.Source(comparison, part_commands)
+        manifest, scope = comparison.scope.manifest, comparison.scope
+        self.title = f"MAHA beside its baselines on {manifest.request['source']}, {scope.split} split"
+        split = manifest.split(scope.split)
+        self.data = (
+            f"{scope.split} split ({len(split.documents)} documents, {split.tokens:,} tokens, {split.words:,} words) "
+            f"of {manifest.request['source']}, data fingerprint {manifest.fingerprint[:12]}"
+        )
+
+    def to_markdown(self) -> str:
+        """The table with its notes and the command."""
+        parts = [f"# {self.title}"]
+        parts += [f"**Warning**: {warning}." for warning in self.comparison.warnings]
+        if self.comparison.unigram:
+            header = exhibits.HEADER
+            named = [name if index < 10 else f"Paper: {name}" for index, name in enumerate(header)]
+            cells = (named, ["---"] * len(header), *exhibits.rows(self.comparison))
+            lines = ["| " + " | ".join(row) + " |" for row in cells]
+            parts += ["\n".join(line.replace("\n", "<br>") for line in lines), exhibits.READING, exhibits.PUBLISHED]
+        parts += [f"Data: {self.data}. Machine: {self.source.machine}.", f"```\n{self.command}\n```"]
+        return "\n\n".join(parts) + "\n"
+
+    def to_html(self) -> str:
+        """The page."""
+        warnings = "".join(f'<p class="warning">Warning: {html.escape(text)}.</p>' for text in self.comparison.warnings)
+        lead = (
+            f"{warnings}<p>Everything on this page was measured by one command, which trains nothing:</p>"
+            f"<pre><code>{html.escape(self.command)}</code></pre>"
+            f"<p>Data: {html.escape(self.data)}. Machine: {html.escape(self.source.machine)}.</p>"
+        )
+        sections = [
+            Section("table", "The table", exhibits.table_exhibits(self.source)),
+            Section("training", "Training", exhibits.training_exhibits(self.source)),
+            Section("context", "What context brings", exhibits.context_exhibits(self.source)),
+            Section("scales", "Which scales are used", exhibits.scales_exhibits(self.source)),
+            Section("attention", "Where attention looks", exhibits.attention_exhibits(self.source)),
+            Section("cost", "Cost", exhibits.cost_exhibits(self.source)),
+            Section("documents", "By document", exhibits.documents_exhibits(self.source)),
+        ]
+        return page(self.title, lead, [section for section in sections if section.exhibits])

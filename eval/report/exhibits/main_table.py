@@ -1,0 +1,80 @@
+"""The table of all models, beside the paper's."""
+
+from eval.report import plots
+from eval.report.comparison import Comparison
+from eval.report.exhibits.source import Source, listed
+from eval.report.page import Exhibit, table
+from eval.report.paper import PAPER
+
+HEADER = (
+    "Model", "Score entries", "Seeds", "Parameters", "Tokens trained", "PPL per word", "PPL per token", "Bits per byte",
+    "PPL / Transformer", "Peak memory", "PPL", "PPL / Transformer", "Memory",
+)  # fmt: skip
+_ABOVE = (("", 5), ("Measured", 5), ("Published, another setting", 3))
+PUBLISHED = (
+    "The published columns are the paper's Table I (arXiv 2512.14925), for orientation: PG-19 at 4096 tokens with 12 "
+    "layers of width 768, by a model whose positions see the future (convolutions, attention and upsampling are not "
+    "causal), with a perplexity whose unit is not stated, and memory of an unstated batch. Ours are causal models, "
+    "trained on the data that the page names, with perplexity per word. Only ratios between rows of one column can be "
+    "held against each other, and those with care."
+)
+READING = (
+    "PPL per word is exp(total negative log-likelihood / whitespace words of the raw text), the literature's measure "
+    "on PG-19; PPL per token depends on the tokenizer. Every token is scored once, in a sliding window. Several seeds "
+    "of a configuration are one row: mean ± sample standard deviation, least to most beneath. PPL / Transformer pairs "
+    "runs of the same seed where both exist. Score entries counts what our implementation computes of N tokens, W "
+    "being the span. Peak memory is that of one training process (resident set on a CPU, allocator's peak on a GPU), "
+    "the most among seeds. Unigram is what the training split's token frequencies alone would score."
+)
+
+
+def rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """The body of the table as text cells, in the order of HEADER."""
+    body: list[tuple[str, ...]] = []
+    base = PAPER["standard"].perplexity
+    for model in comparison.models:
+        run, paper, ratio = model.first, PAPER[model.config.attention], comparison.ratio_to_transformer(model)
+        memory = max((one.peak_memory_bytes or 0 for one in model.runs), default=0)
+        body.append((
+            model.label, model.complexity, listed(model.seeds), f"{run.evaluated().parameters:,}",
+            f"{run.info.tokens:,}", model.spread("word_perplexity").text(2),
+            model.spread("token_perplexity").text(2), model.spread("bits_per_byte").text(4),
+            ratio.text(3) if ratio else "-", f"{memory / 2**30:.2f} GiB" if memory else "-",
+            f"{paper.perplexity}", f"{paper.perplexity / base:.3f}", f"{paper.memory_gb} GB",
+        ))  # fmt: skip
+    unigram = comparison.unigram
+    if unigram:
+        scores = f"{unigram.word_perplexity:.2f}", f"{unigram.token_perplexity:.2f}", f"{unigram.bits_per_byte:.4f}"
+        body.append(("Unigram", *["-"] * 4, *scores, *["-"] * 5))
+    return body
+
+
+def table_exhibits(source: Source) -> list[Exhibit]:
+    """The table, the paper's own, and a plot of the perplexities; nothing if no document was scored."""
+    comparison = source.comparison
+    if not comparison.unigram:
+        return []
+    windows = sorted(
+        {(run.evaluated().context, run.evaluated().stride) for model in comparison.models for run in model.runs}
+    )
+    measured = (
+        f"every token of {source.text}; windows of {listed([c for c, _ in windows])} tokens, "
+        f"{listed([s for _, s in windows])} apart; {source.machine}."
+    )
+    published = [(row.model, row.complexity, f"{row.perplexity}", f"{row.memory_gb} GB") for row in PAPER.values()]
+    return [
+        Exhibit(
+            "Perplexity and memory, beside the published figures", table(HEADER, rows(comparison), _ABOVE), READING,
+            measured, source.part_commands["table"],
+        ),
+        Exhibit(
+            "The paper's table, as published",
+            table(("Model", "Complexity", "PG-19 PPL", "Memory"), published), PUBLISHED,
+            "nothing here; figures copied from the paper.", "arXiv 2512.14925, Table I",
+        ),
+        *source.plot(
+            "table", "Perplexity per word", plots.drawn(plots.perplexities, comparison),
+            "One point for each seed, a tick at their mean; lower is better. The axis does not begin at 0.",
+            measured,
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,81 @@
+"""Plots of perplexity: of each model, and by position in the document and in the window."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
+
+from eval.report.comparison import Comparison
+from eval.report.model_runs import ModelRuns
+from eval.report.plots.drawing import band, finish_pair, panels, plain_log, to_svg
+from eval.report.plots.style import INK, Styles
+
+
+def perplexities(comparison: Comparison) -> str | None:
+    """Word-level perplexity: every seed a point, their mean a tick."""
+    styles, models = Styles(comparison.models), comparison.models
+    figure, ax = plt.subplots(figsize=(8, 0.9 + 0.36 * len(models)), layout="constrained")
+    for row, model in enumerate(models):
+        spread = model.spread("word_perplexity")
+        ax.plot([spread.mean], [row], "|", color=INK, markersize=16)
+        style = {**styles(model.label), "linestyle": "none", "markersize": 6, "alpha": 0.85}
+        ax.plot(spread.values, [row] * len(spread.values), **style)
+        ax.annotate(f"{spread.mean:.1f}", (max(spread.values), row), (8, 0), textcoords="offset points", va="center")
+    ax.set_yticks(range(len(models)), [model.label for model in models])
+    ax.set(xlabel="perplexity per word", ylim=(len(models) - 0.5, -0.5))
+    ax.margins(x=0.12)
+    return to_svg(figure, True)
+
+
+def book_positions(comparison: Comparison) -> str | None:
+    """Perplexity by position in the document; beside it over the Transformer's."""
+    styles, (figure, axes) = Styles(comparison.models), panels(2)
+
+    def values(model: ModelRuns) -> npt.NDArray[np.float64]:
+        return np.array([run.evaluated().positions.perplexity for run in model.runs])
+
+    for model in comparison.models:
+        centres = model.first.evaluated().positions.centres
+        band(axes[0], centres, values(model), styles(model.label))
+        base = comparison.base(model)
+        if base and base is not model:
+            band(axes[1], centres, values(model) / values(base).mean(0), styles(model.label))
+    axes[0].set(xlabel="position in the book (tokens)", ylabel="perplexity per token", yscale="log")
+    axes[1].set(xlabel="position in the book (tokens)", ylabel="over the Transformer's")
+    plain_log(axes[0].yaxis)
+    return finish_pair(figure, axes, [10**i for i in range(1, 8)])
+
+
+def contexts(comparison: Comparison) -> str | None:
+    """Perplexity of the same targets against the length of the window before them; beside it the gain."""
+    styles, (figure, axes) = Styles(comparison.models), panels(2)
+    ticks: set[int] = set()
+    for label, probe in comparison.probes.items():
+        lengths = [point.context for point in probe.context]
+        values = np.array([[point.perplexity for point in probe.context]])
+        band(axes[0], lengths, values, styles(label))
+        errors = np.array([point.gain_error for point in probe.context])
+        ratios = values / values[:, :1] * (1 + errors * np.array([[-1], [0], [1]]))
+        band(axes[1], lengths, 100 * (ratios - 1), styles(label))
+        ticks |= set(lengths)
+    axes[0].set(xlabel="window (tokens)", ylabel="perplexity per token")
+    axes[1].set(xlabel="window (tokens)", ylabel="% against the shortest window")
+    return finish_pair(figure, axes, sorted(ticks))
+
+
+def window_positions(comparison: Comparison) -> str | None:
+    """Perplexity by position in the window; beside it over the Transformer's."""
+    styles, (figure, axes) = Styles(comparison.models), panels(2)
+    for model in comparison.headlines:
+        window = comparison.probes[model.label].window
+        base = comparison.base(model)
+        if window is None:
+            continue
+        band(axes[0], window.centres, np.array([window.perplexity]), styles(model.label))
+        other = comparison.probes[base.label].window if base and base.label in comparison.probes else None
+        if other and base is not model and len(other.tokens) == len(window.tokens):
+            ratio = np.array([window.perplexity]) / np.array([other.perplexity])
+            band(axes[1], window.centres, ratio, styles(model.label))
+    axes[0].set(xlabel="position in the window (tokens)", ylabel="perplexity per token", yscale="log")
+    axes[1].set(xlabel="position in the window (tokens)", ylabel="over the Transformer's")
+    plain_log(axes[0].yaxis)
+    return finish_pair(figure, axes, [4**i for i in range(1, 12)])

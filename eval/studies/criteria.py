@@ -1,0 +1,43 @@
+"""The limits that a study's file sets: perplexity of one model relative to another's."""
+
+import math
+
+from data_pipeline import UserError
+from eval.bench.criteria import Criterion
+from eval.studies.results import Row
+from eval.studies.study import Study
+
+
+def criteria_of(study: Study, rows: list[Row]) -> list[Criterion]:
+    """The limits of the study's `figures` whose rows exist.
+
+    `ratio`: perplexity of `model` over that of `over` in `group`, at most `limit`.
+    `margin`: how far `model` is below `over`, as a relative difference over the larger spread of the two; at least
+    `limit`.
+
+    Both are of the test split's perplexity per word where the group is tested, else of validation's per token.
+    """
+    criteria = []
+    for figure in study.figures:
+        try:
+            kind, group, limit = figure["kind"], figure["group"], figure["limit"]
+            pair = [_find(rows, group, figure[side], figure["context_length"]) for side in ("model", "over")]
+        except KeyError as error:
+            raise UserError(f"a figure of the study has no {error}") from error
+        if pair[0] is None or pair[1] is None:
+            continue
+        one, other = (row.test or row.validation for row in pair if row is not None)
+        name = f"{group}, context {figure['context_length']}: {figure['model']} "
+        if kind == "ratio":
+            criteria.append(Criterion(f"{name}over {figure['over']}", one.mean / other.mean, limit))
+        elif kind == "margin":
+            spread = max(one.spread, other.spread)
+            margin = math.log(other.mean / one.mean) / spread if spread else math.nan
+            criteria.append(Criterion(f"{name}below {figure['over']}, in spreads", margin, limit, at_least=True))
+        else:
+            raise UserError(f"a figure of the study is of kind {kind!r}; choose ratio or margin")
+    return criteria
+
+
+def _find(rows: list[Row], group: str, model: str, context: int) -> Row | None:
+    return next((row for row in rows if (row.group, row.model, row.context_length) == (group, model, context)), None)
