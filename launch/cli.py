@@ -10,7 +10,6 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-import sysconfig
 from pathlib import Path
 
 COMMANDS = {
@@ -52,8 +51,7 @@ def main() -> None:
 def _train(options: list[str]) -> None:
     """Become launch/pretrain.sh, with this interpreter instead of an environment of the script's own."""
     script = Path(__file__).with_name("pretrain.sh")
-    path = os.pathsep.join(filter(None, (sysconfig.get_path("scripts"), os.environ.get("PATH"))))
-    os.environ |= {"MAHA_PYTHON": sys.executable, "PATH": path}
+    os.environ["MAHA_PYTHON"] = sys.executable
     os.execvp("bash", ["bash", str(script), *options])
 
 

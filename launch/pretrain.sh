@@ -25,8 +25,11 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-# an installation's interpreter is in MAHA_PYTHON (`maha train`); a checkout makes its own environment
-if [ -z "${MAHA_PYTHON:-}" ]; then
+# `maha train` and studies name the interpreter they run in; otherwise a checkout makes its own environment
+if [ -n "${MAHA_PYTHON:-}" ]; then
+  scripts=$("$MAHA_PYTHON" -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
+  export PATH="$scripts:$PATH"
+else
   bash "$root/launch/setup.sh"
   venv=$(cd "${MAHA_VENV:-$root/.venv}" && pwd)
   export PATH="$venv/bin:$PATH" PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

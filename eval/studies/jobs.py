@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,6 +23,7 @@ class Jobs:
         self._children: set[subprocess.Popen[bytes]] = set()
         self._lock, self._stopped = threading.Lock(), False
         self.environment = os.environ | {
+            "MAHA_PYTHON": sys.executable,  # the launcher makes no environment of its own
             "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)),
             "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.resolve() / 'mlflow.db'}",
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
