@@ -60,7 +60,8 @@ def _described() -> str:
     lines = []
     for name, module in COMMANDS.items():
         spec = importlib.util.find_spec(module)
-        assert spec is not None and spec.origin is not None
+        assert spec is not None
+        assert spec.origin is not None, f"{module} has a file"
         docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
         lines.append(f"  {name:10}{docstring.splitlines()[0].partition(': python')[0]}")
     return "\n".join(lines)
