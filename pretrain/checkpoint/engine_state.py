@@ -21,7 +21,7 @@ from torch import Tensor
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def gather_state(engine: deepspeed.DeepSpeedEngine, keep: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def gather_tensors(engine: deepspeed.DeepSpeedEngine, keep: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(weights by name, moments by "name.exp_avg" and "name.exp_avg_sq"), float32 on the CPU.
 
     Every process must call it; only those with `keep` hold the result, so that one copy exists.
@@ -44,10 +44,10 @@ def gather_state(engine: deepspeed.DeepSpeedEngine, keep: bool) -> tuple[dict[st
     return weights, moments
 
 
-def restore_state(
+def restore_tensors(
     engine: deepspeed.DeepSpeedEngine, weights: dict[str, Tensor], moments: dict[str, Tensor], steps: int
 ) -> None:
-    """Inverse of `gather_state`: the weights that the model computes with, float32 master weights and moments."""
+    """Inverse of `gather_tensors`: the weights that the model computes with, float32 master weights and moments."""
     if _is_plain(engine):
         for name, parameter in engine.module.named_parameters():
             parameter.data.copy_(weights[name])

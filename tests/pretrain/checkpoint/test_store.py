@@ -19,8 +19,8 @@ from pretrain.checkpoint import (
     read_info,
     read_moments,
     save_checkpoint,
+    sealed,
 )
-from pretrain.checkpoint.store import sealed
 
 CONFIG = ModelConfig(vocab_size=17, context_length=16, d_model=8, num_layers=1, num_heads=2, d_ff=8)
 
