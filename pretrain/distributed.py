@@ -31,6 +31,11 @@ class Rank:
         """Whether this process writes files and prints."""
         return self.rank == 0
 
+    def print(self, line: str) -> None:
+        """Print a line, at once, if this is the main process."""
+        if self.is_main:
+            print(line, flush=True)
+
     def sum(self, *values: float | torch.Tensor) -> list[float]:
         """The sums over all processes, in float64; every process gets the same bits."""
         total = torch.tensor([float(value) for value in values], dtype=torch.float64, device=self.device)

@@ -5,6 +5,7 @@ float32 weights and Adam's moments under each parameter's name, and the number o
 bitwise where nothing changed and continues where the stage or the number of processes did.
 """
 
+from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -17,6 +18,9 @@ from deepspeed.utils import (
 )
 from deepspeed.utils.tensor_fragment import safe_set_local_fp32_param, safe_set_local_optimizer_state
 from torch import Tensor
+
+from pretrain.checkpoint.format import CheckpointInfo, read_info
+from pretrain.checkpoint.models import read_moments, read_weights
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -66,6 +70,13 @@ def restore_tensors(
                 safe_set_full_fp32_param(parameter, value)
             else:
                 safe_set_full_optimizer_state(parameter, value, key)
+
+
+def restore_checkpoint(engine: deepspeed.DeepSpeedEngine, path: Path) -> CheckpointInfo:
+    """Restore the engine from a checkpoint of its model. Raises UserError if the checkpoint is damaged."""
+    info = read_info(path)
+    restore_tensors(engine, read_weights(path), read_moments(path), info.step)
+    return info
 
 
 def _is_plain(engine: deepspeed.DeepSpeedEngine) -> bool:
