@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Checkpointing(Callback):
-    """Saves every `checkpoint_interval` steps and at the end. Its methods hold collectives: call them on every process."""
+    """Saves every `checkpoint_interval` steps and at the end. Collective: call its methods on every process."""
 
     def __init__(self, manifest: Manifest, saved_step: int) -> None:
         """`saved_step` is the step that needs no checkpoint: the one that the run starts from."""

@@ -10,8 +10,8 @@ import torch
 
 from pretrain import plan as planning
 from pretrain.config import parse_config
-from pretrain.memory import Job, ZeroSettings, model_states
-from pretrain.plan import GIB, POLICIES, Planner
+from pretrain.memory import POLICIES, Job, Planner, ZeroSettings, possible_changes, zero_bytes
+from pretrain.plan import GIB
 from tests.conftest import ROOT
 from tests.integration.forked import ForkedRun
 
@@ -77,18 +77,18 @@ def job(world_size: int, element: int = 2, accumulates: bool = True) -> Job:
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_process_holds_its_share_of_the_optimiser_and_float32_weights_beside_bfloat16(stage: int) -> None:
-    states = model_states(ZeroSettings(stage=stage), job(world_size=4))
-    assert states.optimizer == 3 * 4 * 8800 // 4
-    assert states.parameters == 2 * 8800 // (4 if stage == 3 else 1)
-    assert states.gradients == 2 * 8800 // (1 if stage == 1 else 4)
+    held = zero_bytes(ZeroSettings(stage=stage), job(world_size=4))
+    assert held.optimizer == 3 * 4 * 8800 // 4
+    assert held.parameters == 2 * 8800 // (4 if stage == 3 else 1)
+    assert held.gradients == 2 * 8800 // (1 if stage == 1 else 4)
 
 
 def test_what_is_offloaded_is_on_the_host() -> None:
     zero = ZeroSettings(stage=3, offload_optimizer=True, offload_param=True)
-    states = model_states(zero, job(world_size=2))
-    assert (states.parameters, states.gradients, states.optimizer) == (0, 0, 0)
-    assert states.host == (2 + 12 + 2 + 4) * 8800 // 2
-    assert states.gathered == 2 * 8800
+    held = zero_bytes(zero, job(world_size=2))
+    assert (held.parameters, held.gradients, held.optimizer) == (0, 0, 0)
+    assert held.host == (2 + 12 + 2 + 4) * 8800 // 2
+    assert held.gathered == 2 * 8800
 
 
 def test_the_defaults_are_deepspeeds() -> None:
@@ -113,7 +113,7 @@ def test_the_solver_adds_little_and_the_baselines_have_none() -> None:
 
 def test_changes_are_tried_in_their_order() -> None:
     config = parse_config([*MODEL, "--micro_batch_size", "4", "--global_batch_size", "16"])
-    tried = [options for options, _, _ in planning._changes(config, 1)]
+    tried = [options for options, _, _ in possible_changes(config, 1)]
     assert tried[:8] == [
         "--micro_batch_size 2",
         "--micro_batch_size 1",
