@@ -1,18 +1,17 @@
-"""One typed configuration of a run: YAML files, dotted overrides, --help and --print_config (jsonargparse)."""
+"""One typed configuration of a run, and what DeepSpeed's file adds to it."""
 
-import difflib
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import jsonargparse
 import torch
 import yaml
 
 from data_pipeline import UserError
 from maha_model import ConfigError, ModelConfig
+from pretrain.parsing import parse_dataclass
+from pretrain.shipped import find_shipped
 
 
 @dataclass(kw_only=True)
@@ -134,17 +133,8 @@ def parse_config(args: list[str] | None = None) -> RunConfig:
         ConfigError: for a value that cannot work.
         SystemExit: for --help and --print_config.
     """
-    parser = jsonargparse.ArgumentParser(
-        prog="pretrain", description="Pretrain a causal language model on a prepared data set.", exit_on_error=False
-    )
-    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file; later options override it")
-    parser.add_class_arguments(RunConfig)
-    try:
-        values = parser.parse_args(args)
-        values.pop("config", None)
-        return RunConfig(**vars(parser.instantiate(values)))
-    except jsonargparse.ArgumentError as error:
-        raise UserError(_explain(str(error), list(parser.get_defaults().keys()))) from error
+    description = "Pretrain a causal language model on a prepared data set."
+    return parse_dataclass(RunConfig, args, "pretrain", description)
 
 
 _SET_BY_RUN_CONFIG = (
@@ -166,14 +156,14 @@ def use_bfloat16(config: RunConfig) -> bool:
 
 
 def read_deepspeed_config(config: RunConfig) -> dict[str, Any]:
-    """The JSON that `config.deepspeed` names, here or beside the installed package.
+    """The JSON that `config.deepspeed` names, here or beside the installed packages.
 
     Raises:
         UserError: if it is missing, not JSON, sets what the run's configuration sets, or does not fit the precision.
     """
     path = config.deepspeed
-    found = next((place for place in (path, Path(__file__).parent.parent / path) if place.is_file()), None)
-    if found is None:
+    found = find_shipped(path)
+    if not found.is_file():
         raise UserError(f"--deepspeed {path} does not exist; choose one of ds_configs/*.json")
     try:
         values = json.loads(found.read_text())
@@ -188,18 +178,6 @@ def read_deepspeed_config(config: RunConfig) -> dict[str, Any]:
             "--precision float32"
         )
     return values
-
-
-def _explain(message: str, keys: list[str]) -> str:
-    """jsonargparse's complaint in one line, with the nearest valid key where a key is unknown."""
-    message = " ".join(message.split()).replace("typing.Literal", "one of ")
-    group = re.search(r"Group '(.+?)' does not accept option '(.+?)'", message)
-    unknown = re.search(r"unrecognized arguments: --([\w.]+)|Option '(.+?)' is not accepted", message)
-    if not (group or unknown):
-        return f"configuration: {message}"
-    key = ".".join(group.groups()) if group else next(filter(None, unknown.groups()))  # type: ignore[union-attr]
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    return f"unknown configuration key {key}; " + (f"did you mean {near[0]}?" if near else "see --help for all of them")
 
 
 def _plain(value: Any) -> Any:
