@@ -38,7 +38,7 @@ class OptimizerConfig:
 
 @dataclass(kw_only=True)
 class RunConfig:
-    """Everything that decides a training run."""
+    """Everything that a training run depends on."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The model; its context_length is the length of the training windows."""
@@ -51,11 +51,11 @@ class RunConfig:
     steps: int = 1000
     """Optimiser steps in all, resumed ones included."""
     global_batch_size: int = 8
-    """Windows per optimiser step over all processes; with the next field it decides the gradient accumulation."""
+    """Windows per optimiser step over all processes; the gradient accumulation follows from it and the next field."""
     micro_batch_size: int = 8
     """Windows per process and forward pass."""
     seed: int = 0
-    """Decides the initial weights, the sample order and dropout."""
+    """Of the initial weights, the sample order and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 with float32 master weights on a GPU that has it, else float32."""
     deepspeed: Path = Path("ds_configs/zero1.json")
@@ -91,7 +91,7 @@ class RunConfig:
     step_timeout: float = 1800.0
     """Seconds that a step, an evaluation or a collective may take; then all stacks are printed and the run ends."""
     peer_timeout: float = 60.0
-    """Seconds without a sign of life from a process after which the others name it and end."""
+    """Seconds without a heartbeat of a process after which the others end, its rank named in their message."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "global_batch_size", "micro_batch_size", "eval_interval", "eval_windows", "log_interval",

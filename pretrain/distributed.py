@@ -1,4 +1,4 @@
-"""The process group: who we are, whatever launched us (deepspeed, torchrun, mpirun, srun, or nobody)."""
+"""The process group: this process's rank under any launcher (deepspeed, torchrun, mpirun, srun) or none."""
 
 import os
 import socket
@@ -45,7 +45,7 @@ class Rank:
     def on_main(self, function: Callable[[], T]) -> T:
         """Run `function` on the main process; every process gets its result, or raises what it raised.
 
-        So a mistake or a full disk that only the main process can see ends all of them, and none waits for ever.
+        So a mistake or a full disk that shows on the main process alone ends all of them, and none waits for ever.
         """
         outcome: list[Any] = [None, None]
         if self.is_main:
@@ -60,13 +60,13 @@ class Rank:
 
 
 def rank_from_environment() -> int:
-    """This process's rank before any process group exists; 0 where nobody launched several."""
+    """This process's rank before any process group exists; 0 without a launcher."""
     return _from_environment("RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", default=0)
 
 
 def world_size_from_environment() -> int:
     """The number of processes that the launcher started."""
-    # not SLURM_NTASKS, which a batch script also has, where nobody started several
+    # not SLURM_NTASKS, which a batch script also has, before it starts several
     return _from_environment("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", default=1)
 
 

@@ -76,7 +76,7 @@ def build_engine(config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngin
 
 
 def deepspeed_settings(config: RunConfig, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's whole configuration: the file's, and what the run's configuration decides."""
+    """DeepSpeed's whole configuration: the file's, and what follows from the run's configuration."""
     settings = read_deepspeed_config(config)
     settings |= {
         "train_batch_size": config.global_batch_size,

@@ -60,16 +60,16 @@ def main(args: list[str] | None = None) -> None:
         planner = Planner(options.device)
         plan = planner.plan(config, options.world_size)
         peak = plan.peaks[config.activation_checkpointing]
-        verdict: dict[str, Any] = {}
+        fit: dict[str, Any] = {}
         lines = describe(plan, config, options.world_size, options.device)
         if options.device_gib is not None:
             limit = int(options.device_gib * GIB)
-            verdict["fits"] = peak <= limit
-            found = None if verdict["fits"] else planner.change_that_fits(config, options.world_size, limit)
-            verdict["change"] = found and found[0]
+            fit["fits"] = peak <= limit
+            found = None if fit["fits"] else planner.change_that_fits(config, options.world_size, limit)
+            fit["change"] = found and found[0]
             lines.append(_verdict(peak, options.device_gib, found))
     if options.json:
-        print(json.dumps({**plan.to_dict(), "peak": peak, **verdict}))
+        print(json.dumps({**plan.to_dict(), "peak": peak, **fit}))
     else:
         print("\n".join(lines))
 

@@ -44,8 +44,8 @@ class MLflowRun:
         self._lost = False
         self._waiting: list[Metric] = []
         self._sent = -math.inf
-        remembered = run / "run.json"
-        run_id = json.loads(remembered.read_bytes())["mlflow_run_id"] if remembered.exists() else None
+        marker = run / "run.json"
+        run_id = json.loads(marker.read_bytes())["mlflow_run_id"] if marker.exists() else None
         try:
             if run_id is not None and self._exists(run_id):
                 self.run_id = run_id
@@ -57,7 +57,7 @@ class MLflowRun:
                 for name, value in _flatten(parameters):
                     self._client.log_param(self.run_id, name, value)
                 run.mkdir(parents=True, exist_ok=True)
-                with atomic_write(remembered) as file:
+                with atomic_write(marker) as file:
                     file.write(json.dumps({"mlflow_run_id": self.run_id}).encode())
             self._logged = {
                 name: max(point.step for point in self._client.get_metric_history(self.run_id, name))

@@ -1,4 +1,4 @@
-"""Loss spikes: reported, and undone where the run wants that.
+"""Loss spikes: reported, and undone where that is configured.
 
 Rolling back is how PaLM was trained (arXiv 2204.02311, 5.1): back to the last checkpoint, and the batches between it
 and the spike are passed over.

@@ -3,7 +3,7 @@
 format        the files of a checkpoint's folder and its index
 store         writing, pruning, finding, verifying
 models        tensors and models out of a checkpoint
-export        a checkpoint without the optimiser's state, for those who use the model
+export        a checkpoint without the optimiser's state
 background    writing beside training
 engine_state  tensors in and out of a DeepSpeed engine; needs DeepSpeed, so it is not imported here
 """

@@ -26,7 +26,7 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> CausalLM:
 
 
 def model_from(info: CheckpointInfo) -> CausalLM:
-    """A fresh model of the checkpoint's configuration. Raises UserError if this version does not know it."""
+    """A fresh model of the checkpoint's configuration. Raises UserError if this version has no such model."""
     try:
         return CausalLM(ModelConfig.from_dict(info.model))
     except (ConfigError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:

@@ -80,7 +80,7 @@ def micro_batch_stretches(model: CausalLM, batch: int, meter: Meter | None = Non
 def inference_peak(model: CausalLM, batch: int, meter: Meter | None = None) -> int:
     """Most bytes beside the weights while `batch` whole windows become hidden states, without gradients.
 
-    Evaluation computes logits afterwards and only where they are asked for: they are not in here.
+    Evaluation computes logits afterwards and only at scored positions: they are not in here.
     """
     with torch.no_grad(), _counting(model, meter) as live:
         before = live.now

@@ -14,7 +14,7 @@ FLOAT64 = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroSettings:
-    """DeepSpeed's `zero_optimization`, as far as it decides about memory; defaults are DeepSpeed's."""
+    """DeepSpeed's `zero_optimization`, as far as memory depends on it; defaults are DeepSpeed's."""
 
     stage: int = 0
     contiguous_gradients: bool = True
