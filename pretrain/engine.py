@@ -92,7 +92,7 @@ def _stage(settings: dict[str, Any]) -> int:
 
 
 def _is_plain(settings: dict[str, Any]) -> bool:
-    """ZeRO 0 in float32: DeepSpeed steps the given optimiser as it is, and would forget the norm it clips by."""
+    """ZeRO 0 in float32: DeepSpeed steps the given optimiser as it is, and does not keep the norm that it clips by."""
     return _stage(settings) == 0 and not settings["bf16"]["enabled"]
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch.distributed as dist
 
-_REASON = "watchdog/verdict"
+_REASON = "watchdog/reason"
 
 
 class Store(Protocol):
