@@ -1,4 +1,10 @@
 """Training: configuration, loop on DeepSpeed, checkpoints, tracking. Command: `python -m pretrain.train`.
 
-Evaluation imports `pretrain.checkpoint` and nothing else of this room.
+    train, preflight, export, plan   the commands
+    session, trainer, callbacks      a run: put together, the loop, what happens around it
+    config, parsing, shipped         options, and the files that come with the project
+    engine, distributed, batches     DeepSpeed's engine, the process group, the data of a step
+    checkpoint, memory               what evaluation imports too
+
+Of this room evaluation imports `pretrain.checkpoint`, `pretrain.memory` and `pretrain.session`, nothing else.
 """

@@ -1,18 +1,17 @@
 """One typed configuration of a run: YAML files, dotted overrides, --help and --print_config (jsonargparse)."""
 
-import difflib
-import json
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import jsonargparse
-import torch
 import yaml
 
 from data_pipeline import UserError
 from maha_model import ConfigError, ModelConfig
+from pretrain.deepspeed_config import read_deepspeed_config, use_bfloat16
+from pretrain.parsing import parse_dataclass
+
+__all__ = ["OptimizerConfig", "RunConfig", "parse_config", "read_deepspeed_config", "use_bfloat16"]
 
 
 @dataclass(kw_only=True)
@@ -39,7 +38,7 @@ class OptimizerConfig:
 
 @dataclass(kw_only=True)
 class RunConfig:
-    """Everything that decides a training run."""
+    """Everything that a training run depends on."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The model; its context_length is the length of the training windows."""
@@ -52,11 +51,11 @@ class RunConfig:
     steps: int = 1000
     """Optimiser steps in all, resumed ones included."""
     global_batch_size: int = 8
-    """Windows per optimiser step over all processes; with the next field it decides the gradient accumulation."""
+    """Windows per optimiser step over all processes; the gradient accumulation follows from it and the next field."""
     micro_batch_size: int = 8
     """Windows per process and forward pass."""
     seed: int = 0
-    """Decides the initial weights, the sample order and dropout."""
+    """Of the initial weights, the sample order and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 with float32 master weights on a GPU that has it, else float32."""
     deepspeed: Path = Path("ds_configs/zero1.json")
@@ -92,7 +91,7 @@ class RunConfig:
     step_timeout: float = 1800.0
     """Seconds that a step, an evaluation or a collective may take; then all stacks are printed and the run ends."""
     peer_timeout: float = 60.0
-    """Seconds without a sign of life from a process after which the others name it and end."""
+    """Seconds without a heartbeat of a process after which the others end, its rank named in their message."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "global_batch_size", "micro_batch_size", "eval_interval", "eval_windows", "log_interval",
@@ -134,72 +133,8 @@ def parse_config(args: list[str] | None = None) -> RunConfig:
         ConfigError: for a value that cannot work.
         SystemExit: for --help and --print_config.
     """
-    parser = jsonargparse.ArgumentParser(
-        prog="pretrain", description="Pretrain a causal language model on a prepared data set.", exit_on_error=False
-    )
-    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file; later options override it")
-    parser.add_class_arguments(RunConfig)
-    try:
-        values = parser.parse_args(args)
-        values.pop("config", None)
-        return RunConfig(**vars(parser.instantiate(values)))
-    except jsonargparse.ArgumentError as error:
-        raise UserError(_explain(str(error), list(parser.get_defaults().keys()))) from error
-
-
-_SET_BY_RUN_CONFIG = (
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "gradient_clipping",
-    "optimizer",
-    "scheduler",
-    "bf16",
-    "fp16",
-)
-
-
-def use_bfloat16(config: RunConfig) -> bool:
-    """Whether the model computes in bfloat16 on this device."""
-    supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return config.precision == "bfloat16" or (config.precision == "auto" and supported)
-
-
-def read_deepspeed_config(config: RunConfig) -> dict[str, Any]:
-    """The JSON that `config.deepspeed` names, here or beside the installed package.
-
-    Raises:
-        UserError: if it is missing, not JSON, sets what the run's configuration sets, or does not fit the precision.
-    """
-    path = config.deepspeed
-    found = next((place for place in (path, Path(__file__).parent.parent / path) if place.is_file()), None)
-    if found is None:
-        raise UserError(f"--deepspeed {path} does not exist; choose one of ds_configs/*.json")
-    try:
-        values = json.loads(found.read_text())
-    except ValueError as error:
-        raise UserError(f"--deepspeed {path} is not JSON: {error}") from error
-    twice = [key for key in _SET_BY_RUN_CONFIG if key in values]
-    if twice:
-        raise UserError(f"{path} sets {', '.join(twice)}; remove it there, the run's configuration decides it")
-    if use_bfloat16(config) and values.get("zero_optimization", {}).get("stage", 0) == 0:
-        raise UserError(
-            f"{path} is ZeRO 0, which keeps no float32 weights beside bfloat16 ones; choose ds_configs/zero1.json, or "
-            "--precision float32"
-        )
-    return values
-
-
-def _explain(message: str, keys: list[str]) -> str:
-    """jsonargparse's complaint in one line, with the nearest valid key where a key is unknown."""
-    message = " ".join(message.split()).replace("typing.Literal", "one of ")
-    group = re.search(r"Group '(.+?)' does not accept option '(.+?)'", message)
-    unknown = re.search(r"unrecognized arguments: --([\w.]+)|Option '(.+?)' is not accepted", message)
-    if not (group or unknown):
-        return f"configuration: {message}"
-    key = ".".join(group.groups()) if group else next(filter(None, unknown.groups()))  # type: ignore[union-attr]
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    return f"unknown configuration key {key}; " + (f"did you mean {near[0]}?" if near else "see --help for all of them")
+    description = "Pretrain a causal language model on a prepared data set."
+    return parse_dataclass(RunConfig, args, "pretrain", description)
 
 
 def _plain(value: Any) -> Any:

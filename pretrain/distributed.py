@@ -1,4 +1,4 @@
-"""The process group: who we are, whatever launched us (deepspeed, torchrun, mpirun, srun, or nobody)."""
+"""The process group: this process's rank under any launcher (deepspeed, torchrun, mpirun, srun) or none."""
 
 import os
 import socket
@@ -31,6 +31,11 @@ class Rank:
         """Whether this process writes files and prints."""
         return self.rank == 0
 
+    def print(self, line: str) -> None:
+        """Print a line, at once, if this is the main process."""
+        if self.is_main:
+            print(line, flush=True)
+
     def sum(self, *values: float | torch.Tensor) -> list[float]:
         """The sums over all processes, in float64; every process gets the same bits."""
         total = torch.tensor([float(value) for value in values], dtype=torch.float64, device=self.device)
@@ -40,7 +45,7 @@ class Rank:
     def on_main(self, function: Callable[[], T]) -> T:
         """Run `function` on the main process; every process gets its result, or raises what it raised.
 
-        So a mistake or a full disk that only the main process can see ends all of them, and none waits for ever.
+        So a mistake or a full disk that shows on the main process alone ends all of them, and none waits for ever.
         """
         outcome: list[Any] = [None, None]
         if self.is_main:
@@ -55,13 +60,13 @@ class Rank:
 
 
 def rank_from_environment() -> int:
-    """This process's rank before any process group exists; 0 where nobody launched several."""
+    """This process's rank before any process group exists; 0 without a launcher."""
     return _from_environment("RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", default=0)
 
 
 def world_size_from_environment() -> int:
     """The number of processes that the launcher started."""
-    # not SLURM_NTASKS, which a batch script also has, where nobody started several
+    # not SLURM_NTASKS, which a batch script also has, before it starts several
     return _from_environment("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", default=1)
 
 

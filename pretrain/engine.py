@@ -76,7 +76,7 @@ def build_engine(config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngin
 
 
 def deepspeed_settings(config: RunConfig, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's whole configuration: the file's, and what the run's configuration decides."""
+    """DeepSpeed's whole configuration: the file's, and what follows from the run's configuration."""
     settings = read_deepspeed_config(config)
     settings |= {
         "train_batch_size": config.global_batch_size,
@@ -92,7 +92,7 @@ def _stage(settings: dict[str, Any]) -> int:
 
 
 def _is_plain(settings: dict[str, Any]) -> bool:
-    """ZeRO 0 in float32: DeepSpeed steps the given optimiser as it is, and would forget the norm it clips by."""
+    """ZeRO 0 in float32: DeepSpeed steps the given optimiser as it is, and does not keep the norm that it clips by."""
     return _stage(settings) == 0 and not settings["bf16"]["enabled"]
 
 

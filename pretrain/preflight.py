@@ -58,9 +58,9 @@ def find_resume(config: RunConfig) -> Path | None:
 def check_resume(checkpoint: Path, config: RunConfig, manifest: Manifest) -> None:
     """Raises UserError unless the checkpoint is of this run's model, data set and tokenizer."""
     info = read_info(checkpoint)
-    wanted = json.loads(json.dumps(config.model.to_dict()))
-    different = [key for key in wanted if info.model.get(key) != wanted[key]]
-    if different or info.model.keys() != wanted.keys():
+    configured = json.loads(json.dumps(config.model.to_dict()))
+    different = [key for key in configured if info.model.get(key) != configured[key]]
+    if different or info.model.keys() != configured.keys():
         raise UserError(
             f"{checkpoint} is of another model ({', '.join(f'{key} {info.model.get(key)}' for key in different)}); "
             "give the options it was trained with, or another --out"

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from data_pipeline import Manifest, Tokenizer, UserError
 from data_pipeline.indexed_dataset import IndexedDataset
-from pretrain.checkpoint import load_model, read_info, read_moments, verify_checkpoint
-from pretrain.checkpoint.store import sealed
+from pretrain.checkpoint import load_model, read_info, read_moments, sealed, verify_checkpoint
 from tests.pretrain.checkpoint.test_store import save
 
 FUZZ = settings(

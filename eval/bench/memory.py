@@ -17,11 +17,11 @@ from pretrain.memory import (
     Meter,
     ZeroSettings,
     device_peak,
+    fake_model,
     inference_peak,
     micro_batch_stretches,
-    model_states,
     parameter_sizes,
-    pretended,
+    zero_bytes,
 )
 
 POLICIES: tuple[CheckpointPolicy, ...] = get_args(CheckpointPolicy)
@@ -56,7 +56,7 @@ def training_rows(name: str, base: ModelConfig, batch: int, world_sizes: list[in
     matrices, vectors = parameter_sizes(config)
 
     def stretches(config: ModelConfig, policy: CheckpointPolicy, dtype: torch.dtype) -> list[Any]:
-        with pretended(lambda: peer.build(config), dtype, "cuda") as model:
+        with fake_model(lambda: peer.build(config), dtype, "cuda") as model:
             model.activation_checkpointing = policy
             return micro_batch_stretches(model, batch)
 
@@ -76,7 +76,7 @@ def training_rows(name: str, base: ModelConfig, batch: int, world_sizes: list[in
                         "model": name, "policy": policy, "zero": stage, "world_size": world_size,
                         "precision": str(dtype).removeprefix("torch."), "parameters": sum(matrices) + sum(vectors),
                         "activations": activations, "activations_without_vocabulary": without,
-                        "states": asdict(model_states(zero, job)), "peak": device_peak(parts, zero, job),
+                        "states": asdict(zero_bytes(zero, job)), "peak": device_peak(parts, zero, job),
                     }  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def inference_row(name: str, base: ModelConfig, batch: int) -> dict[str, Any]:
     """The estimated bytes of a forward pass on a GPU."""
     peer, dtype = PEERS[name], torch.bfloat16
     config = peer.config(base)
-    with pretended(lambda: peer.build(config), dtype, "cuda") as model:
+    with fake_model(lambda: peer.build(config), dtype, "cuda") as model:
         weights = model.num_parameters() * dtype.itemsize
         activations = inference_peak(model, batch)
     return {"model": name, "precision": "bfloat16", "weights": weights, "activations": activations,
@@ -110,7 +110,7 @@ def measured_rows(name: str, base: ModelConfig, batch: int, device: DeviceKind) 
         if device == "cuda":
             bytes_of(real, None)  # what libraries keep for good is there after the first pass
         measured = bytes_of(real, AllocatorBytes() if device == "cuda" else None)
-        with pretended(lambda: peer.build(config), dtype, device) as model:
+        with fake_model(lambda: peer.build(config), dtype, device) as model:
             estimated = bytes_of(model, None)
         yield {
             "model": name, "task": task, "device": device, "precision": str(dtype).removeprefix("torch."),

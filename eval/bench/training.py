@@ -1,8 +1,8 @@
 """What the trainer and its checkpoints cost, and what torch.compile brings: python eval/bench_training.py --data DATA.
 
-One process on this machine, the model and batch of pretrain/configs/sample.yaml. A trainer's step (DeepSpeed, agreement
-on the loss, clipping, metrics, MLflow) and a bare loop's (the same model, micro-batches, AdamW, clipping) take turns;
-so do steps beside which a checkpoint is written and steps without one.
+One process on this machine, the model and batch of pretrain/configs/sample.yaml. A trainer's step (DeepSpeed, the loss
+reduced over processes, clipping, metrics, MLflow) and a bare loop's (the same model, micro-batches, AdamW, clipping)
+take turns; so do steps beside which a checkpoint is written and steps without one.
 """
 
 import argparse
@@ -20,15 +20,13 @@ import torch
 from data_pipeline import user_errors
 from eval.bench.criteria import Criterion, best_times, print_report
 from maha_model import CausalLM, ConfigError
-from pretrain.config import RunConfig, parse_config
-from pretrain.distributed import join_process_group
-from pretrain.engine import build_optimizer
 from pretrain.memory import keep_freed_memory
-from pretrain.preflight import check_run
-from pretrain.train import Trainer
+from pretrain.session import Checkpointing, RunConfig, Trainer, build_optimizer, parse_config, training_session
 
 STEPS = 30
 SAVES, STEPS_BESIDE_A_SAVE, STEPS_PER_SAVE = 8, 8, 100
+EVERY_STEP_LOGGED = ["--log_interval", "1"]
+ONLY_STEPS = ["--steps", "1000", "--eval_interval", "1000", "--checkpoint_interval", "1000", "--spike_threshold", "0"]
 CONFIG = Path(__file__).parent.parent.parent / "pretrain" / "configs" / "sample.yaml"
 
 
@@ -46,12 +44,6 @@ class Stopwatch:
         return result
 
 
-def trainer_step(trainer: Trainer) -> None:
-    """One step as `Trainer.run` makes it."""
-    trainer._start_step()
-    trainer._end_step(*trainer._optimize())
-
-
 def bare_step(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: list[tuple[torch.Tensor, torch.Tensor]],
     clip: float,
@@ -67,13 +59,13 @@ def bare_step(
 def bench_trainer(trainer: Trainer) -> dict[str, float]:
     """Seconds per step of trainer and bare loop, and of the trainer's waiting for data."""
     config = trainer.config
-    data = Stopwatch(trainer._micro_batches)
-    trainer._micro_batches = data  # type: ignore[method-assign]
+    data = Stopwatch(trainer.batches)
+    trainer.batches = data
     model = CausalLM(config.model)
     bare = functools.partial(
-        bare_step, model, build_optimizer(model, config.optimizer, clips=False), data(), config.optimizer.grad_clip
+        bare_step, model, build_optimizer(model, config.optimizer, clips=False), data(0), config.optimizer.grad_clip
     )
-    watches = {"trainer": Stopwatch(functools.partial(trainer_step, trainer)), "bare loop": Stopwatch(bare)}
+    watches = {"trainer": Stopwatch(trainer.train_step), "bare loop": Stopwatch(bare)}
     for step in range(STEPS + 2):
         if step == 2:  # warm
             data.spent = 0.0
@@ -86,19 +78,19 @@ def bench_trainer(trainer: Trainer) -> dict[str, float]:
 
 def bench_saving(trainer: Trainer) -> dict[str, float]:
     """Seconds that a checkpoint adds to the steps beside it until it is whole, and those that training waits for it."""
-    stretches: dict[bool, list[float]] = {True: [], False: []}
+    checkpointing = trainer.callback(Checkpointing)
+    spent: dict[bool, list[float]] = {True: [], False: []}
     waits = []
     for number in range(2 * SAVES):
         start = time.perf_counter()
         if saves := number % 2 == 0:
-            trainer.saved_step = -1  # this state counts as not saved yet
-            trainer._save()
+            checkpointing.save(trainer)
             waits.append(time.perf_counter() - start)
         for _ in range(STEPS_BESIDE_A_SAVE):
-            trainer_step(trainer)
-        trainer._finish_writing()
-        stretches[saves].append(time.perf_counter() - start)
-    cost = statistics.median(stretches[True]) - statistics.median(stretches[False])
+            trainer.train_step()
+        checkpointing.wait(trainer)
+        spent[saves].append(time.perf_counter() - start)
+    cost = statistics.median(spent[True]) - statistics.median(spent[False])
     return {"cost": cost, "waiting": statistics.median(waits)}
 
 
@@ -129,14 +121,12 @@ def main() -> None:
     keep_freed_memory()
     with user_errors(ConfigError), tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/runs/bench"
-        config = parse_config(["--config", str(CONFIG), "--data", arguments.data, "--out", out, "--steps", "1000"])
-        config, manifest = check_run(config, 1)
-        subject = Trainer(config, manifest, join_process_group())
-        trainer = bench_trainer(subject)
-        saving = bench_saving(subject)
-        subject.mlflow.finish("FINISHED")
-        subject.watchdog.close(failed=False)
-        torch.distributed.destroy_process_group()
+        options = ["--config", str(CONFIG), "--data", arguments.data, "--out", out, *EVERY_STEP_LOGGED, *ONLY_STEPS]
+        with training_session(parse_config(options)) as subject:
+            config = subject.config
+            trainer = bench_trainer(subject)
+            saving = bench_saving(subject)
+            subject.finish()
     model = bench_compiled(config)
     criteria = [
         Criterion("a trainer's step over a bare loop's", trainer["trainer"] / trainer["bare loop"], 1.05),

@@ -1,1 +1,10 @@
-"""What happens around a training step."""
+"""What happens around a training step: one callback a module, each with the hooks of `Callback` that it needs.
+
+checkpointing saves, evaluation validates, tracking prints and writes down (metrics_file, mlflow_run, throughput),
+nonfinite and spikes guard, stop_signals ends a run in good order, watchdog (heartbeats) one that hangs.
+`pretrain.session` puts them together.
+"""
+
+from pretrain.callbacks.base import Callback, StepResult
+
+__all__ = ["Callback", "StepResult"]

@@ -1,20 +1,19 @@
 """Validation loss inside a training run: fixed windows, the same for any number of processes."""
 
+from typing import TYPE_CHECKING
+
 import deepspeed
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from data_pipeline import WindowDataset
+from maha_model import scale_weight_statistics
+from pretrain.batches import Batch, stack_windows
+from pretrain.callbacks.base import Callback, StepResult
 from pretrain.distributed import Rank
 
-Pair = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-
-
-def stack_windows(pairs: list[Pair], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Windows (ids, targets) of `context` tokens each to two tensors (len(pairs), context) on `device`."""
-    ids, targets = zip(*pairs, strict=True)
-    return torch.from_numpy(np.stack(ids)).to(device), torch.from_numpy(np.stack(targets)).to(device)
+if TYPE_CHECKING:
+    from pretrain.trainer import Trainer
 
 
 class Validation:
@@ -28,7 +27,7 @@ class Validation:
         padded = chosen + [None] * (-len(chosen) % per_pass)
         self._mine: list[int | None] = padded[rank.rank :: rank.world_size]
 
-    def batch(self, number: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, number: int = 0) -> Batch:
         """This process's batch `number`: ids and targets (micro_batch_size, context); -100 where there is no window."""
         pairs = []
         for window in self._mine[number * self._size : (number + 1) * self._size]:
@@ -50,3 +49,21 @@ class Validation:
         engine.train()
         total_nll, total_tokens = self._rank.sum(nll, tokens)
         return total_nll / total_tokens
+
+
+class Evaluation(Callback):
+    """Evaluates every `eval_interval` steps and after the last one: validation loss and weights of the scales."""
+
+    def __init__(self, validation: Validation) -> None:
+        self._validation = validation
+
+    def on_step_end(self, trainer: "Trainer", result: StepResult) -> None:
+        """Evaluate if it is due; every MAHA layer's weights of its scales are those of one validation batch."""
+        step, config = trainer.progress.step, trainer.config
+        if step % config.eval_interval and step != config.steps:
+            return
+        trainer.begin(f"the evaluation after step {step}")
+        loss = self._validation.loss(trainer.engine)
+        layers = scale_weight_statistics(trainer.engine.module, self._validation.batch()[0])
+        for callback in trainer.callbacks:
+            callback.on_evaluation(trainer, loss, layers)

@@ -1,146 +1,113 @@
-"""Where a run's numbers go: metrics.jsonl (every step, exact) and MLflow (every logged step); main process only."""
+"""Where a run's values go: the console, metrics.jsonl (every step) and MLflow (every logged step)."""
 
-import json
-import logging
+import dataclasses
 import math
-import os
-import re
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from data_pipeline import UserError
-from data_pipeline.files import atomic_write
+from maha_model import ScaleWeights, flops_per_token
+from pretrain.callbacks.base import Callback, StepResult
+from pretrain.callbacks.metrics_file import MetricsFile
+from pretrain.callbacks.mlflow_run import MLflowRun
+from pretrain.callbacks.throughput import Throughput, device_peak_flops, peak_memory_bytes
+from pretrain.config import RunConfig
+from pretrain.distributed import Rank
+from pretrain.engine import whole_shape
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
-
-# Bounded waiting for a remote store, unless the user has set these.
-_MLFLOW_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-# A request costs about as much whatever it holds, 5 to 10 ms for SQLite: steps shorter than this share one.
-_SECONDS_BETWEEN_REQUESTS = 1.0
-_MOST_WAITING = 500  # and an evaluation's points on top are still within MLflow's 1,000 of a request
+    from pretrain.trainer import Trainer
 
 
-class MetricsFile:
-    """RUN/metrics.jsonl: one JSON object a line, each with its `step`; floats in full precision."""
+class Tracking(Callback):
+    """Prints and writes down steps, evaluations, skipped batches and spikes. For the main process alone."""
 
-    def __init__(self, run: Path, resumed_step: int) -> None:
-        """Open for appending; lines of steps after `resumed_step`, which will be repeated, are dropped."""
-        path = run / "metrics.jsonl"
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= resumed_step:
-                        kept.append(line + "\n")
-                except (ValueError, KeyError, TypeError):
-                    continue  # the last line of a killed run can be cut short
-        with atomic_write(path) as file:
-            file.write("".join(kept).encode())
-        self._file = path.open("a", buffering=1)
+    def __init__(self, config: RunConfig, rank: Rank, resumed_step: int) -> None:
+        """Open the metrics file and the MLflow run. Raises UserError if the store cannot be reached."""
+        context = config.model.context_length
+        self._metrics = MetricsFile(config.out, resumed_step)
+        self._mlflow = MLflowRun(config.out, config.experiment, dataclasses.asdict(config))
+        peak = device_peak_flops(rank.device) * rank.world_size
+        flops = flops_per_token(config.model, context)
+        self._throughput = Throughput(config.global_batch_size * context, flops, peak, config.steps)
 
-    def log(self, step: int, **values: Any) -> None:
-        """Append one line."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+    def on_start(self, trainer: "Trainer") -> None:
+        """Print what is trained on what."""
+        config, engine, rank = trainer.config, trainer.engine, trainer.rank
+        parameters = sum(whole_shape(parameter).numel() for parameter in engine.module.parameters())
+        rank.print(
+            f"{config.model.attention}: {parameters:,} parameters | {config.steps} steps of "
+            f"{config.global_batch_size * config.model.context_length:,} tokens | {rank.world_size} processes on "
+            f"{rank.device.type} | ZeRO {engine.zero_optimization_stage()} | from step {trainer.progress.step}"
+        )
 
+    def on_step_start(self, trainer: "Trainer") -> None:
+        """Start the step's clock."""
+        self._throughput.start_step()
 
-class MLflowRun:
-    """One MLflow run, new or the one that RUN/run.json names; points of steps it already has are not logged twice.
+    def on_step_skipped(self, trainer: "Trainer", fault: str) -> None:
+        """Write down why the batch was skipped."""
+        self._metrics.log(trainer.progress.step + 1, skipped=fault)
 
-    Points wait for up to a second for others. `send` before a checkpoint, and a run that continues from it has no gap.
-
-    The store is MLFLOW_TRACKING_URI, or a SQLite file mlflow.db in the folder that holds the run's folder.
-    """
-
-    def __init__(self, run: Path, experiment: str, parameters: dict[str, Any]) -> None:
-        """Raises UserError if the store cannot be reached."""
-        for name, value in _MLFLOW_DEFAULTS.items():
-            os.environ.setdefault(name, value)
-        import mlflow
-
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.resolve().parent / 'mlflow.db'}"
-        self._client = mlflow.MlflowClient(tracking_uri=uri)
-        self._lost = False
-        self._waiting: list[Metric] = []
-        self._sent = -math.inf
-        remembered = run / "run.json"
-        run_id = json.loads(remembered.read_bytes())["mlflow_run_id"] if remembered.exists() else None
-        try:
-            if run_id is not None and self._exists(run_id):
-                self.run_id = run_id
-                self._client.update_run(run_id, "RUNNING")
-            else:
-                found = self._client.get_experiment_by_name(experiment)
-                experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
-                self.run_id = self._client.create_run(experiment_id, run_name=run.name).info.run_id
-                for name, value in _flatten(parameters):
-                    self._client.log_param(self.run_id, name, value)
-                run.mkdir(parents=True, exist_ok=True)
-                with atomic_write(remembered) as file:
-                    file.write(json.dumps({"mlflow_run_id": self.run_id}).encode())
-            self._logged = {
-                name: max(point.step for point in self._client.get_metric_history(self.run_id, name))
-                for name in self._client.get_run(self.run_id).data.metrics
-            }
-        except Exception as error:
-            raise UserError(
-                f"cannot reach the MLflow store {_shown(uri)}: {_shown(error)}; start it, or unset MLFLOW_TRACKING_URI"
-            ) from error
-
-    def _exists(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return False
-        return True
-
-    def log(self, step: int, **values: float) -> None:
-        """One point per name. A store lost during training is reported once; metrics.jsonl still has everything."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._waiting += [
-            Metric(name, value, now, step) for name, value in values.items() if step > self._logged.get(name, -1)
-        ]
-        if time.monotonic() - self._sent >= _SECONDS_BETWEEN_REQUESTS or len(self._waiting) >= _MOST_WAITING:
-            self.send()
-
-    def send(self) -> None:
-        """Send the points that wait."""
-        points, self._waiting, self._sent = self._waiting, [], time.monotonic()
-        if points:
-            self._attempt(lambda: self._client.log_batch(self.run_id, points))
-
-    def _attempt(self, send: Callable[[], object]) -> None:
-        if self._lost:
+    def on_step_end(self, trainer: "Trainer", result: StepResult) -> None:
+        """Write down the step; print and track it every log_interval steps."""
+        self._throughput.end_step()
+        config, step = trainer.config, trainer.progress.step
+        values = {
+            "loss": result.loss,
+            "lr": result.lr,
+            "grad_norm": result.grad_norm,
+            "tokens": trainer.progress.samples * config.model.context_length,
+        }
+        if step % config.log_interval and step != config.steps:
+            self._metrics.log(step, **values)
             return
-        try:
-            send()
-        except Exception as error:
-            self._lost = True
-            print(f"warning: MLflow is lost, going on without it: {_shown(error)}", flush=True)
+        speed = self._throughput.read(step)
+        eta = int(speed.pop("eta_s"))
+        values |= {**speed, "peak_memory_bytes": peak_memory_bytes(trainer.rank.device)}
+        self._metrics.log(step, **values)
+        self._mlflow.log(step, **values)
+        trainer.rank.print(
+            f"step {step}/{config.steps} | loss {result.loss:.4f} | lr {result.lr:.2e} | grad {result.grad_norm:.2f} | "
+            f"{speed['tokens_per_s']:,.0f} tok/s | MFU {speed['mfu']:.1%} | "
+            f"mem {values['peak_memory_bytes'] / 2**30:.2f} GiB | ETA {eta // 3600}:{eta // 60 % 60:02}:{eta % 60:02}"
+        )
 
-    def finish(self, status: str) -> None:
-        """Mark the run FINISHED, FAILED or KILLED."""
-        self.send()
-        self._attempt(lambda: self._client.set_terminated(self.run_id, status))
+    def on_evaluation(self, trainer: "Trainer", loss: float, layers: list[ScaleWeights]) -> None:
+        """Write down, track and print the validation loss; write down and track the weights of the scales."""
+        step = trainer.progress.step
+        self._metrics.log(step, eval_loss=loss, scale_weights=[layer._asdict() for layer in layers])
+        points = {"eval_loss": loss}
+        for number, layer in enumerate(layers):
+            points |= {f"layer{number}/scale{scale}": weight for scale, weight in enumerate(layer.mean)}
+            points |= {f"layer{number}/entropy": layer.entropy, f"layer{number}/zeros": layer.zeros}
+        self._mlflow.log(step, **points)
+        perplexity = math.exp(loss)
+        trainer.rank.print(
+            f"step {step}/{trainer.config.steps} | validation loss {loss:.4f} (perplexity {perplexity:.1f})"
+        )
 
+    def on_spike(self, trainer: "Trainer", score: float, rolled_back_from: int | None) -> None:
+        """Write down the spike; after a rollback the steps that it has undone leave the file."""
+        step = trainer.progress.step
+        if rolled_back_from is None:
+            self._metrics.log(step, spike=score)
+            return
+        self._metrics = MetricsFile(trainer.config.out, step)
+        self._metrics.log(step, spike=score, rolled_back_from=rolled_back_from)
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        flat += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
-    return flat
+    def on_save(self, trainer: "Trainer") -> None:
+        """Send the points that wait, so that a run that continues from the checkpoint has no gap."""
+        self._mlflow.send()
 
+    def on_finish(self, trainer: "Trainer") -> None:
+        """Print the end; mark the MLflow run FINISHED, or KILLED before its last step."""
+        step, config = trainer.progress.step, trainer.config
+        trainer.rank.print(f"{'stopped' if step < config.steps else 'finished'} at step {step}: {config.out}")
+        self._mlflow.finish("FINISHED" if step == config.steps else "KILLED")
 
-def _shown(value: object) -> str:
-    """At most 200 characters on one line, without the user and password that an address may hold."""
-    return re.sub(r"//[^/@\s]+@", "//...@", " ".join(str(value).split()))[:200]
+    def on_failure(self, trainer: "Trainer") -> None:
+        """Mark the MLflow run FAILED."""
+        self.mark_failed()
+
+    def mark_failed(self) -> None:
+        """Mark the MLflow run FAILED; for a process that has lost the others."""
+        self._mlflow.finish("FAILED")

@@ -5,14 +5,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class BackgroundWriter:
-    """Runs one job at a time beside its owner, who asks now and then whether it went well."""
+    """Runs one job at a time on a thread; its outcome is read with `failed` and `wait`."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "checkpoint writer")
         self._job: Future[object] | None = None
 
     def start(self, job: Callable[[], object]) -> None:
-        """Run `job`; the one before must have been waited for. The interpreter does not end before it is done."""
+        """Run `job`; call `wait` for the one before first. The interpreter does not end before it is done."""
         self._job = self._pool.submit(job)
 
     @property

@@ -5,6 +5,7 @@ float32 weights and Adam's moments under each parameter's name, and the number o
 bitwise where nothing changed and continues where the stage or the number of processes did.
 """
 
+from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -18,10 +19,13 @@ from deepspeed.utils import (
 from deepspeed.utils.tensor_fragment import safe_set_local_fp32_param, safe_set_local_optimizer_state
 from torch import Tensor
 
+from pretrain.checkpoint.format import CheckpointInfo, read_info
+from pretrain.checkpoint.models import read_moments, read_weights
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def gather_state(engine: deepspeed.DeepSpeedEngine, keep: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def gather_tensors(engine: deepspeed.DeepSpeedEngine, keep: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(weights by name, moments by "name.exp_avg" and "name.exp_avg_sq"), float32 on the CPU.
 
     Every process must call it; only those with `keep` hold the result, so that one copy exists.
@@ -44,10 +48,10 @@ def gather_state(engine: deepspeed.DeepSpeedEngine, keep: bool) -> tuple[dict[st
     return weights, moments
 
 
-def restore_state(
+def restore_tensors(
     engine: deepspeed.DeepSpeedEngine, weights: dict[str, Tensor], moments: dict[str, Tensor], steps: int
 ) -> None:
-    """Inverse of `gather_state`: the weights that the model computes with, float32 master weights and moments."""
+    """Inverse of `gather_tensors`: the weights that the model computes with, float32 master weights and moments."""
     if _is_plain(engine):
         for name, parameter in engine.module.named_parameters():
             parameter.data.copy_(weights[name])
@@ -66,6 +70,13 @@ def restore_state(
                 safe_set_full_fp32_param(parameter, value)
             else:
                 safe_set_full_optimizer_state(parameter, value, key)
+
+
+def restore_checkpoint(engine: deepspeed.DeepSpeedEngine, path: Path) -> CheckpointInfo:
+    """Restore the engine from a checkpoint of its model. Raises UserError if the checkpoint is damaged."""
+    info = read_info(path)
+    restore_tensors(engine, read_weights(path), read_moments(path), info.step)
+    return info
 
 
 def _is_plain(engine: deepspeed.DeepSpeedEngine) -> bool:

@@ -1,31 +1,46 @@
-"""Memory: measured, traced on fake tensors, and planned for a run that does not exist yet."""
+"""Memory: counted, traced on fake tensors, and planned for a run that does not exist yet.
+
+live_bytes  bytes of the tensors that exist at once
+trace       a micro-batch or a forward pass on fake tensors
+zero        what DeepSpeed holds beside: weights, gradients, Adam's moments, buckets
+planner     the plan of a run (command: python -m pretrain.plan)
+changes     what to change until it fits
+allocator   the C library's, set for training
+"""
 
 from pretrain.memory.allocator import keep_freed_memory
+from pretrain.memory.changes import possible_changes
+from pretrain.memory.live_bytes import LiveBytes, Meter
+from pretrain.memory.planner import POLICIES, Plan, Planner, resolved
 from pretrain.memory.trace import (
     DeviceKind,
-    LiveBytes,
-    Meter,
     Stretch,
+    fake_model,
     inference_peak,
     micro_batch_stretches,
     parameter_sizes,
-    pretended,
 )
-from pretrain.memory.zero import Job, States, ZeroSettings, device_peak, model_states
+from pretrain.memory.zero import Job, ZeroBytes, ZeroSettings, device_peak, micro_batch_peak, zero_bytes
 
 __all__ = [
+    "POLICIES",
     "DeviceKind",
     "Job",
     "LiveBytes",
     "Meter",
-    "States",
+    "Plan",
+    "Planner",
     "Stretch",
+    "ZeroBytes",
     "ZeroSettings",
     "device_peak",
+    "fake_model",
     "inference_peak",
     "keep_freed_memory",
+    "micro_batch_peak",
     "micro_batch_stretches",
-    "model_states",
     "parameter_sizes",
-    "pretended",
+    "possible_changes",
+    "resolved",
+    "zero_bytes",
 ]

@@ -1,72 +1,22 @@
-"""The bytes that tensors take, counted from outside: of a real run, or of one that only pretends (`pretended`)."""
+"""A model's training micro-batch or forward pass, run on fake tensors for the bytes that it would take."""
 
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
-from maha_model.config import ModelConfig
+from maha_model import CausalLM, ModelConfig
 from maha_model.kernels.span import without_compiled_attention
-from maha_model.transformer import CausalLM
+from pretrain.memory.live_bytes import LiveBytes, Meter
 
 DeviceKind = Literal["cpu", "cuda"]
 
 
-class Meter(Protocol):
-    """Bytes that exist now and the most that there were since `peak` was last set to `now`."""
-
-    peak: int
-
-    @property
-    def now(self) -> int:
-        """Bytes."""
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that exist at once while it is on; `peak` is the most there were.
-
-    Exact for what torch allocates for tensors; what a kernel uses inside itself is not seen. Tensors on the device
-    `meta` have no bytes; fake tensors count as what they stand for.
-    """
-
-    def __init__(self, existing: Iterable[torch.Tensor] = ()) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: set[int] = set()
-        for tensor in existing:
-            self._add(tensor)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and count what it returns."""
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_iter(result):
-            if isinstance(leaf, torch.Tensor):
-                self._add(leaf)
-        return result
-
-    def _add(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known or tensor.device.type == "meta":
-            return
-        self._known.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._remove, key, size)
-
-    def _remove(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
-
-
 @contextmanager
-def pretended(build: Callable[[], CausalLM], dtype: torch.dtype, device: DeviceKind) -> Iterator[CausalLM]:
+def fake_model(build: Callable[[], CausalLM], dtype: torch.dtype, device: DeviceKind) -> Iterator[CausalLM]:
     """The model that `build` makes, in `dtype` and of fake tensors: what runs inside the context allocates nothing.
 
     For `cuda` the operators are those of a GPU where they differ in what they allocate, so that no GPU is needed.
@@ -130,7 +80,7 @@ def micro_batch_stretches(model: CausalLM, batch: int, meter: Meter | None = Non
 def inference_peak(model: CausalLM, batch: int, meter: Meter | None = None) -> int:
     """Most bytes beside the weights while `batch` whole windows become hidden states, without gradients.
 
-    Evaluation computes logits afterwards and only where they are asked for: they are not in here.
+    Evaluation computes logits afterwards and only at scored positions: they are not in here.
     """
     with torch.no_grad(), _counting(model, meter) as live:
         before = live.now

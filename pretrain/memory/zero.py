@@ -1,6 +1,6 @@
 """What DeepSpeed holds on one device for weights, gradients and Adam: bookkeeping of ZeRO 0 to 3 and offload, in bytes.
 
-Read off DeepSpeed 0.19 and checked against measured steps (tests/pretrain/test_plan.py).
+Read off DeepSpeed 0.19 and checked against measured steps (tests/pretrain/memory/test_planner.py).
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FLOAT64 = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroSettings:
-    """DeepSpeed's `zero_optimization`, as far as it decides about memory; defaults are DeepSpeed's."""
+    """DeepSpeed's `zero_optimization`, as far as memory depends on it; defaults are DeepSpeed's."""
 
     stage: int = 0
     contiguous_gradients: bool = True
@@ -47,7 +47,7 @@ class ZeroSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What else decides about the states of a run."""
+    """The rest of a run that its bytes depend on."""
 
     matrices: list[int]
     """Elements of every parameter with weight decay; they are one flat group of the optimiser."""
@@ -77,8 +77,8 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class States:
-    """Bytes of one process: what stays, and what the optimiser's update adds."""
+class ZeroBytes:
+    """Bytes of one process that do not depend on the batch, and what the optimiser's update adds."""
 
     parameters: int
     """Weights that the model computes with; with ZeRO 3 this process's share."""
@@ -98,14 +98,14 @@ class States:
     """The same on the host, where the optimiser is offloaded."""
 
 
-def model_states(zero: ZeroSettings, job: Job) -> States:
+def zero_bytes(zero: ZeroSettings, job: Job) -> ZeroBytes:
     """The bytes per process that do not depend on the batch."""
     element, share, flat, largest = job.element, sum(job.shares), max(job.shares), max(job.matrices + job.vectors)
     weights = job.elements * element
     if zero.stage == 0:
         # torch's AdamW takes roots: on a GPU of all at once, on the CPU two results, one parameter at a time.
         roots = (job.elements if job.device == "cuda" else 2 * largest) * FLOAT32
-        return States(
+        return ZeroBytes(
             parameters=weights,
             gradients=weights if job.accumulates else 0,
             optimizer=2 * job.elements * FLOAT32,
@@ -123,16 +123,16 @@ def model_states(zero: ZeroSettings, job: Job) -> States:
         if zero.offload_optimizer:
             # Besides: float32 gradients, weights on their way back, sums over micro-batches, room for one gradient.
             host = master_and_moments + share * FLOAT32 + own + accumulated + largest * element
-            return States(parameters=weights, buffers=largest * element, host=host, host_update=roots)
-        return States(parameters=weights, gradients=accumulated, optimizer=master_and_moments, update=update)
+            return ZeroBytes(parameters=weights, buffers=largest * element, host=host, host_update=roots)
+        return ZeroBytes(parameters=weights, gradients=accumulated, optimizer=master_and_moments, update=update)
     bucket = zero.reduce_bucket_size * element if zero.contiguous_gradients else 0
     gathers = job.world_size > 1 or (zero.offload_param and job.device == "cuda")
     gathered = min(job.elements, zero.max_live_parameters) * element if gathers else 0
     parameters, host = (0, own) if zero.offload_param else (own, 0)
     if zero.offload_optimizer:
         host += master_and_moments + own + share * FLOAT32  # gradients in two copies
-        return States(parameters=parameters, gathered=gathered, buffers=bucket, host=host, host_update=roots)
-    return States(
+        return ZeroBytes(parameters=parameters, gathered=gathered, buffers=bucket, host=host, host_update=roots)
+    return ZeroBytes(
         parameters=parameters,
         gathered=gathered,
         gradients=own,
@@ -163,7 +163,7 @@ def micro_batch_peak(stretches: list[Stretch], zero: ZeroSettings, job: Job) -> 
 
 def device_peak(stretches: list[Stretch], zero: ZeroSettings, job: Job) -> int:
     """Most bytes on a device during a step. On a CPU what is offloaded lies in the same memory."""
-    states = model_states(zero, job)
-    stays = states.parameters + states.optimizer + states.buffers + (states.host if job.device == "cpu" else 0)
-    update = states.update + (states.host_update if job.device == "cpu" else 0)
-    return stays + max(states.gathered + states.gradients + micro_batch_peak(stretches, zero, job), update)
+    held = zero_bytes(zero, job)
+    stays = held.parameters + held.optimizer + held.buffers + (held.host if job.device == "cpu" else 0)
+    update = held.update + (held.host_update if job.device == "cpu" else 0)
+    return stays + max(held.gathered + held.gradients + micro_batch_peak(stretches, zero, job), update)

@@ -8,7 +8,7 @@ import torch
 
 from data_pipeline import Manifest
 from maha_model import AggregationConfig, CausalLM, ModelConfig
-from pretrain.callbacks.tracking import MetricsFile
+from pretrain.callbacks.metrics_file import MetricsFile
 from pretrain.checkpoint import CheckpointInfo, save_checkpoint
 
 MakeRun = Callable[..., Path]

@@ -110,12 +110,12 @@ class SlurmCluster:
         return result.stdout.strip()
 
     def job(self, number: str) -> dict[str, str]:
-        """What `scontrol show job` says: JobState, Restarts, ..."""
+        """The fields of `scontrol show job`: JobState, Restarts, ..."""
         text = self.command("scontrol", "--oneliner", "show", "job", number)
         return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
     def wait_for(self, number: str, states: tuple[str, ...], seconds: float) -> dict[str, str]:
-        """Wait until a job is in one of `states`; what it says then. Raises TimeoutError."""
+        """Wait until a job is in one of `states`; its fields then. Raises TimeoutError."""
         until = time.monotonic() + seconds
         while (job := self.job(number))["JobState"] not in states:
             if time.monotonic() > until:

@@ -93,7 +93,7 @@ def soak(faults: list[Fault], folder: Path, start: Callable[..., Run], report: C
 
 
 def strike(run: Run, fault: Fault, out: Path, at: int) -> Row:
-    """Wait for the fault's moment and break what it says. AssertionError if the run ends before or hangs after."""
+    """Wait for the fault's moment and cause the fault. AssertionError if the run ends before or hangs after."""
     until = time.monotonic() + 200
 
     def wait_for(happens: Callable[[], bool]) -> None:

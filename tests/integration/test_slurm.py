@@ -58,7 +58,7 @@ def jobs(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory, data: 
 
 @pytest.fixture(scope="module")
 def whole(jobs: Jobs) -> str:
-    """The id of a job that nobody disturbed."""
+    """The id of a job left alone."""
     job = jobs.submit("whole")
     state = jobs.cluster.wait_for(job, ("COMPLETED", "FAILED", "CANCELLED"), 150)
     assert state["JobState"] == "COMPLETED", jobs.output("whole", job)

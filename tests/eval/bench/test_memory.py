@@ -7,7 +7,7 @@ from eval.bench.memory import AllocatorBytes, inference_row, measured_rows
 from eval.bench.memory_peers import PEERS
 from maha_model import ModelConfig
 from maha_model.kernels.span import without_compiled_attention
-from pretrain.memory import inference_peak, micro_batch_stretches, pretended
+from pretrain.memory import fake_model, inference_peak, micro_batch_stretches
 
 TINY = ModelConfig(
     vocab_size=300, context_length=96, d_model=32, num_layers=2, num_heads=4, d_ff=64, span=16, num_scales=3
@@ -30,7 +30,7 @@ def test_the_estimate_for_a_gpu_is_what_its_operators_take(name: str) -> None:
     real = peer.build(config).to(torch.bfloat16)
     with without_compiled_attention():
         measured = micro_batch_stretches(real, 2), inference_peak(real, 2)
-    with pretended(lambda: peer.build(config), torch.bfloat16, "cuda") as model:
+    with fake_model(lambda: peer.build(config), torch.bfloat16, "cuda") as model:
         estimated = micro_batch_stretches(model, 2), inference_peak(model, 2)
     assert estimated[1] == pytest.approx(measured[1], rel=0.01)
     peaks = [[stretch.peak for stretch in stretches] for stretches in (measured[0], estimated[0])]

@@ -16,7 +16,7 @@ from pretrain.callbacks.watchdog import Watchdog
 rank, port = int(sys.argv[1]), int(sys.argv[2])
 store = dist.TCPStore("127.0.0.1", port, is_master=rank == 0, wait_for_workers=False)
 dog = Watchdog(store, rank, 2, step_timeout=STEP, peer_timeout=1.0)
-dog.progress("step 7")
+dog.begin("step 7")
 """
 
 

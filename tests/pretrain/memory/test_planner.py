@@ -1,4 +1,4 @@
-"""The plan of a run's memory: against measured steps of DeepSpeed, and what the command says."""
+"""The plan of a run's memory against measured steps of DeepSpeed."""
 
 import json
 import subprocess
@@ -6,12 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from pretrain import plan as planning
 from pretrain.config import parse_config
-from pretrain.memory import Job, ZeroSettings, model_states
-from pretrain.plan import GIB, POLICIES, Planner
+from pretrain.memory import POLICIES, Planner
 from tests.conftest import ROOT
 from tests.integration.forked import ForkedRun
 
@@ -70,107 +67,9 @@ def test_nothing_is_allocated_for_a_model_of_hundreds_of_gigabytes() -> None:
     assert Planner("cpu").plan(config, world_size=1).states.parameters > 2**37
 
 
-def job(world_size: int, element: int = 2, accumulates: bool = True) -> Job:
-    return Job(matrices=[6000, 2000], vectors=[800], element=element, world_size=world_size, accumulates=accumulates,
-               device="cuda")  # fmt: skip
-
-
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_a_process_holds_its_share_of_the_optimiser_and_float32_weights_beside_bfloat16(stage: int) -> None:
-    states = model_states(ZeroSettings(stage=stage), job(world_size=4))
-    assert states.optimizer == 3 * 4 * 8800 // 4
-    assert states.parameters == 2 * 8800 // (4 if stage == 3 else 1)
-    assert states.gradients == 2 * 8800 // (1 if stage == 1 else 4)
-
-
-def test_what_is_offloaded_is_on_the_host() -> None:
-    zero = ZeroSettings(stage=3, offload_optimizer=True, offload_param=True)
-    states = model_states(zero, job(world_size=2))
-    assert (states.parameters, states.gradients, states.optimizer) == (0, 0, 0)
-    assert states.host == (2 + 12 + 2 + 4) * 8800 // 2
-    assert states.gathered == 2 * 8800
-
-
-def test_the_defaults_are_deepspeeds() -> None:
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
-
-    for stage in (1, 2, 3):
-        theirs, ours = (
-            DeepSpeedZeroConfig(stage=stage),
-            ZeroSettings.from_deepspeed({"zero_optimization": {"stage": stage}}),
-        )
-        for name in ("contiguous_gradients", "overlap_comm", "reduce_bucket_size", "max_live_parameters"):
-            assert getattr(theirs, name) == getattr(ours, name), name
-
-
 def test_the_solver_adds_little_and_the_baselines_have_none() -> None:
     planner = Planner("cpu")
     maha = planner.plan(parse_config(SMALL), 1)
     assert 0 < maha.solver_workspace < 0.1 * maha.activations["none"]
     assert planner.plan(parse_config([*SMALL, "--model.attention", "longformer"]), 1).solver_workspace == 0
     assert maha.peaks["block"] < maha.peaks["selective"] < maha.peaks["none"]
-
-
-def test_changes_are_tried_in_their_order() -> None:
-    config = parse_config([*MODEL, "--micro_batch_size", "4", "--global_batch_size", "16"])
-    tried = [options for options, _, _ in planning._changes(config, 1)]
-    assert tried[:8] == [
-        "--micro_batch_size 2",
-        "--micro_batch_size 1",
-        "--activation_checkpointing block",
-        "--deepspeed ds_configs/zero2.json",
-        "--deepspeed ds_configs/zero3.json",
-        "--world-size 2",
-        "--world-size 4",
-        "--deepspeed ds_configs/zero2_offload.json",
-    ]
-    together = "--micro_batch_size 1 --activation_checkpointing block --deepspeed ds_configs/zero3_offload.json"
-    assert tried[-1] == f"--world-size 16 {together}"
-
-
-def test_the_first_change_that_fits_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    planner, config = Planner("cpu"), parse_config(SMALL)
-    half = parse_config([*SMALL, "--micro_batch_size", "1"])
-    limit = (planner.peak(half, 1) + 1) / GIB
-    planning.main([*SMALL, "--device", "cpu", "--device-gib", str(limit), "--json"])
-    said = json.loads(capsys.readouterr().out)
-    assert said["peak"] == planner.peak(config, 1)
-    assert (said["fits"], said["change"]) == (False, "--micro_batch_size 1")
-    planning.main([*SMALL, "--device", "cpu", "--device-gib", "1"])
-    assert "fits: 0." in capsys.readouterr().out
-
-
-def test_a_gpu_is_planned_in_bfloat16_without_one(capsys: pytest.CaptureFixture[str]) -> None:
-    options = [*SMALL, "--precision", "auto", "--zero", "2", "--world-size", "2", "--json"]
-    planning.main(options)
-    said = json.loads(capsys.readouterr().out)
-    assert said["states"]["parameters"] == 2 * sum(p.numel() for p in _model().parameters())
-
-
-def _model() -> torch.nn.Module:
-    from maha_model import CausalLM
-
-    with torch.device("meta"):
-        return CausalLM(parse_config(SMALL).model)
-
-
-def test_mistakes_are_one_line(tmp_path: Path, run_command: Callable, assert_user_error: Callable) -> None:
-    assert_user_error(run_command("-m", "pretrain.plan", "--data", tmp_path / "none"), "give --model.vocab_size")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--world-size", "3"], "3 processes"),
-        (["--zero", "0", "--precision", "bfloat16"], "choose ds_configs/zero1.json"),
-        (["--modle.span", "8"], "did you mean model.span?"),
-        (["--device-gib", "-1"], "it must be positive"),
-    ],
-)
-def test_options_that_do_not_fit_are_named(
-    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        planning.main([*RUN, *options])
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Metrics: exact in the file, once in MLflow (a real SQLite store), continued by a resumed run."""
+"""Points are in MLflow once (a real SQLite store), continued by a resumed run."""
 
 import json
 from pathlib import Path
@@ -7,21 +7,8 @@ import mlflow
 import pytest
 
 from data_pipeline import UserError
-from pretrain.callbacks import tracking
-from pretrain.callbacks.tracking import MetricsFile, MLflowRun
-
-
-def test_metrics_keep_every_bit_and_drop_what_a_resume_repeats(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path, 0)
-    losses = [1 / 3, 0.1 + 0.2, 1e-300]
-    for step, loss in enumerate(losses, start=1):
-        metrics.log(step, loss=loss)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')  # a kill in the middle of a line
-    resumed = MetricsFile(tmp_path, 2)
-    resumed.log(3, loss=losses[2])
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert lines == [{"step": step, "loss": loss} for step, loss in enumerate(losses, start=1)]
+from pretrain.callbacks import mlflow_run
+from pretrain.callbacks.mlflow_run import MLflowRun
 
 
 def test_a_resumed_run_continues_the_same_mlflow_run_without_repeating_points(
@@ -78,7 +65,7 @@ def test_points_of_a_second_share_a_request_and_none_is_left_behind(
     def stored() -> list[int]:
         return [point.step for point in client.get_metric_history(run.run_id, "loss")]
 
-    monkeypatch.setattr(tracking.time, "monotonic", lambda: now)
+    monkeypatch.setattr(mlflow_run.time, "monotonic", lambda: now)
     now = 100.0
     run.log(1, loss=1.0)
     assert stored() == [1]

@@ -1,0 +1,96 @@
+"""Checkpoints during training: gathered between two steps, written beside the steps that follow."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_pipeline import Manifest
+from pretrain.callbacks.base import Callback, StepResult
+from pretrain.checkpoint import (
+    BackgroundWriter,
+    CheckpointInfo,
+    find_checkpoint,
+    has_checkpoint,
+    save_checkpoint,
+)
+from pretrain.checkpoint.engine_state import gather_tensors, restore_checkpoint
+from pretrain.progress import Progress
+
+if TYPE_CHECKING:
+    from pretrain.trainer import Trainer
+
+
+class Checkpointing(Callback):
+    """Saves every `checkpoint_interval` steps and at the end. Collective: call its methods on every process."""
+
+    def __init__(self, manifest: Manifest, saved_step: int) -> None:
+        """`saved_step` is the step that needs no checkpoint: the one that the run starts from."""
+        self._manifest, self._saved_step = manifest, saved_step
+        self._writer = BackgroundWriter()
+
+    def failed(self) -> bool:
+        """Whether the last checkpoint could not be written."""
+        return self._writer.failed
+
+    def raise_failure(self, trainer: "Trainer") -> None:
+        """Raise what the writing raised."""
+        self.wait(trainer)
+
+    def on_step_end(self, trainer: "Trainer", result: StepResult) -> None:
+        """Save if it is due."""
+        step, config = trainer.progress.step, trainer.config
+        if step % config.checkpoint_interval == 0 or step == config.steps or trainer.stopping:
+            self.save(trainer)
+
+    def on_finish(self, trainer: "Trainer") -> None:
+        """Save, and return when it is written."""
+        self.save(trainer)
+        self.wait(trainer)
+
+    def on_failure(self, trainer: "Trainer") -> None:
+        """Save the last counted step."""
+        if trainer.progress.step > 0:
+            self.on_finish(trainer)
+
+    def save(self, trainer: "Trainer") -> None:
+        """Start to write a checkpoint of the current step, unless there is one; training goes on meanwhile."""
+        progress, config = trainer.progress, trainer.config
+        if progress.step == self._saved_step:
+            return
+        trainer.begin(f"the checkpoint of step {progress.step}")
+        self.wait(trainer)
+        weights, moments = gather_tensors(trainer.engine, keep=trainer.rank.is_main)
+        for callback in trainer.callbacks:
+            callback.on_save(trainer)
+        if trainer.rank.is_main:
+            info = CheckpointInfo(
+                step=progress.step,
+                samples=progress.samples,
+                tokens=progress.samples * config.model.context_length,
+                seed=config.seed,
+                model=config.model.to_dict(),
+                data_fingerprint=self._manifest.fingerprint,
+                tokenizer_sha256=self._manifest.tokenizer_sha256,
+                recent_losses=list(progress.recent_losses),
+            )
+            tokenizer = self._manifest.tokenizer_path
+            self._writer.start(
+                lambda: save_checkpoint(
+                    config.out, info, weights, moments, tokenizer, config.keep_checkpoints, config.keep_every
+                )
+            )
+        self._saved_step = progress.step
+
+    def wait(self, trainer: "Trainer") -> None:
+        """Return when the last checkpoint is whole. Raises UserError or OSError on every process if it is not."""
+        trainer.rank.on_main(self._writer.wait)
+
+    def exists(self, trainer: "Trainer") -> bool:
+        """Whether the run has any checkpoint."""
+        return trainer.rank.on_main(lambda: has_checkpoint(trainer.config.out))
+
+    def roll_back(self, trainer: "Trainer") -> None:
+        """Restore the newest whole checkpoint; the batches since then are passed over, not repeated."""
+        path: Path = trainer.rank.on_main(lambda: find_checkpoint(trainer.config.out))
+        samples = trainer.progress.samples
+        trainer.progress = Progress.from_checkpoint(restore_checkpoint(trainer.engine, path))
+        trainer.progress.samples, self._saved_step = samples, trainer.progress.step

@@ -1,0 +1,116 @@
+"""Heartbeats of all ranks in the rendezvous store: counters that grow while a process lives.
+
+Rank 0 reads those of all others, the others read rank 0's.
+"""
+
+import math
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Protocol
+
+import torch.distributed as dist
+
+_REASON = "watchdog/reason"
+
+
+class Store(Protocol):
+    """What is used of torch.distributed.Store."""
+
+    def set(self, key: str, value: str) -> None:
+        """Keep `value` under `key`."""
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether every key is there."""
+
+    def get(self, key: str) -> bytes:
+        """The value under `key`."""
+
+
+class Heartbeats:
+    """This rank's heartbeat, and when those of its peers last changed."""
+
+    def __init__(self, store: Store, rank: int, world_size: int) -> None:
+        self._store, self._rank = store, rank
+        peers = range(1, world_size) if rank == 0 else range(1)
+        now = time.monotonic()
+        self._changed = {peer: now for peer in peers if peer != rank}
+        self._beats: dict[int, bytes] = {}
+        self._hosts: dict[int, str] = {}
+        self._count = 0
+        self.reason: str | None = None
+        """Why rank 0 has ended the run, where it has."""
+
+    def exchange(self) -> bool:
+        """Write this rank's heartbeat and read the peers'. False if the store, in rank 0's process, is gone."""
+        try:
+            if self._count == 0:
+                self._store.set(_host_key(self._rank), socket.gethostname())
+            self._count += 1
+            self._store.set(_beat_key(self._rank), str(self._count))
+            for peer in self._changed:
+                self._read(peer)
+            if self._rank and self._store.check([_REASON]):
+                self.reason = self._store.get(_REASON).decode()
+        except dist.DistError:
+            if self._rank:
+                self._changed[0] = -math.inf
+                return False
+        return True
+
+    def stop(self, failed: bool) -> None:
+        """Write this rank's last heartbeat: the others wait no longer for it, and end at once if it `failed`."""
+        with _gone_store_ignored():
+            self._store.set(_beat_key(self._rank), "failed" if failed else "done")
+
+    def publish(self, reason: str) -> None:
+        """Leave rank 0's reason to end the run for those that would only find its heartbeat missing."""
+        if self._rank == 0:
+            with _gone_store_ignored():
+                self._store.set(_REASON, reason)
+
+    def lost_peers(self, patience: float) -> tuple[str, str] | None:
+        """Ranks (hosts) without a change for more than `patience` seconds, and what ended them; None if all beat."""
+        silent = {peer: time.monotonic() - changed for peer, changed in self._changed.items()}
+        lost = [peer for peer, spent in silent.items() if spent > patience and self._beats.get(peer) != b"done"]
+        if not lost:
+            return None
+        ended = all(math.isinf(silent[peer]) for peer in lost)
+        named = ", ".join(f"{peer} ({self._hosts.get(peer, 'host unknown')})" for peer in lost[:8])
+        more = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
+        return named + more, "its process ended" if ended else f"no sign of life for {patience:.0f} s"
+
+    def _read(self, peer: int) -> None:
+        if not self._store.check([_beat_key(peer)]):
+            return
+        beat = self._store.get(_beat_key(peer))
+        if beat != self._beats.get(peer):
+            self._changed[peer] = time.monotonic()
+        self._beats[peer] = beat
+        if beat == b"failed":
+            self._changed[peer] = -math.inf
+        if peer not in self._hosts and self._store.check([_host_key(peer)]):
+            self._hosts[peer] = self._store.get(_host_key(peer)).decode()
+
+
+def own_connection(store: dist.TCPStore, timeout: float) -> dist.TCPStore:
+    """Another client of the same store's server, so that two threads do not wait for each other."""
+    return dist.TCPStore(store.host, store.port, is_master=False, timeout=timedelta(seconds=timeout))
+
+
+def _beat_key(rank: int) -> str:
+    return f"watchdog/alive/{rank}"
+
+
+def _host_key(rank: int) -> str:
+    return f"watchdog/host/{rank}"
+
+
+@contextmanager
+def _gone_store_ignored() -> Iterator[None]:
+    try:
+        yield
+    except dist.DistError:
+        return

@@ -1,0 +1,54 @@
+"""DeepSpeed's configuration file of a run, and the precision that has to fit it."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from data_pipeline import UserError
+from pretrain.shipped import find_shipped
+
+if TYPE_CHECKING:
+    from pretrain.config import RunConfig
+
+_SET_BY_RUN_CONFIG = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer",
+    "scheduler",
+    "bf16",
+    "fp16",
+)
+
+
+def use_bfloat16(config: "RunConfig") -> bool:
+    """Whether the model computes in bfloat16 on this device."""
+    supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return config.precision == "bfloat16" or (config.precision == "auto" and supported)
+
+
+def read_deepspeed_config(config: "RunConfig") -> dict[str, Any]:
+    """The JSON that `config.deepspeed` names, here or beside the installed packages.
+
+    Raises:
+        UserError: if it is missing, not JSON, sets what the run's configuration sets, or does not fit the precision.
+    """
+    path = config.deepspeed
+    found = find_shipped(path)
+    if not found.is_file():
+        raise UserError(f"--deepspeed {path} does not exist; choose one of ds_configs/*.json")
+    try:
+        values = json.loads(found.read_text())
+    except ValueError as error:
+        raise UserError(f"--deepspeed {path} is not JSON: {error}") from error
+    twice = [key for key in _SET_BY_RUN_CONFIG if key in values]
+    if twice:
+        raise UserError(f"{path} sets {', '.join(twice)}; remove it there, the run's configuration decides it")
+    if use_bfloat16(config) and values.get("zero_optimization", {}).get("stage", 0) == 0:
+        raise UserError(
+            f"{path} is ZeRO 0, which keeps no float32 weights beside bfloat16 ones; choose ds_configs/zero1.json, or "
+            "--precision float32"
+        )
+    return values

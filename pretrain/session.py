@@ -1,0 +1,134 @@
+"""A training session: everything from a configuration to a trainer that can step, and its orderly end.
+
+The one door to the training loop: `pretrain.train` and the benchmarks train through it. It hands on what a caller
+needs besides: the configuration's parser, the optimiser of a bare loop, and the callback that saves.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import deepspeed
+import torch
+
+from data_pipeline import Manifest, WindowDataset
+from data_pipeline.files import atomic_write
+from pretrain.batches import TrainingBatches
+from pretrain.callbacks.base import Callback
+from pretrain.callbacks.checkpointing import Checkpointing
+from pretrain.callbacks.evaluation import Evaluation, Validation
+from pretrain.callbacks.heartbeats import own_connection
+from pretrain.callbacks.nonfinite import NonFiniteError, NonFiniteGuard
+from pretrain.callbacks.spikes import SpikeGuard
+from pretrain.callbacks.stop_signals import StopSignals
+from pretrain.callbacks.tracking import Tracking
+from pretrain.callbacks.watchdog import TimeLimits, Watchdog
+from pretrain.checkpoint.engine_state import restore_checkpoint
+from pretrain.config import RunConfig, parse_config
+from pretrain.distributed import Rank, is_communication_error, join_process_group, world_size_from_environment
+from pretrain.engine import build_engine, build_optimizer
+from pretrain.memory import keep_freed_memory
+from pretrain.preflight import check_resume, check_run, find_resume
+from pretrain.progress import Progress
+from pretrain.trainer import Trainer
+
+__all__ = ["Checkpointing", "RunConfig", "Trainer", "build_optimizer", "parse_config", "training_session"]
+
+
+@contextmanager
+def training_session(config: RunConfig) -> Iterator[Trainer]:
+    """Check the run, join the process group, build the trainer; at the end close the watchdog and the group.
+
+    Inside, `Trainer.run` trains to the end; or call `Trainer.train_step` as often as you like, then `Trainer.finish`.
+
+    Raises:
+        UserError: for what the user can mend; on every process alike.
+        ConfigError: for a model that cannot be built.
+        SystemExit: after too many non-finite steps in a row; the last counted step is saved then.
+    """
+    config, manifest = check_run(config, world_size_from_environment())
+    rank = join_process_group(config.step_timeout)
+    if rank.device.type == "cpu":
+        keep_freed_memory()
+    rank.on_main(lambda: manifest.verify(["train", "validation"]))
+    trackers: list[Tracking] = []  # one, on the main process, and only after the watchdog
+
+    def close_lost_run() -> None:
+        for tracker in trackers:
+            tracker.mark_failed()
+
+    def open_run() -> None:
+        config.out.mkdir(parents=True, exist_ok=True)
+        with atomic_write(config.out / "config.yaml") as file:
+            file.write(config.to_yaml().encode())
+        trackers.append(Tracking(config, rank, progress.step))
+
+    watchdog = Watchdog(
+        own_connection(rank.store, config.peer_timeout),
+        rank.rank,
+        rank.world_size,
+        config.step_timeout,
+        config.peer_timeout,
+        before_exit=close_lost_run,
+    )
+    engine, progress = _build_engine(config, manifest, rank)
+    rank.on_main(open_run)
+    callbacks = _standard_callbacks(config, manifest, rank, progress, watchdog, trackers)
+    batches = TrainingBatches(manifest, config, rank)
+    trainer = Trainer(config, rank, engine, batches, progress, callbacks)
+    failed = True
+    try:
+        yield trainer
+        failed = False
+    except NonFiniteError as error:
+        for callback in reversed(trainer.callbacks):
+            callback.on_failure(trainer)
+        failed = False
+        sys.exit(f"error: {_advice(trainer, str(error))}" if rank.is_main else 1)
+    except RuntimeError as error:
+        reason = watchdog.explain() if is_communication_error(error) else None
+        if reason is None:
+            raise
+        watchdog.end(reason)
+    finally:
+        watchdog.close(failed)
+        torch.distributed.destroy_process_group()
+
+
+def _build_engine(config: RunConfig, manifest: Manifest, rank: Rank) -> tuple[deepspeed.DeepSpeedEngine, Progress]:
+    """Model and engine, from a checkpoint if there is one to resume, and the counters at that point."""
+    torch.manual_seed(config.seed)
+    path = rank.on_main(lambda: find_resume(config))
+    if path is None:
+        return build_engine(config, rank.world_size), Progress()
+    check_resume(path, config, manifest)
+    engine = build_engine(config, rank.world_size)
+    progress = Progress.from_checkpoint(restore_checkpoint(engine, path))
+    rank.print(f"resumed {path}")
+    return engine, progress
+
+
+def _standard_callbacks(
+    config: RunConfig, manifest: Manifest, rank: Rank, progress: Progress, watchdog: Watchdog, trackers: list[Tracking]
+) -> list[Callback]:
+    """In the order in which they act on a step: guards first, then tracking, evaluation, saving."""
+    windows = WindowDataset(manifest, "validation", config.model.context_length)
+    checkpointing = Checkpointing(manifest, progress.step)
+    return [
+        StopSignals(),
+        TimeLimits(watchdog),
+        NonFiniteGuard(config.max_skipped_steps),
+        SpikeGuard(config, progress.recent_losses, checkpointing),
+        *trackers,
+        Evaluation(Validation(windows, config.eval_windows, config.micro_batch_size, rank)),
+        checkpointing,
+    ]
+
+
+def _advice(trainer: Trainer, fault: str) -> str:
+    """What has ended the run, what is saved, what to do."""
+    step, skipped = trainer.progress.step, trainer.progress.skipped
+    saved = f"; step {step}, the last good one, is saved in {trainer.config.out}" if step else ""
+    mend = "lower optimizer.lr or look at the data, then continue with --resume auto"
+    times = f" {skipped} times in a row" if skipped > 1 else ""
+    return f"{fault} at step {step + 1}{times}{saved}; {mend}"

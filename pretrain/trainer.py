@@ -1,0 +1,116 @@
+"""The training loop. What happens around it is in `pretrain.callbacks`."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import deepspeed
+import torch
+
+from pretrain.batches import Batch
+from pretrain.callbacks.base import Callback, StepResult
+from pretrain.config import RunConfig
+from pretrain.distributed import Rank
+from pretrain.progress import Progress
+from pretrain.schedule import learning_rate
+
+AnyCallback = TypeVar("AnyCallback", bound=Callback)
+
+
+class Trainer:
+    """One run on one process. Every process calls the same methods in the same order."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        rank: Rank,
+        engine: deepspeed.DeepSpeedEngine,
+        batches: Callable[[int], list[Batch]],
+        progress: Progress,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        """`batches` gives this process's micro-batches of the global batch that begins at a sample."""
+        self.config, self.rank, self.engine = config, rank, engine
+        self.batches, self.progress, self.callbacks = batches, progress, callbacks
+        self.stop_requested = False
+        """Set by this process to end the run after the step."""
+        self.stopping = False
+        """The same of any process, on every process."""
+
+    def run(self) -> None:
+        """Train to the last step, or until a stop is requested. Raises NonFiniteError."""
+        for callback in self.callbacks:
+            callback.on_start(self)
+        while self.progress.step < self.config.steps and not self.stopping:
+            self.train_step()
+        self.finish()
+
+    def train_step(self) -> None:
+        """One optimiser step over the next global batch, with all that the callbacks do around it."""
+        self._seed_dropout()
+        for callback in self.callbacks:
+            callback.on_step_start(self)
+        result = self._update()
+        if result.fault:
+            self.progress.skipped += 1
+            for callback in self.callbacks:
+                callback.on_step_skipped(self, result.fault)
+            return
+        self.progress.step += 1
+        self.progress.samples += (self.progress.skipped + 1) * self.config.global_batch_size
+        self.progress.skipped = 0
+        if any(callback.undoes_step(self, result) for callback in self.callbacks):
+            return
+        for callback in self.callbacks:
+            callback.on_step_end(self, result)
+
+    def finish(self) -> None:
+        """Save the current step and end the tracking."""
+        for callback in reversed(self.callbacks):
+            callback.on_finish(self)
+
+    def begin(self, activity: str) -> None:
+        """Announce work outside a step that may take long to the callbacks."""
+        for callback in self.callbacks:
+            callback.on_activity(self, activity)
+
+    def callback(self, kind: type[AnyCallback]) -> AnyCallback:
+        """The callback of this class."""
+        return next(callback for callback in self.callbacks if isinstance(callback, kind))
+
+    def _seed_dropout(self) -> None:
+        # Dropout is a function of seed, step and rank, so that a checkpoint needs no random generator's state.
+        key = f"{self.config.seed}/{self.progress.step}/{self.rank.rank}".encode()
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
+
+    def _update(self) -> StepResult:
+        """Forward, backward and update; nothing is updated on any process where loss or gradient is not finite."""
+        config, engine = self.config, self.engine
+        rate = learning_rate(config.optimizer, self.progress.step, config.steps)
+        for parameters in engine.optimizer.param_groups:
+            parameters["lr"] = rate
+        total = torch.zeros((), dtype=torch.float64, device=self.rank.device)
+        micro_batches = self.batches(self.progress.samples + self.progress.skipped * config.global_batch_size)
+        for number, (ids, targets) in enumerate(micro_batches, start=1):
+            loss = engine(ids, targets).loss
+            # Times 1, or NaN where the loss is not finite: then so is every gradient, and the optimisers skip the step.
+            engine.backward(loss * (1 + 0 * loss.detach()))
+            total += loss.detach()
+            if number == len(micro_batches):
+                mean = self._reduce(float(total) / number)
+            engine.step()  # updates after the last micro-batch only
+        return StepResult(mean, float(engine.get_global_grad_norm()), rate)
+
+    def _reduce(self, loss: float) -> float:
+        """The mean loss over all processes. The same collective carries stop requests and failures beside training.
+
+        Raises:
+            UserError, OSError: on every process alike, what a callback's work beside training raised on any.
+        """
+        failed = any(callback.failed() for callback in self.callbacks)
+        total, stops, failures = self.rank.sum(loss, self.stop_requested, failed)
+        self.stopping = stops > 0
+        if failures:
+            for callback in self.callbacks:
+                callback.raise_failure(self)
+        return total / self.rank.world_size

@@ -1,0 +1,62 @@
+"""The command that plans a run's memory."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain import plan as planning
+from pretrain.config import parse_config
+from pretrain.memory import Planner
+from pretrain.plan import GIB
+from tests.pretrain.memory.test_planner import RUN, SMALL
+
+
+def test_the_first_change_that_fits_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    planner, config = Planner("cpu"), parse_config(SMALL)
+    half = parse_config([*SMALL, "--micro_batch_size", "1"])
+    limit = (planner.peak(half, 1) + 1) / GIB
+    planning.main([*SMALL, "--device", "cpu", "--device-gib", str(limit), "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["peak"] == planner.peak(config, 1)
+    assert (printed["fits"], printed["change"]) == (False, "--micro_batch_size 1")
+    planning.main([*SMALL, "--device", "cpu", "--device-gib", "1"])
+    assert "fits: 0." in capsys.readouterr().out
+
+
+def test_a_gpu_is_planned_in_bfloat16_without_one(capsys: pytest.CaptureFixture[str]) -> None:
+    options = [*SMALL, "--precision", "auto", "--zero", "2", "--world-size", "2", "--json"]
+    planning.main(options)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["states"]["parameters"] == 2 * sum(p.numel() for p in _model().parameters())
+
+
+def _model() -> torch.nn.Module:
+    from maha_model import CausalLM
+
+    with torch.device("meta"):
+        return CausalLM(parse_config(SMALL).model)
+
+
+def test_mistakes_are_one_line(tmp_path: Path, run_command: Callable, assert_user_error: Callable) -> None:
+    assert_user_error(run_command("-m", "pretrain.plan", "--data", tmp_path / "none"), "give --model.vocab_size")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--world-size", "3"], "3 processes"),
+        (["--zero", "0", "--precision", "bfloat16"], "choose ds_configs/zero1.json"),
+        (["--modle.span", "8"], "did you mean model.span?"),
+        (["--device-gib", "-1"], "it must be positive"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        planning.main([*RUN, *options])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

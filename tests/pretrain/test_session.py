@@ -1,0 +1,36 @@
+"""A session as benchmarks use it: steps, saves and their end, one process, a real engine."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from data_pipeline import Manifest
+from pretrain.checkpoint import find_checkpoint, read_info
+from tests.integration.runs import MODEL, TRAINING
+
+SCRIPT = """
+import sys
+from pretrain.session import Checkpointing, parse_config, training_session
+with training_session(parse_config(sys.argv[1:])) as trainer:
+    saving = trainer.callback(Checkpointing)
+    for step in range(3):
+        trainer.train_step()
+    saving.save(trainer)
+    saving.wait(trainer)
+    trainer.train_step()
+    assert len(trainer.batches(0)) == 4
+    trainer.finish()
+"""
+
+
+def test_steps_and_saves_without_run_and_an_orderly_end(tmp_path: Path, data: Manifest, run_command: Callable) -> None:
+    run = tmp_path / "run"
+    options = [f"--data={data.folder}", f"--out={run}", *MODEL, *TRAINING]
+    result = run_command("-c", SCRIPT, *options, DS_ACCELERATOR="cpu", RANK="0", WORLD_SIZE="1")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"stopped at step 4: {run}"
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
+    assert read_info(find_checkpoint(run)).samples == 4 * 8
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert list(lines[0]) == ["step", "loss", "lr", "grad_norm", "tokens"]
