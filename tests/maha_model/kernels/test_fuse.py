@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maha_model.kernels import native
-from maha_model.kernels.fuse import Placement, Problem, assemble, cpu, fuse, fuse_portable
+from maha_model.kernels.fuse import Placement, Problem, assemble, cpu, fuse, fuse_reference
 from tests.maha_model.kernels.test_qp import solve_with_clarabel
 
 B, H = 2, 2
@@ -69,7 +69,7 @@ def run(function, inputs: SimpleNamespace, seed: int = 0) -> list[torch.Tensor]:
 
 def plain(inputs: SimpleNamespace) -> tuple[torch.Tensor, torch.Tensor]:
     """In torch alone, the solver included."""
-    combined, weights = fuse_portable(
+    combined, weights = fuse_reference(
         inputs.outputs, inputs.linear, inputs.target, inputs.placements, inputs.length, inputs.problem
     )
     return combined, weights.transpose(2, 3)
