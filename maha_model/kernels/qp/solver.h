@@ -82,7 +82,8 @@ inline Vec solve_on_free(const Problem& problem, const Active& active, Vec w[L])
 }
 
 // Block principal pivoting, then Murty's single exchanges, in every lane.
-inline void pivot(const Problem& problem, bool bounded, Active& active, Vec w[L]) {
+// Not inlined, so that its roundings are the same in every place it is called from.
+__attribute__((noinline)) void pivot(const Problem& problem, bool bounded, Active& active, Vec w[L]) {
     for (int i = 0; i < L; ++i) {
         active.free[i] = problem.present[i];
         active.upper[i] = Mask{};
