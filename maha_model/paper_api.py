@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from maha_model.config import AggregationConfig, ModelConfig
-from maha_model.transformer import Block, Transformer, initialize
+from maha_model.initialization import initialize
+from maha_model.transformer import Block, Transformer
 
 
 class MAHABlock(nn.Module):

@@ -23,7 +23,8 @@ from maha_model.aggregation import Aggregator, solve_small_qp
 from maha_model.kernels.fuse import Placement, Problem, fuse
 from maha_model.kernels.fuse.cpu import kernels
 from maha_model.multiscale import upsample
-from maha_model.transformer import Block, initialize
+from maha_model.initialization import initialize
+from maha_model.transformer import Block
 from pretrain.memory import keep_freed_memory
 
 L, D = 4, 64

@@ -20,7 +20,7 @@ class EagerAttention(StandardAttention):
     bfloat16 autograd keeps the weights twice, in float32 for the softmax and in bfloat16 for the product.
     """
 
-    def _attend(self, qkv: Tensor) -> Tensor:
+    def attend(self, qkv: Tensor) -> Tensor:
         q, k, v = self._rotated(qkv)
         scores = q @ k.mT * q.shape[-1] ** -0.5
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
@@ -41,7 +41,7 @@ class BandedAttention(EagerAttention):
     The form knows no causal window: the w columns of the future are computed and masked.
     """
 
-    def _attend(self, qkv: Tensor) -> Tensor:
+    def attend(self, qkv: Tensor) -> Tensor:
         assert isinstance(self.span, int)
         q, k, v = self._rotated(qkv)
         B, H, N, d = q.shape

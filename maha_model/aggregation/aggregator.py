@@ -49,7 +49,7 @@ class Aggregator(nn.Module):
             normalize=player and self.config.normalize,
         )
 
-    def reset_parameters(self) -> None:
+    def initialize_parameters(self) -> None:
         """Start almost as attention over the finest scale alone: coarse ones join as far as they prove useful.
 
         With equal weights the finest scale is diluted before anything is learned. Players of a

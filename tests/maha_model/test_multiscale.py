@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from maha_model import ModelConfig
 from maha_model.multiscale import CrossScaleGate, Decomposition, DepthwiseConv, upsample
-from maha_model.transformer import initialize
+from maha_model.initialization import initialize
 
 
 def config(**fields) -> ModelConfig:
@@ -16,7 +16,7 @@ def config(**fields) -> ModelConfig:
 
 def decomposition(**fields) -> Decomposition:
     module = Decomposition(config(**fields)).double()
-    module.reset_parameters()
+    module.initialize_parameters()
     return module
 
 

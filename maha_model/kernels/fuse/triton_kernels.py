@@ -16,6 +16,7 @@ from maha_model.kernels.qp.triton_solver import clamp, eliminate, hold_sum, solv
 _UTILITY, _TARGET, _GIVEN = (tl.constexpr(KINDS.index(kind)) for kind in ("utility", "target", "given"))
 _BOX, _NORM_EPS = tl.constexpr(DOMAINS.index("box")), tl.constexpr(NORM_EPS)
 _UPPER_BIT, _TIGHT_BIT = tl.constexpr(UPPER_BIT), tl.constexpr(TIGHT_BIT)
+_TIGHT = tl.constexpr(1 << TIGHT_BIT)
 
 
 @triton.jit
@@ -47,8 +48,8 @@ def forward_kernel(
         )  # fmt: skip
         w, free, upper, tight = solve(Q, p, present, DOMAIN, EPS, LP)
         index = tl.arange(0, LP)[None, :]
-        bits = tl.where(free, 1 << index, 0) + tl.where(upper, 1 << (_UPPER_BIT + index), 0)
-        packed = tl.sum(bits, axis=1) + tl.where(tight, 1 << _TIGHT_BIT, 0)
+        bits = tl.where(free, 1 << index, 0) + tl.where(upper, 1 << (index + _UPPER_BIT), 0)
+        packed = tl.sum(bits, axis=1) + tl.where(tight, _TIGHT, 0)
         tl.store(active_set + batch_head * length + t, packed, mask=real)
         if NORMALIZE:
             total = tl.sum(w, axis=1)
@@ -94,7 +95,7 @@ def backward_kernel(
             REDUNDANCY, RIDGE, KIND, OWN, True, L, LP, D, width, REAL,
         )  # fmt: skip
         packed = tl.load(active_set + batch_head * length + t, mask=real, other=0)[:, None]
-        free, upper = ((packed >> index) & 1) != 0, ((packed >> (_UPPER_BIT + index)) & 1) != 0
+        free, upper = ((packed >> index) & 1) != 0, ((packed >> (index + _UPPER_BIT)) & 1) != 0
         tight = tl.max(packed >> _TIGHT_BIT, axis=1) != 0
         v, _ = solve_on_free(Q, p, free, upper, tight, LP)
         v = clamp(v, DOMAIN == _BOX)
