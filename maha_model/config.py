@@ -1,4 +1,4 @@
-"""The configuration of a model: everything that decides its parameters and its function, nothing about training."""
+"""The configuration of a model: all that its parameters and its function depend on, nothing about training."""
 
 import dataclasses
 import difflib
@@ -12,7 +12,7 @@ class ConfigError(ValueError):
 
 @dataclass(kw_only=True)
 class AggregationConfig:
-    """How the scale outputs of one position and head are fused (DESIGN: convex = paper eq. 7, nash = eq. 8)."""
+    """How the scale outputs of one position and head are fused (docs/model.md: convex = paper eq. 7, nash = eq. 8)."""
 
     strategy: Literal["convex", "nash", "best_response", "mean", "softmax", "gate"] = "convex"
     """`convex` and `nash` solve a small QP exactly; `best_response` is Nash by unrolled sweeps; `mean`, `softmax`
@@ -37,7 +37,7 @@ class AggregationConfig:
     sweeps: int = 8
     """Sweeps of `best_response`."""
     solver: Literal["exact", "cvxpylayers"] = "exact"
-    """Who solves the QP: our batched exact solver, or cvxpylayers (the reference; slow, on the CPU)."""
+    """Solver of the QP: our batched exact one, or cvxpylayers (for comparison; slow, on the CPU)."""
 
     def __post_init__(self) -> None:
         _one_of(self, "strategy", ("convex", "nash", "best_response", "mean", "softmax", "gate"))
@@ -77,9 +77,9 @@ class ModelConfig:
     ratio: int = 4
     """r, downsampling from one scale to the next."""
     span: int | Literal["full"] = 128
-    """W, how many tokens of its own scale a query looks back over, itself included; `full` is quadratic."""
+    """W, how many tokens of its own scale a query attends to, the last its own; `full` is quadratic."""
     query: Literal["coarse", "fine"] = "coarse"
-    """Who asks at a coarse scale: its own tokens, their output upsampled (the paper), or every position itself."""
+    """Queries at a coarse scale: one a coarse token, their output upsampled (the paper), or one a position."""
     projections: Literal["shared", "separate"] = "shared"
     """Queries and keys of the scales: `shared`, one full-rank matrix of which every coarser scale has its own learned
     gain for every channel; `separate`, a matrix for each scale (the paper)."""

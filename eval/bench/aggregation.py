@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from eval.bench.criteria import Figure, best_times, print_report
 from maha_model import AggregationConfig, ModelConfig
 from maha_model.aggregation import Aggregator, solve_small_qp
+from maha_model.initialization import initialize
 from maha_model.kernels.fuse import Placement, Problem, fuse
 from maha_model.kernels.fuse.cpu import kernels
 from maha_model.multiscale import upsample
-from maha_model.initialization import initialize
 from maha_model.transformer import Block
 from pretrain.memory import keep_freed_memory
 
@@ -36,7 +36,10 @@ Solve = Callable[[Tensor, Tensor], Tensor]
 
 
 def time_compilation() -> float:
-    """Seconds to compile the kernels from nothing (once for a machine: the result is kept on disk)."""
+    """Seconds to compile the fusion's operators from nothing (once for a machine: the result is kept on disk).
+
+    To be called before anything else has loaded them: a process loads them once.
+    """
     before = os.environ.get("MAHA_CACHE")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MAHA_CACHE"] = folder

@@ -21,6 +21,7 @@ class EagerAttention(StandardAttention):
     """
 
     def attend(self, qkv: Tensor) -> Tensor:
+        """As `StandardAttention.attend`, its scores written out."""
         q, k, v = self._rotated(qkv)
         scores = q @ k.mT * q.shape[-1] ** -0.5
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
@@ -42,6 +43,7 @@ class BandedAttention(EagerAttention):
     """
 
     def attend(self, qkv: Tensor) -> Tensor:
+        """As `StandardAttention.attend`, its band of scores written out."""
         assert isinstance(self.span, int)
         q, k, v = self._rotated(qkv)
         B, H, N, d = q.shape

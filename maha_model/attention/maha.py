@@ -110,9 +110,9 @@ class MAHAAttention(Attention):
     def _attend_fine(self, q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, factor: int) -> Tensor:
         """Every position from the first with a finished coarse token on attends to those: (B, H, n*factor, d).
 
-        The `factor` positions for which the same coarse tokens are visible are handled as as many heads, each of them one query per
-        coarse token, so that the attention is that of the coarse sequence with itself. A bidirectional tail without a
-        coarse token of its own has no row here.
+        The `factor` positions for which the same coarse tokens are visible become as many heads, each with one query
+        per coarse token, so that the attention is that of the coarse sequence with itself. A bidirectional tail
+        without a coarse token of its own has no row here.
         """
         config, (_, H, n, _) = self.config, k_BHnd.shape
         offset = factor - 1 if config.causal else 0

@@ -17,7 +17,7 @@ class StandardAttention(Attention):
         self.span = "full" if config.attention == "standard" else config.span
 
     def initialize_parameters(self) -> None:
-        """Start with a preference for near tokens, if the configuration asks for one."""
+        """Start with a preference for near tokens, if the configuration has one."""
         if self.qkv.bias is not None:
             for bias in self.qkv.bias.detach().chunk(3)[:2]:
                 prefer_near_(bias, self.config.num_heads, self.config.recency_height)

@@ -34,9 +34,13 @@ def native_is_off() -> bool:
 
 
 def implementation_on_cpu(
-    operator: str, dtype: torch.dtype, dtypes: Iterable[torch.dtype], compiled: object | None, otherwise: Implementation,
+    operator: str,
+    dtype: torch.dtype,
+    dtypes: Iterable[torch.dtype],
+    compiled: object | None,
+    otherwise: Implementation,
     warn: bool = True,
-) -> Implementation:  # fmt: skip
+) -> Implementation:
     """`cpu` where there is compiled code, else `otherwise`, with a warning for a dtype that has none.
 
     A failed build has given its own warning, and switching compiled code off is the user's choice: neither warns here.

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maha_model import ModelConfig
-from maha_model.multiscale import CrossScaleGate, Decomposition, DepthwiseConv, upsample
 from maha_model.initialization import initialize
+from maha_model.multiscale import CrossScaleGate, Decomposition, DepthwiseConv, upsample
 
 
 def config(**fields) -> ModelConfig:

@@ -3,12 +3,11 @@
 import dataclasses
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils.generic import can_return_tuple
-
-import torch
 
 from maha_model.config import ModelConfig
 from maha_model.transformer import CausalLM

@@ -11,8 +11,8 @@ CHUNK = 2**22  # logits of a chunk; in float32 they take 16 MiB
 def cross_entropy(logits_PV: Tensor, targets_P: Tensor, ignored: int) -> Tensor:
     """Mean of -log softmax(logits)[target] over the positions whose target is not `ignored`; without one it is NaN.
 
-    The value of `reference.cross_entropy`. Torch's operation makes three float32 tensors of the logits' shape; here their gradient, in their own dtype, is the
-    only one.
+    The value of `reference.cross_entropy`. Torch's operation makes three float32 tensors of the
+    logits' shape; here their gradient, in their own dtype, is the only one.
     """
     return _CrossEntropy.apply(logits_PV, targets_P, ignored)
 

@@ -140,8 +140,8 @@ def _(
 @torch.library.custom_op("maha::fuse_backward", mutates_args=())
 def _fuse_backward(
     grad_combined: Tensor, grad_weights: Tensor | None, outputs: list[Tensor], linear: Tensor | None,
-    target: Tensor | None, active_set: Tensor, first: list[int], factor: list[int], prices: list[float], redundancy: float,
-    ridge: float, kind: str, domain: str, own_gain: bool, normalize: bool,
+    target: Tensor | None, active_set: Tensor, first: list[int], factor: list[int], prices: list[float],
+    redundancy: float, ridge: float, kind: str, domain: str, own_gain: bool, normalize: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor]:  # fmt: skip
     problem = Problem(kind, tuple(prices), domain, redundancy, ridge, own_gain, normalize)
     placements = [Placement(*pair) for pair in zip(first, factor, strict=True)]
@@ -153,8 +153,8 @@ def _fuse_backward(
 @_fuse_backward.register_fake
 def _(
     grad_combined: Tensor, grad_weights: Tensor | None, outputs: list[Tensor], linear: Tensor | None,
-    target: Tensor | None, active_set: Tensor, first: list[int], factor: list[int], prices: list[float], redundancy: float,
-    ridge: float, kind: str, domain: str, own_gain: bool, normalize: bool,
+    target: Tensor | None, active_set: Tensor, first: list[int], factor: list[int], prices: list[float],
+    redundancy: float, ridge: float, kind: str, domain: str, own_gain: bool, normalize: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor]:  # fmt: skip
     def like(x: Tensor | None) -> Tensor:
         return grad_combined.new_empty(0) if x is None else torch.empty_like(x, memory_format=torch.contiguous_format)

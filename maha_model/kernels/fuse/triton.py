@@ -69,7 +69,8 @@ def backward(
     grad_target = grad_combined.new_empty((0,) if target is None else (B, N, H, d))
     backward_kernel[grid](
         *inputs, active_set, grad_combined.contiguous(),
-        active_set if grad_weights is None else grad_weights.contiguous(), tuple(grads), tuple(output.shape[2] for output in outputs), grad_linear, grad_target,
+        active_set if grad_weights is None else grad_weights.contiguous(), tuple(grads),
+        tuple(output.shape[2] for output in outputs), grad_linear, grad_target,
         HAS_GRAD_WEIGHTS=grad_weights is not None, **constants,
     )  # fmt: skip
     return grads, grad_linear, grad_target

@@ -31,6 +31,7 @@ def forward_kernel(
     KIND: tl.constexpr, DOMAIN: tl.constexpr, OWN: tl.constexpr, NORMALIZE: tl.constexpr, L: tl.constexpr,
     LP: tl.constexpr, D: tl.constexpr, T: tl.constexpr, REAL: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
+    """Mixture (B, N, H, d), weights (L, B, H, N) and active sets (B, H, N) of the positions of one block."""
     batch_head = tl.program_id(0).to(tl.int64)
     b, h, batches = batch_head // heads, batch_head % heads, tl.num_programs(0) // heads
     t = _positions(lead, T)
@@ -75,6 +76,7 @@ def backward_kernel(
     DOMAIN: tl.constexpr, OWN: tl.constexpr, NORMALIZE: tl.constexpr, HAS_GRAD_WEIGHTS: tl.constexpr, L: tl.constexpr,
     LP: tl.constexpr, D: tl.constexpr, T: tl.constexpr, REAL: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
+    """Gradients of the outputs, of `linear` and of the target from one block of positions."""
     batch_head = tl.program_id(0).to(tl.int64)
     b, h, batches = batch_head // heads, batch_head % heads, tl.num_programs(0) // heads
     t = _positions(lead, T)

@@ -40,7 +40,7 @@ def build_and_load(name: str, source: Path, macros: list[str]) -> None:
     if shutil.which(compiler.split()[0]) is None:
         raise BuildError("no C++ compiler")
     flags = [*_FLAGS, *(f"-D{macro}" for macro in macros)]
-    # Where torch has loaded an OpenMP runtime for all to see, ours are its threads: two runtimes would fight for cores.
+    # Where the symbols of torch's OpenMP runtime are global, its threads serve: two runtimes would compete for cores.
     link = [] if hasattr(ctypes.CDLL(None), "GOMP_parallel") else ["-fopenmp"]
     folder = cache_folder() / f"{name}-{_key(source, [compiler, *flags, *link])}"
     try:

@@ -17,9 +17,7 @@ def kernels(num_scales: int, dtype: torch.dtype) -> Extension | None:
     return extension(_SOURCE, dtype, num_scales, solver_constants()) if dtype in DTYPES else None
 
 
-def forward(
-    compiled: Extension, Q_LLP: Tensor, p_LP: Tensor, present_LP: Tensor, domain: str
-) -> tuple[Tensor, Tensor]:
+def forward(compiled: Extension, Q_LLP: Tensor, p_LP: Tensor, present_LP: Tensor, domain: str) -> tuple[Tensor, Tensor]:
     """w (L, P) and the active sets (P): see `reference.solve`."""
     w_LP = torch.empty_like(p_LP, memory_format=torch.contiguous_format)
     active_set_P = torch.empty(p_LP.shape[1:], dtype=torch.int32)

@@ -88,6 +88,7 @@ def _pivot(Q, p, present, tight, BOUNDED: tl.constexpr, EPS: tl.constexpr, LP: t
 
 @triton.jit
 def clamp(w, BOUNDED: tl.constexpr):
+    """w with its roundings beyond the bounds removed: at least 0, and at most 1 if BOUNDED."""
     w = tl.where(w < 0, 0, w)
     if BOUNDED:
         w = tl.where(w > 1, 1, w)

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from maha_model.kernels.cross_entropy import cross_entropy
+from maha_model.kernels.cross_entropy import cross_entropy, reference
 from maha_model.kernels.cross_entropy import operator as module
-from maha_model.kernels.cross_entropy import reference
 from pretrain.memory import LiveBytes
 
 

@@ -176,8 +176,8 @@ constants = dict(
 )
 types = dict(
     outputs=(data,) * L, strides=(("i64",) * 3,) * L, linear="*fp32", linear_strides=("i64",) * 4, target=data,
-    target_strides=("i64",) * 3, combined=data, weights="*fp32", active_set="*i32", heads="i32", length="i32", width="i32",
-    first=("i32",) * L, lead="i32", grad_combined=data, grad_weights="*fp32", grad_outputs=(data,) * L,
+    target_strides=("i64",) * 3, combined=data, weights="*fp32", active_set="*i32", heads="i32", length="i32",
+    width="i32", first=("i32",) * L, lead="i32", grad_combined=data, grad_weights="*fp32", grad_outputs=(data,) * L,
     rows=("i32",) * L, grad_linear="*fp32", grad_target=data,
 )
 for kernel in (kernels.forward_kernel, kernels.backward_kernel):

@@ -85,9 +85,7 @@ def test_constants_that_differ_from_pythons_are_an_error(cache: Path, tmp_path: 
             native.extension(source, torch.float32, constants=constants)
 
 
-def test_a_missing_compiler_is_warned_of_once(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_compiler_is_warned_of_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path, "without_compiler")
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.warns(RuntimeWarning, match="without_compiler: .* A C\\+\\+ compiler .* mends it"):
