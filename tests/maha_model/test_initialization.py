@@ -1,4 +1,4 @@
-"""Initial weights: modules with a start of their own are found by their method, in one order, their parameters whole."""
+"""Initial weights: modules with a start of their own are found by their method; parameters are whole meanwhile."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
