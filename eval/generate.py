@@ -14,8 +14,7 @@ from pathlib import Path
 from data_pipeline import Tokenizer, UserError, user_errors
 from eval.ppl import best_device
 from maha_model import ConfigError
-from maha_model.inference.generation import generate
-from maha_model.inference.sampling import Sampling
+from maha_model.inference import Sampling, generate
 from pretrain.checkpoint import TOKENIZER, find_checkpoint, load_model
 
 
