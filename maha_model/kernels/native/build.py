@@ -45,7 +45,7 @@ def build_and_load(name: str, source: Path, macros: list[str]) -> None:
     folder = cache_folder() / f"{name}-{_key(source, [compiler, *flags, *link])}"
     try:
         built = folder / f"{name}.so"
-        if built.exists() and not os.access(folder, os.W_OK):  # built by someone else for all
+        if built.exists() and not os.access(folder, os.W_OK):  # a cache shared read-only
             torch.ops.load_library(built)
             return
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

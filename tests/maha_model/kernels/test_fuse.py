@@ -158,7 +158,7 @@ def test_mixed_dtypes_are_refused() -> None:
 
 @pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[5], PROBLEMS[7]], ids=lambda p: p.kind)
 def test_the_operator_passes_opcheck(problem: Problem) -> None:
-    """Schema, fake tensors, autograd registration and compilation agree with what it does."""
+    """Its schema, fake tensors, autograd registration and compilation are those of what it computes."""
     inputs = case(problem, 20, 3, 4)
     first, factor = ([place[i] for place in inputs.placements] for i in (0, 1))
     p = inputs.problem

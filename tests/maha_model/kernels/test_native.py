@@ -64,7 +64,9 @@ def assert_answers(process: subprocess.Popen[str]) -> None:
     assert out.strip() == "42", err
 
 
-def test_two_processes_may_build_at_once_and_a_killed_builds_lock_holds_up_nobody(cache: Path, tmp_path: Path) -> None:
+def test_two_processes_may_build_at_once_and_the_lock_of_a_killed_build_does_not_hang(
+    cache: Path, tmp_path: Path
+) -> None:
     source = write(tmp_path, "two_builds")
     for process in [start(source), start(source)]:
         assert_answers(process)
