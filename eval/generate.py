@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from data_pipeline import Tokenizer, UserError, user_errors
-from eval.ppl import best_device
+from eval.device import best_device
 from maha_model import ConfigError
 from maha_model.inference import Sampling, generate
 from pretrain.checkpoint import TOKENIZER, find_checkpoint, load_model
@@ -33,9 +33,7 @@ def read_prompt(prompt: str | None, file: str | None) -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--checkpoint", required=True, help="a run's folder (its newest whole checkpoint) or a checkpoint"
     )
