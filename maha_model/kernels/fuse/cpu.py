@@ -15,7 +15,7 @@ _SOURCE = Path(__file__).with_name("fuse.cpp")
 
 def kernels(num_scales: int, dtype: torch.dtype) -> Extension | None:
     """The operators for that many scales (1 to 8) and element type; None where they cannot be had."""
-    return extension(_SOURCE, dtype, num_scales, fusion_constants())
+    return extension(_SOURCE, dtype, num_scales, fusion_constants)
 
 
 def forward(

@@ -28,7 +28,10 @@ class Extension:
 
 
 def extension(
-    source: Path, dtype: torch.dtype, scales: int | None = None, constants: tuple[float, ...] = ()
+    source: Path,
+    dtype: torch.dtype,
+    scales: int | None = None,
+    constants: Callable[[], tuple[float, ...]] | None = None,
 ) -> Extension | None:
     """The operators of a C++ source for an element type, built if need be.
 
@@ -36,7 +39,7 @@ def extension(
         source: the .cpp file.
         dtype: one of `DTYPES`.
         scales: number L of scales that the source is compiled for (MAHA_SCALES), if it depends on that.
-        constants: what the operator `<stem>_constants` must return: the sizes and codes that both languages use.
+        constants: gives what the operator `<stem>_constants` must return: the sizes and codes of both languages.
 
     Returns:
         None where the user has switched compiled code off, for another dtype, and where building failed, which is
@@ -51,7 +54,9 @@ def extension(
 
 
 @functools.cache
-def _load(source: Path, dtype: torch.dtype, scales: int | None, constants: tuple[float, ...]) -> Extension | None:
+def _load(
+    source: Path, dtype: torch.dtype, scales: int | None, constants: Callable[[], tuple[float, ...]] | None
+) -> Extension | None:
     suffix = str(dtype).removeprefix("torch.") + ("" if scales is None else f"_L{scales}")
     macros = [f"MAHA_{DTYPES[dtype]}", f"MAHA_SUFFIX={suffix}"] + ([] if scales is None else [f"MAHA_SCALES={scales}"])
     try:
@@ -64,8 +69,8 @@ def _load(source: Path, dtype: torch.dtype, scales: int | None, constants: tuple
         )
         return None
     loaded = Extension(suffix)
-    if constants:
-        _check_constants(source.stem, loaded, constants)
+    if constants is not None:
+        _check_constants(source.stem, loaded, constants())
     return loaded
 
 

@@ -14,7 +14,7 @@ _SOURCE = Path(__file__).with_name("qp.cpp")
 
 def kernels(num_scales: int, dtype: torch.dtype) -> Extension | None:
     """The operators for that many unknowns (1 to 8) and element type; None where they cannot be had."""
-    return extension(_SOURCE, dtype, num_scales, solver_constants()) if dtype in DTYPES else None
+    return extension(_SOURCE, dtype, num_scales, solver_constants) if dtype in DTYPES else None
 
 
 def forward(compiled: Extension, Q_LLP: Tensor, p_LP: Tensor, present_LP: Tensor, domain: str) -> tuple[Tensor, Tensor]:

@@ -81,10 +81,10 @@ def test_two_processes_may_build_at_once_and_the_lock_of_a_killed_build_does_not
 
 def test_constants_that_differ_from_pythons_are_an_error(cache: Path, tmp_path: Path) -> None:
     source = write(tmp_path, "differing_constants")
-    assert native.extension(source, torch.float32, constants=(8, 1e-6)) is not None
+    assert native.extension(source, torch.float32, constants=lambda: (8, 1e-6)) is not None
     for constants in ((4, 1e-6), (8, 1e-5), (8,)):
         with pytest.raises(RuntimeError, match="other constants"):
-            native.extension(source, torch.float32, constants=constants)
+            native.extension(source, torch.float32, constants=lambda constants=constants: constants)
 
 
 def test_a_missing_compiler_is_warned_of_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
