@@ -17,11 +17,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipeline.errors import UnreachableError, UserError, user_errors
-from data_pipeline.files import atomic_write, sync
+from data_pipeline.errors import ResumableError, UserError, user_errors
+from data_pipeline.files import atomic_write, sync, user_path
 from data_pipeline.manifest import FORMAT, MANIFEST, TOKENIZER, Manifest
 from data_pipeline.sharding import write_split
 from data_pipeline.sources import Source, find_source
+from data_pipeline.texts import TextCheck
 from data_pipeline.tokenizer import Tokenizer, train_tokenizer
 
 _REQUEST = "request.json"
@@ -33,25 +34,28 @@ def prepare(source: Source, out: Path, vocab_size: int, workers: int, shard_toke
     Raises:
         UserError: if the source cannot be read, does not fit the vocabulary, or `out` holds something else.
     """
-    request = {
-        "format": FORMAT, "source": source.name, "source_fingerprint": source.fingerprint, "vocab_size": vocab_size,
-        "shard_tokens": shard_tokens,
-    }  # fmt: skip
+    for note in source.notes:
+        _warn(note)
+    earlier = _earlier_request(out)
+    if "revision" in earlier:
+        source = source.at(earlier["revision"])
     if (out / MANIFEST).exists():
         manifest = Manifest.load(out)
-        if manifest.request != request:
+        request = _request(source, vocab_size, shard_tokens, manifest)
+        if _content(manifest.request) != _content(request):
             raise UserError(
                 f"--out {out} holds another data set ({_difference(manifest.request, request)}); {_ELSEWHERE}"
             )
         shutil.rmtree(out / ".partial", ignore_errors=True)  # of a start that was killed just before its end
         return manifest
+    request = _request(source, vocab_size, shard_tokens)
     existed = out.exists()
     partial = out / ".partial"
     with _claim(partial, request):
         if not (partial / MANIFEST).exists():
             try:
                 _make(source, partial, request, vocab_size, workers, shard_tokens)
-            except UnreachableError:
+            except ResumableError:
                 raise  # a second start continues
             except UserError:
                 shutil.rmtree(partial)
@@ -61,6 +65,35 @@ def prepare(source: Source, out: Path, vocab_size: int, workers: int, shard_toke
         _publish(partial, out)
     shutil.rmtree(partial)
     return Manifest.load(out)
+
+
+def _request(source: Source, vocab_size: int, shard_tokens: int, there: Manifest | None = None) -> dict[str, Any]:
+    """What makes a data set: of today's format, or as it would be in the manifest that is there."""
+    version = there.format if there else FORMAT
+    request = {"format": version, "source": source.name, "vocab_size": vocab_size, "shard_tokens": shard_tokens}
+    if there and version == 1:
+        return request | {"source_fingerprint": source.fingerprint_of_format_1(str(there.request.get("source")))}
+    request["source_fingerprint"] = source.fingerprint
+    return request if source.revision is None else request | {"revision": source.revision}
+
+
+def _content(request: dict[str, Any]) -> dict[str, Any]:
+    """A request without the source's name, which can change while its content stays."""
+    return {key: value for key, value in request.items() if key != "source"}
+
+
+def _earlier_request(out: Path) -> dict[str, Any]:
+    """That of the data set in `out`, whole or unfinished; empty if there is none."""
+    if (out / MANIFEST).exists():
+        return Manifest.load(out).request
+    state = out / ".partial" / _REQUEST
+    try:
+        request = json.loads(state.read_bytes()) if state.exists() else {}
+    except ValueError:
+        request = None
+    if not isinstance(request, dict):
+        raise UserError(f"{state} is damaged; {_ELSEWHERE}")
+    return request
 
 
 def _publish(partial: Path, out: Path) -> None:
@@ -81,8 +114,8 @@ def _claim(partial: Path, request: dict[str, Any]) -> Iterator[None]:
     """Start `partial`, or take up an interrupted one of the same request; no other process can meanwhile."""
     out, state = partial.parent, partial / _REQUEST
     if state.exists():
-        earlier = json.loads(state.read_bytes())
-        if earlier != request:
+        earlier = _earlier_request(out)
+        if _content(earlier) != _content(request):
             raise UserError(f"--out {out} holds an unfinished data set ({_difference(earlier, request)}); {_ELSEWHERE}")
     elif out.exists() and (not out.is_dir() or any(path != partial for path in out.iterdir())):
         raise UserError(f"--out {out} exists and is not a data set; {_ELSEWHERE}")
@@ -100,10 +133,14 @@ def _claim(partial: Path, request: dict[str, Any]) -> Iterator[None]:
 
 def _difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
     return "; ".join(
-        f"{key.replace('_', ' ')} {there.get(key)!r} instead of {wanted[key]!r}"
-        for key in wanted
-        if there.get(key) != wanted[key]
+        f"{key.replace('_', ' ')} {there.get(key)!r} instead of {wanted.get(key)!r}"
+        for key in wanted | there
+        if there.get(key) != wanted.get(key)
     )
+
+
+def _warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)
 
 
 def _make(
@@ -117,21 +154,24 @@ def _make(
         model = train_tokenizer(texts, vocab_size)
         with atomic_write(tokenizer_path) as file:
             file.write(model)
-    splits = {}
+    splits, check = {}, TextCheck()
     for name in source.splits:
+        documents = check.passed(name, source.open(name))
         with tqdm(desc=f"tokenizing {name}", unit=" chars", unit_scale=True, disable=None) as bar:
-            split = write_split(source.open(name), name, folder, tokenizer_path, shard_tokens, workers, bar.update)
+            split = write_split(documents, name, folder, tokenizer_path, shard_tokens, workers, bar.update)
         if not split.tokens:
             raise UserError(f"the {name} split of {source.name} holds no text; nothing to prepare")
         splits[name] = split
+    for line in check.warnings(source.divided):
+        _warn(line)
     Manifest(folder, request, Tokenizer(tokenizer_path).sha256, vocab_size, splits).save()
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m data_pipeline.prepare", description=__doc__)
-    parser.add_argument("--source", required=True, help="sample, pg19, or a file or folder of parquet, jsonl or txt")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the data set to make")
+    parser.add_argument("--source", required=True, help="sample, pg19, or a file or folder of parquet, JSON or text")
+    parser.add_argument("--out", required=True, help="folder of the data set to make")
     parser.add_argument(
         "--vocab-size", type=int, help="tokens of the vocabulary (default: 4096 for sample, else 32000)"
     )
@@ -144,10 +184,11 @@ def main() -> None:
         vocab_size = args.vocab_size if args.vocab_size is not None else 4096 if args.source == "sample" else 32000
         if vocab_size < 1:
             raise UserError(f"--vocab-size is {vocab_size}; it must be positive")
-        manifest = prepare(find_source(args.source), args.out, vocab_size, args.workers, args.shard_tokens)
+        out = user_path(args.out)
+        manifest = prepare(find_source(args.source), out, vocab_size, args.workers, args.shard_tokens)
     for name, split in manifest.splits.items():
         print(f"{name}: {len(split.documents)} documents, {split.words:,} words, {split.tokens:,} tokens")
-    print(f"{args.out} is ready ({manifest.vocab_size} tokens of vocabulary, fingerprint {manifest.fingerprint[:12]})")
+    print(f"{out} is ready ({manifest.vocab_size} tokens of vocabulary, fingerprint {manifest.fingerprint[:12]})")
 
 
 if __name__ == "__main__":
