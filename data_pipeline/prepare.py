@@ -13,19 +13,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from data_pipeline.errors import ResumableError, UserError, user_errors
 from data_pipeline.files import atomic_write, sync, user_path
-from data_pipeline.manifest import FORMAT, MANIFEST, TOKENIZER, Manifest
+from data_pipeline.manifest import MANIFEST, TOKENIZER, Manifest
+from data_pipeline.request import (
+    ELSEWHERE,
+    PARTIAL,
+    REQUEST,
+    Request,
+    difference,
+    earlier_request,
+    new_request,
+    request_like,
+)
 from data_pipeline.sharding import write_split
 from data_pipeline.sources import Source, find_source
 from data_pipeline.texts import TextCheck
 from data_pipeline.tokenizer import Tokenizer, train_tokenizer
-
-_REQUEST = "request.json"
 
 
 def prepare(source: Source, out: Path, vocab_size: int, workers: int, shard_tokens: int) -> Manifest:
@@ -36,21 +43,18 @@ def prepare(source: Source, out: Path, vocab_size: int, workers: int, shard_toke
     """
     for note in source.notes:
         _warn(note)
-    earlier = _earlier_request(out)
+    earlier = earlier_request(out)
     if "revision" in earlier:
         source = source.at(earlier["revision"])
     if (out / MANIFEST).exists():
-        manifest = Manifest.load(out)
-        request = _request(source, vocab_size, shard_tokens, manifest)
-        if _content(manifest.request) != _content(request):
-            raise UserError(
-                f"--out {out} holds another data set ({_difference(manifest.request, request)}); {_ELSEWHERE}"
-            )
-        shutil.rmtree(out / ".partial", ignore_errors=True)  # of a start that was killed just before its end
-        return manifest
-    request = _request(source, vocab_size, shard_tokens)
+        different = difference(earlier, request_like(earlier, source, vocab_size, shard_tokens))
+        if different:
+            raise UserError(f"--out {out} holds another data set ({different}); {ELSEWHERE}")
+        shutil.rmtree(out / PARTIAL, ignore_errors=True)  # of a start that was killed just before its end
+        return Manifest.load(out)
+    request = new_request(source, vocab_size, shard_tokens)
     existed = out.exists()
-    partial = out / ".partial"
+    partial = out / PARTIAL
     with _claim(partial, request):
         if not (partial / MANIFEST).exists():
             try:
@@ -67,35 +71,6 @@ def prepare(source: Source, out: Path, vocab_size: int, workers: int, shard_toke
     return Manifest.load(out)
 
 
-def _request(source: Source, vocab_size: int, shard_tokens: int, there: Manifest | None = None) -> dict[str, Any]:
-    """What makes a data set: of today's format, or as it would be in the manifest that is there."""
-    version = there.format if there else FORMAT
-    request = {"format": version, "source": source.name, "vocab_size": vocab_size, "shard_tokens": shard_tokens}
-    if there and version == 1:
-        return request | {"source_fingerprint": source.fingerprint_of_format_1(str(there.request.get("source")))}
-    request["source_fingerprint"] = source.fingerprint
-    return request if source.revision is None else request | {"revision": source.revision}
-
-
-def _content(request: dict[str, Any]) -> dict[str, Any]:
-    """A request without the source's name, which can change while its content stays."""
-    return {key: value for key, value in request.items() if key != "source"}
-
-
-def _earlier_request(out: Path) -> dict[str, Any]:
-    """That of the data set in `out`, whole or unfinished; empty if there is none."""
-    if (out / MANIFEST).exists():
-        return Manifest.load(out).request
-    state = out / ".partial" / _REQUEST
-    try:
-        request = json.loads(state.read_bytes()) if state.exists() else {}
-    except ValueError:
-        request = None
-    if not isinstance(request, dict):
-        raise UserError(f"{state} is damaged; {_ELSEWHERE}")
-    return request
-
-
 def _publish(partial: Path, out: Path) -> None:
     """Move the whole data set into place, its manifest last; a killed move is continued by the next start."""
     for path in partial.iterdir():
@@ -106,19 +81,16 @@ def _publish(partial: Path, out: Path) -> None:
     sync(out)
 
 
-_ELSEWHERE = "choose another --out, or remove it"
-
-
 @contextmanager
-def _claim(partial: Path, request: dict[str, Any]) -> Iterator[None]:
+def _claim(partial: Path, request: Request) -> Iterator[None]:
     """Start `partial`, or take up an interrupted one of the same request; no other process can meanwhile."""
-    out, state = partial.parent, partial / _REQUEST
+    out, state = partial.parent, partial / REQUEST
     if state.exists():
-        earlier = _earlier_request(out)
-        if _content(earlier) != _content(request):
-            raise UserError(f"--out {out} holds an unfinished data set ({_difference(earlier, request)}); {_ELSEWHERE}")
+        different = difference(earlier_request(out), request)
+        if different:
+            raise UserError(f"--out {out} holds an unfinished data set ({different}); {ELSEWHERE}")
     elif out.exists() and (not out.is_dir() or any(path != partial for path in out.iterdir())):
-        raise UserError(f"--out {out} exists and is not a data set; {_ELSEWHERE}")
+        raise UserError(f"--out {out} exists and is not a data set; {ELSEWHERE}")
     partial.mkdir(parents=True, exist_ok=True)
     with (partial / ".lock").open("w") as lock:
         try:
@@ -131,21 +103,11 @@ def _claim(partial: Path, request: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def _difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
-    return "; ".join(
-        f"{key.replace('_', ' ')} {there.get(key)!r} instead of {wanted.get(key)!r}"
-        for key in wanted | there
-        if there.get(key) != wanted.get(key)
-    )
-
-
 def _warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr)
 
 
-def _make(
-    source: Source, folder: Path, request: dict[str, Any], vocab_size: int, workers: int, shard_tokens: int
-) -> None:
+def _make(source: Source, folder: Path, request: Request, vocab_size: int, workers: int, shard_tokens: int) -> None:
     """The whole data set inside `folder`, its manifest last."""
     tokenizer_path = folder / TOKENIZER
     if not tokenizer_path.exists():

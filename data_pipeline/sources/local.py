@@ -9,9 +9,10 @@ from pathlib import Path
 
 from data_pipeline.errors import UserError
 from data_pipeline.files import sha256_of
-from data_pipeline.sources.readers import is_compressed, kind_of, read_documents_of
+from data_pipeline.sources.readers import read_file
 from data_pipeline.sources.selection import READABLE, select_files
 from data_pipeline.sources.source import SPLITS, Document, Source
+from data_pipeline.sources.streams import is_compressed, stem_and_kind
 
 
 class LocalFiles(Source):
@@ -49,7 +50,8 @@ class LocalFiles(Source):
         for split in (*SPLITS, ""):
             for file in self._files.get(split, []):
                 compression = file.suffix.lower() if is_compressed(file) else ""
-                digest.update(f"{split}\0{kind_of(file)}{compression}\0{self._checksums[file]}\0".encode())
+                _, kind = stem_and_kind(file)
+                digest.update(f"{split}\0{kind}{compression}\0{self._checksums[file]}\0".encode())
         return digest.hexdigest()
 
     def fingerprint_of_format_1(self, name: str) -> str:
@@ -101,4 +103,4 @@ def _split_of(file: Path, root: Path) -> str:
 
 def _read_all(files: list[Path]) -> Iterator[Document]:
     for file in files:
-        yield from read_documents_of(file)
+        yield from read_file(file)

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipeline.sources.readers import COMPRESSIONS, READERS, is_compressed, kind_of, mentions_text
+from data_pipeline.sources.readers import READERS
+from data_pipeline.sources.streams import COMPRESSIONS, first_bytes, is_compressed, stem_and_kind
 
 READABLE = f"{', '.join(READERS)} (the last three also with {', '.join(COMPRESSIONS)})"
 """The suffixes that are read, for a message."""
@@ -39,13 +40,13 @@ def _reason_against(file: Path) -> str:
         return "a link to a folder that it is in"
     if not file.is_file():
         return "a link to nothing" if file.is_symlink() else "no regular file"
-    kind = kind_of(file)
+    _, kind = stem_and_kind(file)
     if kind not in READERS:
         return "none of " + ", ".join(READERS)
     if kind == ".parquet" and is_compressed(file):
         return "parquet is compressed inside: unpack it"
-    if kind == ".json" and not mentions_text(file):
-        return "no field 'text'"
+    if kind == ".json" and b'"text"' not in first_bytes(file, 2**20):
+        return "no field 'text'"  # other JSON beside the data: settings, a package's description
     return ""
 
 
