@@ -28,6 +28,8 @@ def check_files(expected: dict[Path, str], folder: Path, fingerprint: str, again
         if not again and record.get(path.name) == state:
             continue
         if sha256_of(path) != sha256:
+            with contextlib.suppress(OSError):
+                (folder / RECORD).unlink(missing_ok=True)
             raise UserError(f"{path} is damaged: its checksum is not the one in its manifest; prepare the data again")
         if state[1] < now - _SETTLED and state == _state(path):
             whole[path.name] = state

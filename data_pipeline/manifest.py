@@ -156,7 +156,7 @@ class Manifest:
         shards = []
         for info in self.split(split).shards:
             shard = IndexedDataset(self.folder / info.name)
-            if [len(shard[i]) for i in range(len(shard))] != [document.tokens for document in info.documents]:
+            if shard.lengths.tolist() != [document.tokens for document in info.documents]:
                 raise UserError(f"shard {self.folder / info.name} is not the one in {MANIFEST}; prepare the data again")
             shards.append(shard)
         return shards

@@ -116,6 +116,8 @@ def test_the_command_hashes_whatever_is_recorded(copy: Manifest, run_command: Ru
     result = run_command("-m", "data_pipeline.verify", copy.folder)
     assert result.returncode == 2
     assert "test-00000.bin is damaged" in result.stderr
+    with pytest.raises(UserError, match=r"test-00000\.bin is damaged"):  # and from then on nothing is taken as whole
+        copy.verify()
 
 
 def test_the_fingerprint_is_computed_once(copy: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

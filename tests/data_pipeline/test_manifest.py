@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 
 from data_pipeline import Manifest, UserError
@@ -64,6 +65,14 @@ def test_a_data_set_of_format_1_is_found_by_its_source(data: Manifest, source_fo
     write_jsonl(tmp_path / "moved" / "test-00000.jsonl", ["another"])
     with pytest.raises(UserError, match="holds another data set"):
         prepare(find_source(str(tmp_path / "moved")), old.folder, 512, workers=1, shard_tokens=9000)
+
+
+def test_pg19_of_format_1_is_found_without_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", None)
+    fingerprint = hashlib.sha256(b"emozilla/pg19").hexdigest()
+    request = FORMAT_1["request"] | {"source": "emozilla/pg19", "source_fingerprint": fingerprint}
+    (tmp_path / "manifest.json").write_text(json.dumps({**FORMAT_1, "request": request}))
+    assert prepare(find_source("pg19"), tmp_path, 512, workers=1, shard_tokens=9).format == 1
 
 
 def test_identical_data_of_another_path_are_the_same_data_set(

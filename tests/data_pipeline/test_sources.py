@@ -1,6 +1,7 @@
 """Every source yields the same documents from the same text; every bad one says what is wrong."""
 
 import bz2
+import errno
 import gzip
 import json
 import os
@@ -115,6 +116,17 @@ def test_an_unreachable_hub_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, h
     place, name = (huggingface_hub.HfApi, "dataset_info") if where == "the commit" else (datasets, "load_dataset")
     monkeypatch.setattr(place, name, unreachable)
     with pytest.raises(UnreachableError, match=r"cannot read emozilla/pg19 from the hub \(Couldn't reach the Hub\)"):
+        list(find_source("pg19").open("train"))
+
+
+def test_a_full_disk_under_the_hubs_cache_is_no_lost_connection(
+    monkeypatch: pytest.MonkeyPatch, hub: dict[str, str]
+) -> None:
+    def full(*args: object, **kwargs: object) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device", "cache")
+
+    monkeypatch.setattr(datasets, "load_dataset", full)
+    with pytest.raises(OSError, match="No space left"):
         list(find_source("pg19").open("train"))
 
 
