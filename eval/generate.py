@@ -6,88 +6,16 @@ It ends at --max-tokens, where the model ends the document, or before the first 
 """
 
 import argparse
-import codecs
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
 from data_pipeline import Tokenizer, UserError, user_errors
-from eval.ppl import best_device
-from maha_model import CausalLM, ConfigError, DecodingState
-from maha_model.inference.sampling import Sampling
+from eval.device import best_device
+from maha_model import ConfigError
+from maha_model.inference import Sampling, generate
 from pretrain.checkpoint import TOKENIZER, find_checkpoint, load_model
-
-
-class StopStrings:
-    """Passes text on up to the first stop string, holding back an end that may become one."""
-
-    def __init__(self, stops: list[str]) -> None:
-        self.stops = stops
-        self.held = ""
-        self.found: str | None = None
-        """The stop string met, after which everything is dropped."""
-
-    def push(self, text: str) -> str:
-        """What of the text so far can be passed on now."""
-        if self.found is not None:
-            return ""
-        self.held += text
-        met = [(at, -len(stop), stop) for stop in self.stops if (at := self.held.find(stop)) >= 0]
-        if met:
-            at, _, self.found = min(met)
-            return self._release(at)
-        starts = (stop[:length] for stop in self.stops for length in range(1, len(stop)))
-        return self._release(len(self.held) - max((len(s) for s in starts if self.held.endswith(s)), default=0))
-
-    def flush(self) -> str:
-        """What was held back, where no more text comes."""
-        return "" if self.found is not None else self._release(len(self.held))
-
-    def _release(self, count: int) -> str:
-        passed, self.held = self.held[:count], self.held[count:]
-        return passed
-
-
-def sample_tokens(
-    model: CausalLM, prompt: list[int], sampling: Sampling, seed: int, ends: tuple[int, ...]
-) -> Iterator[int]:
-    """Tokens that follow the prompt, without end or up to one of `ends`, which is not given."""
-    generator = torch.Generator().manual_seed(seed)
-    device = model.lm_head.weight.device
-    state = DecodingState(model)
-    logits = state.prefill(torch.tensor([prompt], device=device))
-    while (token := int(sampling.draw(logits, generator))) not in ends:
-        yield token
-        logits = state.step(torch.tensor([token], device=device))
-
-
-def generate(
-    model: CausalLM, tokenizer: Tokenizer, prompt: str, max_tokens: int, sampling: Sampling, seed: int,
-    stops: list[str], write: Callable[[str], None],
-) -> tuple[int, str]:  # fmt: skip
-    """Pass the continuation of a document that begins with `prompt` to `write`, piece by piece, in whole characters.
-
-    Returns:
-        Tokens drawn, and what ended the text: `length`, `document` or `stop`.
-    """
-    until_stop, characters = StopStrings(stops), codecs.getincrementaldecoder("utf-8")(errors="replace")
-    ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
-    count, ended = 0, "length"
-    if max_tokens > 0:
-        ended = "document"
-        for token in sample_tokens(model, ids, sampling, seed, (tokenizer.bos_id, tokenizer.eos_id)):
-            count += 1
-            write(until_stop.push(characters.decode(tokenizer.token_bytes(token))))
-            if until_stop.found is not None or count == max_tokens:
-                ended = "length"
-                break
-    write(until_stop.push(characters.decode(b"", final=True)))
-    write(until_stop.flush())
-    return count, "stop" if until_stop.found is not None else ended
 
 
 def read_prompt(prompt: str | None, file: str | None) -> str:
@@ -105,9 +33,7 @@ def read_prompt(prompt: str | None, file: str | None) -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--checkpoint", required=True, help="a run's folder (its newest whole checkpoint) or a checkpoint"
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 import yaml
 
 from data_pipeline import UserError, user_errors
+from data_pipeline.shipped import find_shipped
 from eval.bench.criteria import print_report
 from eval.bench.memory import inference_row, measured_rows, training_rows
 from eval.bench.memory_peers import PEERS
@@ -40,7 +41,7 @@ def read_model(path: Path, vocab_size: int | None) -> ModelConfig:
         ConfigError: if the model's settings cannot work.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(find_shipped(path).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--config {path} cannot be read: {' '.join(str(error).split())}") from error
     model = values.get("model") if isinstance(values, dict) else None

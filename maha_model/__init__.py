@@ -1,13 +1,13 @@
 """The model alone: MAHA, its baselines and the exact aggregation. Importing it needs torch and nothing else.
 
-`maha_model.huggingface`, imported by those who want it, makes `transformers` know the model.
+Importing `maha_model.huggingface` registers the model in `transformers`.
 
 Shape letters used in names throughout: B batch, N positions (n at a coarser scale), L scales, H heads, D model width,
 d head width, V vocabulary, W span, P problems; r is the ratio between scales.
 """
 
 from maha_model.config import NAMED_SIZES, AggregationConfig, ConfigError, ModelConfig
-from maha_model.inference.decoding import DecodingState
+from maha_model.inference import DecodingState
 from maha_model.inspection import (
     ScaleAttention,
     ScaleWeights,
@@ -20,7 +20,7 @@ from maha_model.paper_api import MAHABlock, MAHATransformer
 from maha_model.transformer import CausalLM, CausalLMOutput
 
 MAHAConfig, MAHAForCausalLM = ModelConfig, CausalLM
-"""The names that these had before; what uses them keeps working."""
+"""Their former names, which stay usable."""
 
 __all__ = [
     "NAMED_SIZES",

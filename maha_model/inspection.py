@@ -32,7 +32,7 @@ def scale_weight_statistics(model: nn.Module, input_ids: Tensor) -> list[ScaleWe
 
 
 def scale_weights(model: nn.Module, input_ids: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Run `model` on input_ids (B, N) and return what every MAHA layer's aggregation decided; [] for the baselines.
+    """Run `model` on input_ids (B, N) and return the aggregation weights of every MAHA layer; [] for the baselines.
 
     Returns:
         for each layer the weights (L, B, N, H), zero where absent, and which scales are present (L, N).
@@ -50,7 +50,7 @@ def scale_weights(model: nn.Module, input_ids: Tensor) -> list[tuple[Tensor, Ten
 
 
 class ScaleAttention(NamedTuple):
-    """Where the queries of one scale look."""
+    """Attention probabilities of one scale."""
 
     probabilities: Tensor
     """(B, H, rows, n), each row summing to 1; at full resolution, and with fine queries, a row is a position."""
@@ -61,7 +61,7 @@ class ScaleAttention(NamedTuple):
 
     @property
     def mean_distance(self) -> float:
-        """Mean distance in tokens from the query's own key to the key it looks at."""
+        """Mean distance in tokens from the query's own key to the keys it attends to."""
         rows, keys = (torch.arange(n, device=self.probabilities.device) for n in self.probabilities.shape[2:])
         distance = (rows[:, None] // self.rows_per_key - keys).abs() * self.factor
         return float((self.probabilities * distance).sum(-1).mean())
@@ -101,7 +101,7 @@ def _scale_attention(q_BND: Tensor, k_BnD: Tensor, config: ModelConfig, span: in
     """From queries and keys before the rotation; `factor` is the scale's."""
     q, k = (x.unflatten(-1, (config.num_heads, -1)).transpose(1, 2) for x in (q_BND, k_BnD))
     n, repeat = k.shape[2], factor if config.query == "fine" and factor > 1 else 1
-    if repeat > 1:  # every position asks the coarse tokens finished by then, standing where the last of them stands
+    if repeat > 1:  # every position attends to the coarse tokens finished by then, rotated as the last of them
         offset = factor - 1 if config.causal else 0
         q = q[:, :, offset : offset + n * factor]
         rows = q.shape[2]
@@ -119,7 +119,7 @@ def _scale_attention(q_BND: Tensor, k_BnD: Tensor, config: ModelConfig, span: in
 
 @torch.no_grad()
 def _observe(model: nn.Module, input_ids: Tensor, modules: list[Any], hook: Callable[..., None]) -> None:
-    """One evaluation pass in which `hook` sees the inputs and outputs of some modules; no pass if there are none."""
+    """One evaluation pass with `hook` on some modules' inputs and outputs; no pass if there are none."""
     if not modules:
         return
     hooks = [module.register_forward_hook(hook) for module in modules]
@@ -144,7 +144,7 @@ def _summarise(w_LBNH: Tensor, present_LN: Tensor) -> ScaleWeights:
 def flops_per_token(config: ModelConfig, context: int) -> float:
     """Floating-point operations of matrix products per token, forward and backward, counted on a shapes-only run.
 
-    Full attention counts its whole square of scores, as torch does, span attention the pairs that see each other;
+    Full attention counts its whole square of scores, as torch does, span attention the pairs inside the span;
     recomputation is not counted (model FLOPs).
     """
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

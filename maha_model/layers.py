@@ -1,17 +1,11 @@
 """Building blocks every transformer of this package shares: norm, feed-forward network, rotary positions."""
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maha_model.config import ModelConfig
 from maha_model.kernels.fuse import compute_dtype
-
-# Makes parameters whole on every process while a block runs, where processes share them out (ZeRO 3).
-Gather = Callable[[Iterable[nn.Parameter]], AbstractContextManager[object]]
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """The causal multiscale pyramid: local context, decomposition, shifted upsampling, cross-scale gating.
 
-Visibility rule (DESIGN.md section 1): coarse token j of scale l covers positions up to (j+1) r^l - 1 and may be used at
+Visibility rule (docs/model.md): coarse token j of scale l covers positions up to (j+1) r^l - 1 and may be used at
 position t only if (j+1) r^l - 1 <= t, that is j(t) = floor((t+1) / r^l) - 1. Where j(t) < 0 the scale is absent.
 With `causal=False` windows are centred, upsampling is the plain nearest neighbour and every scale is present.
 """
@@ -10,67 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maha_model.config import ModelConfig
+from maha_model.convolution import DepthwiseConv
 from maha_model.kernels.fuse import Placement, Problem, fuse
 from maha_model.layers import normal_
-
-
-class DepthwiseConv(nn.Module):
-    """Depthwise convolution along the sequence, (B, N, D) -> (B, floor(N / stride), D), without a transposition.
-
-    Output j sees inputs up to stride*(j+1) - 1 when causal; otherwise its window is centred on stride*j.
-    """
-
-    def __init__(self, d_model: int, kernel_size: int, stride: int = 1, dilation: int = 1, causal: bool = True) -> None:
-        super().__init__()
-        self.stride, self.dilation = stride, dilation
-        reach = dilation * (kernel_size - 1)
-        self.window = reach + 1  # inputs from the first that an output sees to the last
-        self.left = self.window - stride if causal else reach // 2
-        self.weight = nn.Parameter(torch.empty(kernel_size, d_model))
-
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """(B, N, D) -> (B, floor(N / stride), D)."""
-        return _DepthwiseConv.apply(x_BND, self.weight, self.stride, self.dilation, self.left)
-
-    def last(self, x_BND: Tensor) -> Tensor:
-        """The output (B, 1, D) that ends with the last input of exactly one window, N = `window`."""
-        return (x_BND[:, :: self.dilation] * self.weight.to(x_BND.dtype)).sum(1, keepdim=True)
-
-
-class _DepthwiseConv(torch.autograd.Function):
-    """Tap by tap on slices of x, without padding it; saves x and the taps alone."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x, taps)
-        ctx.geometry = stride, dilation, left
-        out = x.new_zeros(x.shape[0], x.shape[1] // stride, x.shape[2])
-        for tap, (rows, seen) in zip(taps, _slices(x.shape[1], len(taps), *ctx.geometry), strict=True):
-            out[:, rows].addcmul_(x[:, seen], tap.to(x.dtype))
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[no-untyped-def]
-        x, taps = ctx.saved_tensors
-        grad_x, grad_taps = torch.zeros_like(x), []
-        for tap, (rows, seen) in zip(taps, _slices(x.shape[1], len(taps), *ctx.geometry), strict=True):
-            grad_x[:, seen].addcmul_(grad[:, rows], tap.to(x.dtype))
-            grad_taps.append((grad[:, rows] * x[:, seen]).sum((0, 1)))
-        return grad_x, torch.stack(grad_taps).to(taps.dtype), None, None, None
-
-
-def _slices(length: int, taps: int, stride: int, dilation: int, left: int) -> list[tuple[slice, slice]]:
-    """For every tap the outputs that it reaches and the inputs they see: output j sees stride*j + dilation*k - left."""
-    outputs, found = length // stride, []
-    for k in range(taps):
-        offset = dilation * k - left
-        first = max(0, -(offset // stride))
-        last = min(outputs, (length - 1 - offset) // stride + 1)  # past the last output whose input exists
-        count = max(0, last - first)
-        start = stride * first + offset
-        found.append((slice(first, first + count), slice(start, start + stride * count, stride) if count else slice(0)))
-    return found
 
 
 class LocalContext(nn.Module):
@@ -80,8 +22,8 @@ class LocalContext(nn.Module):
         super().__init__()
         self.conv = DepthwiseConv(config.d_model, kernel_size=3, dilation=config.dilation, causal=config.causal)
 
-    def reset_parameters(self) -> None:
-        """Random taps: from exactly zero the ReLU would never let a gradient through."""
+    def initialize_parameters(self) -> None:
+        """Random taps: from exactly zero the ReLU would pass no gradient."""
         normal_(self.conv.weight, std=self.conv.weight.shape[0] ** -0.5)
 
     def forward(self, x_BND: Tensor) -> Tensor:
@@ -112,7 +54,7 @@ class Decomposition(nn.Module):
             for _ in range(config.num_scales - 1 if config.decomposition == "conv" else 0)
         )
 
-    def reset_parameters(self) -> None:
+    def initialize_parameters(self) -> None:
         """An average over the window, slightly perturbed: a coarse token starts as a summary of what it covers."""
         for conv in self.convs:
             assert isinstance(conv, DepthwiseConv)
@@ -175,7 +117,7 @@ class CrossScaleGate(nn.Module):
         self.fine = nn.Linear(config.d_model, config.num_heads)
         self.coarse = nn.Linear(config.d_model, config.num_heads, bias=False)
 
-    def reset_parameters(self) -> None:
+    def initialize_parameters(self) -> None:
         """Start near the identity."""
         nn.init.constant_(self.fine.bias, self.OPEN)
 
@@ -183,7 +125,7 @@ class CrossScaleGate(nn.Module):
         """(B, n_l, D), (B, n_{l+1}, D) -> (B, n_l, D)."""
         fine, coarse = self.placements
         length = fine_BND.shape[1]
-        # Half of W_g sees each side: applied before upsampling, with which a linear map commutes.
+        # Half of W_g multiplies each side: applied before upsampling, with which a linear map commutes.
         logits_BNH = self.fine(fine_BND) + upsample(self.coarse(coarse_BnD), coarse.factor, length, coarse.first > 0)
         present_N1 = torch.arange(length, device=fine_BND.device)[:, None] >= coarse.first
         away_BNH = torch.sigmoid(-logits_BNH) * present_N1

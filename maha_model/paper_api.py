@@ -1,16 +1,21 @@
-"""The reference implementation's public API (paper section 5.1), on our causal, exact model."""
+"""The public API of the paper's implementation (section 5.1), on our causal, exact model.
+
+`MAHATransformer` is a stack of blocks without a head; a language model, and the baselines of the paper, are
+`CausalLM(ModelConfig(attention="maha" | "standard" | "longformer"))`.
+"""
 
 import torch
 from torch import Tensor, nn
 
 from maha_model.config import AggregationConfig, ModelConfig
-from maha_model.transformer import Block, Transformer, initialize
+from maha_model.initialization import initialize
+from maha_model.transformer import Block, Transformer
 
 
 class MAHABlock(nn.Module):
     """A drop-in transformer block: `output, aux_loss = block(x)`, x and output (batch, length, d_model).
 
-    Signature and return values are the reference's; `causal=False` gives its bidirectional encoder.
+    Signature and return values are those of the paper's implementation; `causal=False` gives its bidirectional encoder.
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class MAHABlock(nn.Module):
 class MAHATransformer(nn.Module):
     """A stack of MAHA blocks: `output, aux_loss = model(ids)`, output (batch, length, d_model).
 
-    Signature and return values are the reference's; `causal=False` gives its bidirectional encoder.
+    Signature and return values are those of the paper's implementation; `causal=False` gives its bidirectional encoder.
     """
 
     def __init__(

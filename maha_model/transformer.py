@@ -7,16 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from maha_model.aggregation import Aggregator
-from maha_model.attention import MAHAAttention, ScaleProjections, StandardAttention, build_attention
+from maha_model.attention import Attention, build_attention
 from maha_model.config import ConfigError, ModelConfig
+from maha_model.initialization import Gather, initialize
 from maha_model.kernels.cross_entropy import cross_entropy
-from maha_model.layers import FeedForward, Gather, build_norm, normal_
-from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
+from maha_model.layers import FeedForward, build_norm
 
 CheckpointPolicy = Literal["none", "block", "selective"]
 IGNORED_TARGET = -100
-_WITH_START = LocalContext | Decomposition | CrossScaleGate | Aggregator | ScaleProjections | StandardAttention
 
 
 class Block(nn.Module):
@@ -61,7 +59,7 @@ class Transformer(nn.Module):
             raise ConfigError(f"activation_checkpointing is {policy!r}; choose one of none, block, selective")
         self._policy: CheckpointPolicy = policy
         for module in self.modules():
-            if isinstance(module, MAHAAttention | StandardAttention):
+            if isinstance(module, Attention):
                 module.recompute = policy == "selective"
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +86,7 @@ class CausalLMOutput(NamedTuple):
 class CausalLM(nn.Module):
     """A causal language model with tied embeddings over any of the attention modules.
 
-    `gather` is for weights that are shared out among processes while the model is made; see `initialize`.
+    `gather` is for weights that are sharded over processes while the model is made; see `initialize`.
     """
 
     def __init__(self, config: ModelConfig, gather: Gather = nullcontext) -> None:
@@ -129,24 +127,3 @@ class CausalLM(nn.Module):
     def num_parameters(self) -> int:
         """Trainable parameters, the tied embedding counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def initialize(module: nn.Module, config: ModelConfig, gather: Gather = nullcontext) -> None:
-    """Normal weights of `init_std`, zero biases, projections into the residual stream scaled by 1/sqrt(2 layers).
-
-    Modules with a start of their own (convolutions, gates, aggregation, queries and keys) say so in `reset_parameters`
-    and come last.
-    `gather(parameters)` makes them whole while one module is initialised.
-    """
-    depth_scale = (2 * config.num_layers) ** -0.5
-    for name, child in module.named_modules():
-        if isinstance(child, nn.Linear | nn.Embedding):
-            into_residual = name.endswith(("attention.out", "ffn.down"))
-            with gather(child.parameters(recurse=False)):
-                normal_(child.weight, std=config.init_std * (depth_scale if into_residual else 1.0))
-                if isinstance(child, nn.Linear) and child.bias is not None:
-                    nn.init.zeros_(child.bias)
-    for child in module.modules():
-        if isinstance(child, _WITH_START):
-            with gather(child.parameters()):
-                child.reset_parameters()

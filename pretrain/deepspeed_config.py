@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from data_pipeline import UserError
-from pretrain.shipped import find_shipped
+from data_pipeline.shipped import find_shipped
 
 if TYPE_CHECKING:
     from pretrain.config import RunConfig

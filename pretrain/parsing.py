@@ -8,7 +8,7 @@ from typing import TypeVar
 import jsonargparse
 
 from data_pipeline import UserError
-from pretrain.shipped import find_shipped
+from data_pipeline.shipped import find_shipped
 
 T = TypeVar("T")
 

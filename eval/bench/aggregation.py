@@ -31,7 +31,10 @@ PEER_BATCHES = [128, 1024]  # larger ones are not faster for cvxpylayers, and co
 
 
 def time_compilation() -> float:
-    """Seconds to compile the kernels from nothing (once for a machine: the result is kept on disk)."""
+    """Seconds to compile the fusion's operators from nothing (once for a machine: the result is kept on disk).
+
+    To be called before anything else has loaded them: a process loads them once.
+    """
     before = os.environ.get("MAHA_CACHE")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MAHA_CACHE"] = folder

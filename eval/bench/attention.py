@@ -38,7 +38,7 @@ class ScoreCounter(TorchDispatchMode):
         if func is torch.ops.maha.span_attention.default:
             (B, H, N, dk), (span, causal) = args[0].shape, args[3:]
             self.multiply_adds += B * H * dk * scores_computed(N, span, causal)
-        elif func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
+        elif func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:  # noqa: SLF001
             B, H, N, d = args[0].shape
             assert args[4], "causal"
             # what its blocks compute is not visible: counted as full causal attention by our compiled loops

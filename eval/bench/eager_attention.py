@@ -20,7 +20,8 @@ class EagerAttention(StandardAttention):
     bfloat16 autograd keeps the weights twice, in float32 for the softmax and in bfloat16 for the product.
     """
 
-    def _attend(self, qkv: Tensor) -> Tensor:
+    def attend(self, qkv: Tensor) -> Tensor:
+        """As `StandardAttention.attend`, its scores written out."""
         q, k, v = self._rotated(qkv)
         scores = q @ k.mT * q.shape[-1] ** -0.5
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
@@ -41,7 +42,8 @@ class BandedAttention(EagerAttention):
     The form has no causal window: the w columns of the future are computed and masked.
     """
 
-    def _attend(self, qkv: Tensor) -> Tensor:
+    def attend(self, qkv: Tensor) -> Tensor:
+        """As `StandardAttention.attend`, its band of scores written out."""
         assert isinstance(self.span, int)
         q, k, v = self._rotated(qkv)
         B, H, N, d = q.shape

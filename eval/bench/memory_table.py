@@ -5,7 +5,7 @@ from typing import Any
 from eval.bench.criteria import Criterion
 from eval.bench.memory import POLICIES, STAGES
 from eval.bench.memory_peers import PEERS
-from eval.report.paper import PAPER
+from eval.paper import PAPER
 
 GB = 10**9
 LIMITS = {"transformer_eager": 0.44, "longformer_banded": 0.74}

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from data_pipeline import UserError
+from eval.paper import PAPER
 from eval.report.cost import Cost, measure_costs
 from eval.report.environment import environment
 from eval.report.model_runs import ModelRuns, Spread, group_runs, headline_models
-from eval.report.paper import PAPER
 from eval.report.probes import Probe, probe_models
 from eval.report.runs import Run, read_run
 from eval.report.scope import Scope

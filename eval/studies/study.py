@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from data_pipeline import UserError
+from data_pipeline.shipped import find_shipped
 from maha_model import ModelConfig
 
 
@@ -63,9 +64,9 @@ class Study:
 
     @classmethod
     def load(cls, path: Path) -> "Study":
-        """Read a study's file. Raises UserError if it is not one."""
+        """Read a study's file, here or among the shipped ones. Raises UserError if it is not one."""
         try:
-            values = yaml.safe_load(path.read_text())
+            values = yaml.safe_load(find_shipped(path).read_text())
         except OSError as error:
             raise UserError(f"cannot read the study {path}: {error.strerror}; see eval/studies") from error
         except yaml.YAMLError as error:
@@ -75,10 +76,11 @@ class Study:
         groups = values.pop("groups", None) or {}
         found = [_build(StudyGroup, {"name": name, **group}, f"{path}, group {name}") for name, group in groups.items()]
         study = _build(cls, {**values, "groups": found}, str(path))
-        study._check(path)
+        study.check(path)
         return study
 
-    def _check(self, path: Path) -> None:
+    def check(self, path: Path) -> None:
+        """Raises UserError, naming the file, if its groups do not fit its models and each other."""
         names = {group.name for group in self.groups}
         for group in self.groups:
             for model in [*group.models, *filter(None, (group.tuned_as, group.time_of))]:

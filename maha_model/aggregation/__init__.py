@@ -4,7 +4,7 @@ from maha_model.aggregation.aggregator import Aggregator
 from maha_model.aggregation.cvxpylayers_solver import solve_with_cvxpylayers
 from maha_model.aggregation.game import best_response, exploitability
 from maha_model.kernels.fuse import Placement, present_scales
-from maha_model.kernels.qp.operator import solve_small_qp
+from maha_model.kernels.qp import solve_small_qp
 
 __all__ = [
     "Aggregator",

@@ -1,4 +1,4 @@
-"""Fusing scale outputs per position and head: what the learned parts say of the scales, and who decides by it."""
+"""Fusing scale outputs per position and head: the learned inputs of the problem, and its solution by the strategy."""
 
 from dataclasses import replace
 
@@ -18,10 +18,10 @@ _KINDS = {"utility": "utility", "projection": "target", "value": "target", "outp
 class Aggregator(nn.Module):
     """Weights w (L, B, N, H) of the scales and their combination sum_l w_l o_l, by the configured strategy.
 
-    `convex` and `nash` solve the QP of `aggregation.problem` exactly. For the target `utility`, G is the Gram matrix of
+    `convex` and `nash` solve the QP of `kernels.fuse` exactly. For the target `utility`, G is the Gram matrix of
     the normalised scale outputs and b the learned utilities. For the others both are divided by the outputs' mean
     power, so that ridge and sparsity are relative to it: with the plain 1/d the small outputs of a fresh model would
-    all be priced away. Everything up to w is computed in float32 at least, whatever autocast says.
+    all be priced away. Everything up to w is computed in float32 at least, with autocast or without.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -38,32 +38,34 @@ class Aggregator(nn.Module):
         elif self.solves and target == "projection":
             self.project = nn.Linear(config.d_model, config.d_model, bias=False)
         costs = self.config.costs or [1.0] * config.num_scales
-        player = strategy != "convex"  # who also gains by explaining its own output (paper equation 8)
+        plays = (
+            strategy != "convex"
+        )  # a game, whose players also gain by explaining their own output (paper equation 8)
         self.problem = Problem(
             kind=_KINDS[target] if self.solves else "given",
             prices=tuple(self.config.sparsity * cost for cost in costs),
-            domain="box" if player else self.config.domain,
+            domain="box" if plays else self.config.domain,
             redundancy=self.config.redundancy,
             ridge=self.config.ridge,
-            own_gain=player and target in ("utility", "output"),
-            normalize=player and self.config.normalize,
+            own_gain=plays and target in ("utility", "output"),
+            normalize=plays and self.config.normalize,
         )
 
-    def reset_parameters(self) -> None:
-        """Start almost as attention over the finest scale alone: coarse ones join as far as they prove useful.
+    def initialize_parameters(self) -> None:
+        """Start almost as attention over the finest scale alone; training raises the weights of coarse ones.
 
         With equal weights the finest scale is diluted before anything is learned. Players of a
         game each gain by their own output (paper equation 8) and start with that alone.
         """
         if self.utility is not None:
-            plays = self.problem.own_gain
+            own_gain = self.problem.own_gain
             bias_LH = torch.zeros(self.num_scales, self.num_heads)
-            bias_LH[0] = 0.0 if plays else _FINE_AHEAD
+            bias_LH[0] = 0.0 if own_gain else _FINE_AHEAD
             with torch.no_grad():
                 self.utility.bias.copy_(bias_LH.flatten())
-            # Of unit size whatever the width, so that some tokens let a coarse scale in: a vertex of the simplex has no
-            # gradient. Players start inside of their box.
-            normal_(self.utility.weight, std=(0.1 if plays else 1.0) * self.utility.in_features**-0.5)
+            # Of unit size whatever the width, so that some tokens start with a coarse scale: a vertex of the simplex
+            # has no gradient. Players start inside of their box.
+            normal_(self.utility.weight, std=(0.1 if own_gain else 1.0) * self.utility.in_features**-0.5)
 
     def forward(
         self, x_BND: Tensor, outputs_BHnd: list[Tensor], value_BNHd: Tensor, placements: list[Placement]
@@ -91,7 +93,7 @@ class Aggregator(nn.Module):
             elif problem.kind == "given":
                 linear = self._given_weights(x_BND, placements)
             if self.solves and (self.config.strategy == "best_response" or self.config.solver == "cvxpylayers"):
-                linear = self._weights_by_reference(outputs_BHnd, placements, length, problem, linear, target)
+                linear = self._weights_by_other_solver(outputs_BHnd, placements, length, problem, linear, target)
                 problem, target = replace(problem, kind="given"), None
             combined, weights = fuse(outputs_BHnd, placements, length, problem, linear, target)
         price_L = weights.new_tensor(problem.prices)
@@ -124,7 +126,7 @@ class Aggregator(nn.Module):
         present_NL1 = present_scales(placements, N, x.device).T[..., None]
         return torch.where(present_NL1, scores.to(compute_dtype(scores.dtype)), -torch.inf).softmax(2)
 
-    def _weights_by_reference(
+    def _weights_by_other_solver(
         self,
         outputs_BHnd: list[Tensor],
         placements: list[Placement],

@@ -1,6 +1,7 @@
-"""The same QPs through cvxpylayers: the reference backend and the oracle of the tests. Slow; not for training at size.
+"""The same QPs through cvxpylayers: a second solver to compare with, and the oracle of the tests.
 
-Clarabel at tight tolerances with diffcp's dense derivative: the defaults are off by up to 50 % in some gradients.
+Slow; not for training at size. Clarabel at tight tolerances with diffcp's dense derivative: the defaults are off by up
+to 50 % in some gradients.
 """
 
 import functools
@@ -34,7 +35,7 @@ def _layer(L: int, domain: str) -> Any:
 
 
 def solve_with_cvxpylayers(Q: Tensor, p: Tensor, domain: str, present: Tensor) -> Tensor:
-    """What `qp.solve_problems_last` does (Q (L, L, P), p and present (L, P) -> w (L, P)), in float64 on the CPU."""
+    """As `kernels.qp.solve_problems_last`, in float64 on the CPU: Q (L, L, P), p and present (L, P) -> w (L, P)."""
     Q_PLL, p_PL, present_PL = Q.permute(2, 0, 1).double().cpu(), p.T.double().cpu(), present.T.cpu()
     w_PL = torch.zeros_like(p_PL)
     differentiated = torch.is_grad_enabled() and (Q.requires_grad or p.requires_grad)

@@ -1,8 +1,8 @@
-"""The scales' game (paper eq. 8 in DESIGN's well-posed form): its exploitability and best-response dynamics.
+"""The scales' game (paper eq. 8, well-posed as in docs/model.md): its exploitability and best-response dynamics.
 
 Player l picks w_l in [0, 1] to minimise J_l(w) = 1/2 w'Qw - p_l w_l - (terms without w_l), whose derivative is
 (Qw - p)_l. With Q symmetric positive definite this is a potential game with one equilibrium, the box QP's minimiser.
-Layout as in qp.py: Q (L, L, ...), p and w (L, ...).
+Layout as in kernels.qp: Q (L, L, ...), p and w (L, ...).
 """
 
 import torch

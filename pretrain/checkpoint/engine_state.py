@@ -103,8 +103,8 @@ def _create_moments(zero: Any, steps: int) -> None:
 def _link_moments(zero: Any) -> None:
     """ZeRO 1, 2 and bf16: let parameters find their moments. DeepSpeed does so after the first group only."""
     if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
-        zero._hp_optimizer_states_linked = False
-        zero._lazy_init_hp_params_optimizer_state()
+        zero._hp_optimizer_states_linked = False  # noqa: SLF001  # DeepSpeed has no public way
+        zero._lazy_init_hp_params_optimizer_state()  # noqa: SLF001
 
 
 def _set_partition(parameter: Any, key: str | None, value: Tensor) -> None:

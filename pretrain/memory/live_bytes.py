@@ -43,7 +43,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _add(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
+        key, size = storage._cdata, storage.nbytes()  # noqa: SLF001
         if key in self._known or tensor.device.type == "meta":
             return
         self._known.add(key)

@@ -8,7 +8,7 @@ import torch
 from maha_model import ModelConfig
 from maha_model.aggregation import Placement
 from maha_model.attention import MAHAAttention, StandardAttention
-from maha_model.transformer import initialize
+from maha_model.initialization import initialize
 from pretrain.memory import LiveBytes
 
 

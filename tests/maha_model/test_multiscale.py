@@ -1,13 +1,12 @@
 """The pyramid against the definitions: lengths, windows, the visibility rule."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maha_model import ModelConfig
-from maha_model.multiscale import CrossScaleGate, Decomposition, DepthwiseConv, upsample
-from maha_model.transformer import initialize
+from maha_model.initialization import initialize
+from maha_model.multiscale import CrossScaleGate, Decomposition, upsample
 
 
 def config(**fields) -> ModelConfig:
@@ -16,7 +15,7 @@ def config(**fields) -> ModelConfig:
 
 def decomposition(**fields) -> Decomposition:
     module = Decomposition(config(**fields)).double()
-    module.reset_parameters()
+    module.initialize_parameters()
     return module
 
 
@@ -63,20 +62,6 @@ def test_bidirectional_upsampling_is_the_nearest_neighbour(N: int, factor: int) 
     coarse = torch.arange(float(n)).view(1, n, 1)
     up = upsample(coarse, factor, N, causal=False)
     assert up[0, :, 0].tolist() == [min(t // factor, n - 1) for t in range(N)]
-
-
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 3), (2, 1)])
-def test_depthwise_convolution_matches_torch(causal: bool, stride: int, dilation: int) -> None:
-    conv = DepthwiseConv(6, kernel_size=3, stride=stride, dilation=dilation, causal=causal).double()
-    torch.nn.init.normal_(conv.weight)
-    x = torch.randn(2, 21, 6, dtype=torch.float64)
-    reach = 2 * dilation
-    left, right = (reach + 1 - stride, 0) if causal else (reach // 2, reach // 2)
-    padded = torch.nn.functional.pad(x.transpose(1, 2), (left, right))
-    weight = conv.weight.T[:, None]
-    expected = torch.nn.functional.conv1d(padded, weight, stride=stride, dilation=dilation, groups=6).transpose(1, 2)
-    torch.testing.assert_close(conv(x), expected[:, : 21 // stride])
 
 
 def test_gate_leaves_a_position_without_coarse_context_alone() -> None:

@@ -119,3 +119,18 @@ def test_the_preflight_command_reports_mistakes_with_status_2(
     assert_user_error(preflight(*small, "--global_batch_size", 8, WORLD_SIZE="3"), "3 processes")
     assert_user_error(preflight(*small, "--resume", tmp_path / "none"), "does not exist")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_run_is_configured_by_shipped_files_from_another_folder(
+    joined: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = parse_config(["--config", str(ROOT / "pretrain/configs/paper.yaml")])
+    monkeypatch.chdir(tmp_path)
+    name = "pretrain/configs/paper.yaml"
+    options = [f"--config={name}"] if joined else ["--config", name]
+    assert parse_config(options) == here
+    stage = read_deepspeed_config(parse_config([*options, "--deepspeed", "ds_configs/zero2.json"]))
+    assert stage["zero_optimization"]["stage"] == 2
+    with pytest.raises(UserError, match=r"nowhere\.yaml"):
+        parse_config(["--config", "nowhere.yaml"])

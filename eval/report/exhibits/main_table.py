@@ -1,10 +1,10 @@
 """The table of all models, beside the paper's."""
 
+from eval.paper import PAPER
 from eval.report import plots
 from eval.report.comparison import Comparison
 from eval.report.exhibits.source import Source, listed
 from eval.report.page import Exhibit, table
-from eval.report.paper import PAPER
 
 HEADER = (
     "Model", "Score entries", "Seeds", "Parameters", "Tokens trained", "PPL per word", "PPL per token", "Bits per byte",

@@ -3,17 +3,23 @@
 import torch
 from torch import Tensor
 
-_CHUNK = 2**22  # logits seen at once; in float32 they take 16 MiB
+from maha_model.kernels.dispatch import Implementation
+
+CHUNK = 2**22  # logits of a chunk; in float32 they take 16 MiB
 
 
 def cross_entropy(logits_PV: Tensor, targets_P: Tensor, ignored: int) -> Tensor:
     """Mean of -log softmax(logits)[target] over the positions whose target is not `ignored`; without one it is NaN.
 
-    The value of `torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=ignored)` (float64 stays
-    float64). Torch makes three float32 tensors of the logits' shape; here their gradient, in their own dtype, is the
-    only one.
+    The value of `reference.cross_entropy`. Torch's operation makes three float32 tensors of the
+    logits' shape; here their gradient, in their own dtype, is the only one.
     """
     return _CrossEntropy.apply(logits_PV, targets_P, ignored)
+
+
+def implementation(device: str, dtype: torch.dtype) -> Implementation:
+    """The same on every device: `chunks`."""
+    return "chunks"
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -47,7 +53,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 def _chunks(logits_PV: Tensor) -> list[slice]:
     P, V = logits_PV.shape
-    rows = max(1, _CHUNK // V)
+    rows = max(1, CHUNK // V)
     return [slice(start, min(start + rows, P)) for start in range(0, P, rows)]
 
 

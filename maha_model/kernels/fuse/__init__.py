@@ -1,6 +1,10 @@
-"""Weighing and mixing the scale outputs: Gram matrix, exact solution, combination."""
+"""Weighing and mixing the scale outputs: Gram matrix, exact solution, combination, in one pass.
 
-from maha_model.kernels.fuse.operator import fuse, fuse_portable
+problem.py defines what is computed and reference.py computes it in plain torch; cpu.py calls compiled code (fuse.cpp),
+triton.py a GPU's kernels.
+"""
+
+from maha_model.kernels.fuse.operator import fuse, implementation
 from maha_model.kernels.fuse.problem import (
     Placement,
     Problem,
@@ -10,6 +14,7 @@ from maha_model.kernels.fuse.problem import (
     placed,
     present_scales,
 )
+from maha_model.kernels.fuse.reference import fuse_reference
 
 __all__ = [
     "Placement",
@@ -17,7 +22,8 @@ __all__ = [
     "assemble",
     "compute_dtype",
     "fuse",
-    "fuse_portable",
+    "fuse_reference",
+    "implementation",
     "normalized",
     "placed",
     "present_scales",

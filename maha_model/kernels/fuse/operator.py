@@ -1,20 +1,21 @@
-"""Fusing scale outputs into one, per position and head: an operator with a kernel for each kind of device.
+"""Fusing scale outputs into one, per position and head: the operator `maha::fuse`, and the choice of its kernels.
 
-`fuse` finds the weights (Gram matrix, exact solution of the QP of `problem`) and mixes the outputs by them. It reads
-each scale at its own resolution, saves its inputs and 4 bytes per position and head, and computes everything else again
-in the backward pass. On the CPU the kernel is C++ (`cpu`), on a GPU Triton (`triton_kernels`); plain torch
-serves the rest and is what both are tested against.
+The operator reads each scale at its own resolution, saves its inputs and 4 bytes per position and head, and computes
+everything else again in the backward pass.
 """
 
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from maha_model.kernels.dispatch import Implementation, implementation_on_cpu, is_fake, warn_once
 from maha_model.kernels.fuse import cpu
-from maha_model.kernels.fuse.problem import Placement, Problem, assemble, compute_dtype, normalized, placed
-from maha_model.kernels.qp.operator import solve_problems_last
+from maha_model.kernels.fuse.problem import Placement, Problem, compute_dtype
+from maha_model.kernels.fuse.reference import fuse_reference
+from maha_model.kernels.native import DTYPES
 
 
 def fuse(
@@ -47,10 +48,10 @@ def fuse(
     dtype = compute_dtype(outputs_BHnd[0].dtype)
     linear = None if linear is None else linear.to(dtype)
     target = None if target is None else target.to(outputs_BHnd[0].dtype)
-    device, rows = outputs_BHnd[0].device.type, [output.shape[2] for output in outputs_BHnd]
-    if not _has_kernels(device, outputs_BHnd[0].dtype, rows, placements, length):
+    rows, like = [output.shape[2] for output in outputs_BHnd], outputs_BHnd[0]
+    if not _uses_operator(like.device.type, like.dtype, rows, placements, length, is_fake(like)):
         combined, weights_LBHN = checkpoint(
-            fuse_portable, outputs_BHnd, linear, target, placements, length, problem, use_reentrant=False
+            fuse_reference, outputs_BHnd, linear, target, placements, length, problem, use_reentrant=False
         )
         return combined, weights_LBHN.transpose(2, 3)
     first, factor = [list(part) for part in zip(*placements, strict=True)]
@@ -64,28 +65,49 @@ def fuse(
     return combined, weights_LBHN.transpose(2, 3)
 
 
-def fuse_portable(
-    outputs_BHnd: list[Tensor],
-    linear: Tensor | None,
-    target: Tensor | None,
-    placements: list[Placement],
-    length: int,
-    problem: Problem,
-) -> tuple[Tensor, Tensor]:
-    """What `maha::fuse` computes, in plain differentiable torch: (B, N, H, d) and weights (L, B, H, N)."""
-    if problem.kind == "given":
-        assert linear is not None
-        weights = linear.movedim(2, 0)
-    else:
-        Q, p, present = assemble(problem, outputs_BHnd, placements, length, linear, target)
-        weights = solve_problems_last(Q.flatten(2), p.flatten(1), problem.domain, present.flatten(1)).view_as(p)
-        if problem.normalize:
-            weights = normalized(weights)
-    scales = placed(outputs_BHnd, placements, length)
-    combined = torch.zeros_like(scales[0])
-    for weight, scale in zip(weights, scales, strict=True):
-        combined = torch.addcmul(combined, weight.unsqueeze(-1), scale)
-    return combined.to(outputs_BHnd[0].dtype), weights.transpose(2, 3)
+def implementation(
+    device: str,
+    dtype: torch.dtype,
+    rows: Sequence[int] = (1, 1, 1),
+    placements: Sequence[Placement] = (Placement(0, 1),) * 3,
+    length: int = 1,
+    warn: bool = True,
+) -> Implementation:
+    """What fuses scales of so many rows, placed so in `length` positions: `cpu`, `triton` or `reference`."""
+    if device == "cuda":
+        lost = _lost_on_gpu(rows, placements, length)
+        if lost is not None and warn:
+            warn_once("fuse", f"{lost}; plain torch operations take the place of its GPU kernels, several times slower")
+        return "triton" if lost is None else "reference"
+    if device != "cpu":
+        return "reference"
+    return implementation_on_cpu("fuse", dtype, DTYPES, cpu.kernels(len(rows), dtype), "reference", warn)
+
+
+def _lost_on_gpu(rows: Sequence[int], placements: Sequence[Placement], length: int) -> str | None:
+    try:
+        from maha_model.kernels.fuse import triton
+    except ImportError:
+        return "Triton cannot be imported (it comes with torch for GPUs; pip install triton mends it)"
+    lacks = triton.unsupported(rows, placements, length)
+    return None if lacks is None else f"the GPU kernels do not cover {lacks}"
+
+
+@torch.compiler.assume_constant_result
+def _uses_operator(
+    device: str, dtype: torch.dtype, rows: list[int], placements: list[Placement], length: int, fake: bool
+) -> bool:
+    """Whether the registered operator serves; a shapes-only run (`meta`) needs no kernels for it."""
+    return device == "meta" or implementation(device, dtype, rows, placements, length, warn=not fake) != "reference"
+
+
+def kernel_module(device: str) -> ModuleType:
+    """The module whose `forward` and `backward` run on a kind of device: `fuse.cpu` or `fuse.triton`."""
+    if device == "cuda":
+        from maha_model.kernels.fuse import triton
+
+        return triton
+    return cpu
 
 
 @torch.library.custom_op("maha::fuse", mutates_args=())
@@ -96,7 +118,7 @@ def _fuse(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     problem = Problem(kind, tuple(prices), domain, redundancy, ridge, own_gain, normalize)
     placements = [Placement(*pair) for pair in zip(first, factor, strict=True)]
-    return _kernels(outputs).fuse_forward(outputs, linear, target, placements, length, problem)
+    return kernel_module(outputs[0].device.type).forward(outputs, linear, target, placements, length, problem)
 
 
 @_fuse.register_fake
@@ -118,47 +140,21 @@ def _(
 @torch.library.custom_op("maha::fuse_backward", mutates_args=())
 def _fuse_backward(
     grad_combined: Tensor, grad_weights: Tensor | None, outputs: list[Tensor], linear: Tensor | None,
-    target: Tensor | None, state: Tensor, first: list[int], factor: list[int], prices: list[float], redundancy: float,
-    ridge: float, kind: str, domain: str, own_gain: bool, normalize: bool,
+    target: Tensor | None, active_set: Tensor, first: list[int], factor: list[int], prices: list[float],
+    redundancy: float, ridge: float, kind: str, domain: str, own_gain: bool, normalize: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor]:  # fmt: skip
     problem = Problem(kind, tuple(prices), domain, redundancy, ridge, own_gain, normalize)
     placements = [Placement(*pair) for pair in zip(first, factor, strict=True)]
-    return _kernels(outputs).fuse_backward(
-        grad_combined, grad_weights, outputs, linear, target, state, placements, problem
+    return kernel_module(outputs[0].device.type).backward(
+        grad_combined, grad_weights, outputs, linear, target, active_set, placements, problem
     )
-
-
-@torch.compiler.assume_constant_result
-def _has_kernels(device: str, dtype: torch.dtype, rows: list[int], placements: list[Placement], length: int) -> bool:
-    """Whether the operator can run there: compiled code on the CPU, Triton on a GPU (a shapes-only run needs none)."""
-    if device == "cuda":
-        return _gpu_kernels(rows, placements, length) is not None
-    return device == "meta" or (device == "cpu" and cpu.kernels(len(rows), dtype) is not None)
-
-
-def _gpu_kernels(rows: list[int], placements: list[Placement], length: int) -> ModuleType | None:
-    """The Triton kernels, if Triton is there (it comes with torch for GPUs) and they cover the case."""
-    try:
-        from maha_model.kernels.fuse import triton_kernels
-    except ImportError:
-        return None
-    return triton_kernels if triton_kernels.supports(rows, placements, length) else None
-
-
-def _kernels(outputs: list[Tensor]) -> ModuleType:
-    """`cpu` or `triton_kernels`; `fuse` has made sure that they can."""
-    if outputs[0].is_cuda:
-        from maha_model.kernels.fuse import triton_kernels
-
-        return triton_kernels
-    return cpu
 
 
 @_fuse_backward.register_fake
 def _(
     grad_combined: Tensor, grad_weights: Tensor | None, outputs: list[Tensor], linear: Tensor | None,
-    target: Tensor | None, state: Tensor, first: list[int], factor: list[int], prices: list[float], redundancy: float,
-    ridge: float, kind: str, domain: str, own_gain: bool, normalize: bool,
+    target: Tensor | None, active_set: Tensor, first: list[int], factor: list[int], prices: list[float],
+    redundancy: float, ridge: float, kind: str, domain: str, own_gain: bool, normalize: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor]:  # fmt: skip
     def like(x: Tensor | None) -> Tensor:
         return grad_combined.new_empty(0) if x is None else torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -174,15 +170,15 @@ def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _backward(ctx, grad_combined: Tensor | None, grad_weights: Tensor | None, _):  # type: ignore[no-untyped-def]
-    state, *inputs = ctx.saved_tensors
+    active_set, *inputs = ctx.saved_tensors
     has_linear, has_target = ctx.given
     target = inputs.pop() if has_target else None
     linear = inputs.pop() if has_linear else None
     if grad_combined is None:  # only the weights were used
         B, H, _, d = inputs[0].shape
-        grad_combined = inputs[0].new_zeros(B, state.shape[-1], H, d)
+        grad_combined = inputs[0].new_zeros(B, active_set.shape[-1], H, d)
     grads, grad_linear, grad_target = torch.ops.maha.fuse_backward(
-        grad_combined, grad_weights, inputs, linear, target, state, *ctx.constants
+        grad_combined, grad_weights, inputs, linear, target, active_set, *ctx.constants
     )
     return grads, grad_linear if has_linear else None, grad_target if has_target else None, *[None] * 10
 

@@ -1,4 +1,4 @@
-"""The small QP that weighs the scales at one position and head: its definition, and its numbers in plain torch.
+"""The small QP that weighs the scales at one position and head: its definition, assembled in plain torch.
 
     w* = argmin 1/2 w'(gamma A G A + rho I)w - (b - lambda c)'w,   G_lk = <o_l, o_k>
 
@@ -13,11 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-DOMAINS = ("simplex", "budget", "box")
+from maha_model.kernels.qp.constants import solver_constants
+
 KINDS = ("utility", "target", "output", "given")
-MAX_SCALES = 8
 NORM_EPS = 1e-6  # added to squared norms before normalising, so that a zero output has a finite gradient
 TINY_POWER = 1e-12
+
+
+def fusion_constants() -> tuple[float, ...]:
+    """In the order of `constants` in fuse.cpp, which must return the same."""
+    return (*solver_constants(), *range(len(KINDS)), NORM_EPS, TINY_POWER)
 
 
 class Placement(NamedTuple):

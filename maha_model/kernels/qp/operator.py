@@ -4,15 +4,23 @@
                                            budget  {w >= 0, sum w <= 1},
                                            box     {0 <= w <= 1}
 
-The method is block principal pivoting (see `pivoting`), on the CPU as compiled code (`cpu_kernels`).
+The method is block principal pivoting (see `reference`).
 """
 
 import torch
 from torch import Tensor
 
-from maha_model.kernels.fuse import cpu
-from maha_model.kernels.fuse.problem import DOMAINS, MAX_SCALES
-from maha_model.kernels.qp import reference
+from maha_model.kernels.dispatch import Implementation, implementation_on_cpu
+from maha_model.kernels.native import Extension
+from maha_model.kernels.qp import cpu, reference
+from maha_model.kernels.qp.constants import DOMAINS, MAX_SCALES
+
+
+def implementation(device: str, dtype: torch.dtype, num_scales: int = MAX_SCALES) -> Implementation:
+    """What solves problems of `num_scales` unknowns on a kind of device: `cpu` or `reference`."""
+    if device != "cpu":
+        return "reference"  # on GPUs whole aggregations have their own solver, in fuse
+    return implementation_on_cpu("qp", dtype, cpu.DTYPES, cpu.kernels(num_scales, dtype), "reference")
 
 
 def solve_small_qp(Q: Tensor, p: Tensor, domain: str = "simplex", present: Tensor | None = None) -> Tensor:
@@ -56,9 +64,9 @@ def solve_problems_last(Q_LLP: Tensor, p_LP: Tensor, domain: str, present_LP: Te
 
 @torch.library.custom_op("maha::small_qp", mutates_args=())
 def _small_qp(Q: Tensor, p: Tensor, present: Tensor, domain: str) -> tuple[Tensor, Tensor]:
-    compiled = cpu.kernels(len(p), p.dtype) if p.device.type == "cpu" else None
+    compiled = _compiled(p)
     if compiled is not None:
-        return cpu.qp_forward(compiled, Q, p, present, domain)
+        return cpu.forward(compiled, Q, p, present, domain)
     return reference.solve(Q, p, present, domain)
 
 
@@ -69,16 +77,22 @@ def _(Q: Tensor, p: Tensor, present: Tensor, domain: str) -> tuple[Tensor, Tenso
 
 
 @torch.library.custom_op("maha::small_qp_backward", mutates_args=())
-def _small_qp_backward(grad_w: Tensor, Q: Tensor, w: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    compiled = cpu.kernels(len(w), w.dtype) if w.device.type == "cpu" else None
+def _small_qp_backward(grad_w: Tensor, Q: Tensor, w: Tensor, active_set: Tensor) -> tuple[Tensor, Tensor]:
+    compiled = _compiled(w)
     if compiled is not None:
-        return cpu.qp_backward(compiled, grad_w, Q, w, state)
-    return reference.differentiate(grad_w, Q, w, state)
+        return cpu.backward(compiled, grad_w, Q, w, active_set)
+    return reference.differentiate(grad_w, Q, w, active_set)
 
 
 @_small_qp_backward.register_fake
-def _(grad_w: Tensor, Q: Tensor, w: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _(grad_w: Tensor, Q: Tensor, w: Tensor, active_set: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(Q, memory_format=torch.contiguous_format), torch.empty_like(w)
+
+
+def _compiled(like_LP: Tensor) -> Extension | None:
+    if implementation(like_LP.device.type, like_LP.dtype, len(like_LP)) == "cpu":
+        return cpu.kernels(len(like_LP), like_LP.dtype)
+    return None
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]

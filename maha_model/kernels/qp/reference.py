@@ -14,9 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-_FULL_EXCHANGES = 3  # tries without progress before single exchanges begin
-_MAX_EXCHANGES = 100  # far beyond what occurs (at most about 10); bounds rounding-induced cycles
-_UPPER, _TIGHT = 8, 16  # first bits, in a packed active set, of the unknowns at 1 and of the binding sum
+from maha_model.kernels.qp.constants import FULL_EXCHANGES, MAX_EXCHANGES, TIGHT_BIT, UPPER_BIT
 
 
 def solve(Q: Tensor, p: Tensor, present: Tensor, domain: str) -> tuple[Tensor, Tensor]:
@@ -50,18 +48,18 @@ def solve(Q: Tensor, p: Tensor, present: Tensor, domain: str) -> tuple[Tensor, T
     return w, _pack(free, at_upper, over)
 
 
-def differentiate(grad_w: Tensor, Q: Tensor, w: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def differentiate(grad_w: Tensor, Q: Tensor, w: Tensor, active_set: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of Q (symmetric) and p from that of w, by implicit differentiation on the free unknowns.
 
     There Q_FF w_F = p_F - price * 1_F - Q_FB w_B, and 1'w_F = 1 where the sum is held.
     """
     Q = 0.5 * (Q + Q.transpose(0, 1))
     bits = torch.arange(len(w), device=w.device)[:, None]
-    free = (state >> bits) & 1 != 0
+    free = (active_set >> bits) & 1 != 0
     mask = free.to(w.dtype)
     solution = _eliminate(Q, torch.stack((torch.where(free, grad_w, 0), mask), 1), free)
     grad_p, per_price = solution[:, 0], solution[:, 1]
-    binding = (state >> _TIGHT != 0) & free.any(0)
+    binding = (active_set >> TIGHT_BIT != 0) & free.any(0)
     price = torch.where(binding, grad_p.sum(0) / torch.where(binding, per_price.sum(0), 1), 0)
     grad_p = grad_p - price * per_price
     half = -0.5 * grad_p[:, None] * w[None]
@@ -70,8 +68,8 @@ def differentiate(grad_w: Tensor, Q: Tensor, w: Tensor, state: Tensor) -> tuple[
 
 def _pack(free: Tensor, at_upper: Tensor, tight: Tensor) -> Tensor:
     bits = torch.arange(len(free), device=free.device, dtype=torch.int32)[:, None]
-    packed = (free.int() << bits).sum(0) + (at_upper.int() << (bits + _UPPER)).sum(0)
-    return (packed + (tight.int() << _TIGHT)).int()
+    packed = (free.int() << bits).sum(0) + (at_upper.int() << (bits + UPPER_BIT)).sum(0)
+    return (packed + (tight.int() << TIGHT_BIT)).int()
 
 
 def _pivot(Q: Tensor, p: Tensor, present: Tensor, upper: float, sum_to_one: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,9 +78,9 @@ def _pivot(Q: Tensor, p: Tensor, present: Tensor, upper: float, sum_to_one: bool
     problems = None  # positions in `out` of the problems still in work; None means all of them
     free, at_upper = present, torch.zeros_like(present)
     best = torch.full_like(p[0], math.inf)
-    patience = torch.full_like(p[0], _FULL_EXCHANGES)
+    patience = torch.full_like(p[0], FULL_EXCHANGES)
     highest_first = torch.arange(1, p.shape[0] + 1, device=p.device)[:, None]
-    for exchange in range(_MAX_EXCHANGES):
+    for exchange in range(MAX_EXCHANGES):
         w, price = _solve_on_free(Q, p, free, at_upper, sum_to_one)
         gradient = (Q * w).sum(1) - p + price
         slack = 32 * torch.finfo(p.dtype).eps * ((Q * w).abs().sum(1) + p.abs() + price.abs())
@@ -91,7 +89,7 @@ def _pivot(Q: Tensor, p: Tensor, present: Tensor, upper: float, sum_to_one: bool
         wrong = enters | below | above
         count = wrong.sum(0)
         unsolved = count > 0
-        last = exchange == _MAX_EXCHANGES - 1
+        last = exchange == MAX_EXCHANGES - 1
         solved = torch.ones_like(unsolved) if last else ~unsolved
         if problems is None:
             out.copy_(w), out_free.copy_(free), out_upper.copy_(at_upper)
@@ -103,7 +101,7 @@ def _pivot(Q: Tensor, p: Tensor, present: Tensor, upper: float, sum_to_one: bool
         # block exchange while it makes progress, then the single wrong unknown of highest index
         progress = count < best
         best = torch.where(progress, count.to(best.dtype), best)
-        patience = torch.where(progress, _FULL_EXCHANGES, patience - 1)
+        patience = torch.where(progress, FULL_EXCHANGES, patience - 1)
         single = (wrong * highest_first) == (wrong * highest_first).amax(0)
         wrong = wrong & (single | (patience >= 0))
         free = (free | (enters & wrong)) & ~((below | above) & wrong)

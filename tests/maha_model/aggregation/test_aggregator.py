@@ -7,8 +7,8 @@ import torch
 
 from maha_model import AggregationConfig, ConfigError, ModelConfig
 from maha_model.aggregation import Aggregator, Placement, exploitability, present_scales
+from maha_model.initialization import initialize
 from maha_model.kernels.fuse import assemble
-from maha_model.transformer import initialize
 
 STRATEGIES = ["convex", "nash", "best_response", "mean", "softmax", "gate"]
 TARGETS = ["utility", "projection", "value"]

@@ -1,5 +1,7 @@
 """Decoding token by token against the full forward, for every attention, and the size of what it keeps."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,6 +29,14 @@ def largest_difference(model: CausalLM, ids_BN: Tensor, prompt: int) -> float:
     return ((stream(model, ids_BN, prompt)[0] - full).abs().max() / full.abs().max()).item()
 
 
+def rounding(model: CausalLM, ids_BN: Tensor) -> float:
+    """How far the full forward's logits are from those in float64: a random model can magnify rounding. Relative."""
+    exact = copy.deepcopy(model).double()
+    with torch.no_grad():
+        full, wanted = model(ids_BN).logits, exact(ids_BN).logits
+    return ((full - wanted).abs().max() / wanted.abs().max()).item()
+
+
 @settings(deadline=None, max_examples=120)
 @given(
     fields=models,
@@ -42,7 +52,8 @@ def test_every_step_gives_the_logits_of_the_full_forward(
     prompt = data.draw(st.integers(0, N), label="prompt")
     model = build(seed, **fields).to(dtype)
     ids = torch.randint(VOCABULARY, (B, N), generator=torch.Generator().manual_seed(seed))
-    assert largest_difference(model, ids, prompt) <= DTYPES[dtype]
+    difference = largest_difference(model, ids, prompt)
+    assert difference <= max(DTYPES[dtype], 4 * rounding(model, ids))
 
 
 @pytest.mark.parametrize("query", ["coarse", "fine"])

@@ -151,7 +151,9 @@ def test_the_tokens_are_those_of_training(data: Manifest, tokenizer: MAHAPreTrai
     assert tokenizer.decode(ids) == "<s>" + own.decode(ids)
 
 
-def test_the_tokenizer_knows_where_a_document_ends(data: Manifest, tokenizer: MAHAPreTrainedTokenizer) -> None:
+def test_the_tokenizers_end_of_text_is_the_end_of_a_document(
+    data: Manifest, tokenizer: MAHAPreTrainedTokenizer
+) -> None:
     own = Tokenizer(data.tokenizer_path)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (own.bos_id, own.bos_id)
     assert len(tokenizer) == tokenizer.vocab_size == own.vocab_size == len(tokenizer.get_vocab())

@@ -1,9 +1,6 @@
 """The fused operator and its kernels against plain torch in float64, and its manners with bad input."""
 
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -12,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maha_model.kernels import native
-from maha_model.kernels.fuse import Placement, Problem, assemble, cpu, fuse, fuse_portable
+from maha_model.kernels.fuse import Placement, Problem, assemble, cpu, fuse, fuse_reference
 from tests.maha_model.kernels.test_qp import solve_with_clarabel
 
 B, H = 2, 2
@@ -53,10 +49,6 @@ def case(
     )
 
 
-def row_counts(inputs: SimpleNamespace) -> list[int]:
-    return [output.shape[2] for output in inputs.outputs]
-
-
 def run(function, inputs: SimpleNamespace, seed: int = 0) -> list[torch.Tensor]:  # type: ignore[no-untyped-def]
     """Mixture, weights, and the gradients of all inputs from both."""
     combined, weights = function(inputs)
@@ -69,7 +61,7 @@ def run(function, inputs: SimpleNamespace, seed: int = 0) -> list[torch.Tensor]:
 
 def plain(inputs: SimpleNamespace) -> tuple[torch.Tensor, torch.Tensor]:
     """In torch alone, the solver included."""
-    combined, weights = fuse_portable(
+    combined, weights = fuse_reference(
         inputs.outputs, inputs.linear, inputs.target, inputs.placements, inputs.length, inputs.problem
     )
     return combined, weights.transpose(2, 3)
@@ -139,80 +131,11 @@ def test_low_precision_stays_close_to_float64(
             assert (ours.double() - reference).abs().max() < 1e-3 * reference.abs().max()
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: f"{p.kind}-{p.domain}")
-def test_triton_kernels_match_plain_torch(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In Triton's interpreter (tests/conftest.py switches it on where there is no GPU)."""
-    triton_kernels = pytest.importorskip("maha_model.kernels.fuse.triton_kernels")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    monkeypatch.setattr("maha_model.kernels.fuse.operator._kernels", lambda *_: triton_kernels)
-    for N, L, d, mode in ((37, 4, 8, "coarse"), (70, 3, 6, "fine")):
-        inputs = case(problem, N, L, d, mode=mode)
-        assert triton_kernels.supports(row_counts(inputs), inputs.placements, N)
-        wanted = expected(inputs, monkeypatch)
-        for name in ("linear", "target"):
-            x = getattr(inputs, name)
-            setattr(inputs, name, None if x is None else x.detach().to(device).requires_grad_())
-        inputs.outputs = [x.detach().to(device).requires_grad_() for x in inputs.outputs]
-        assert_close([x.cpu() for x in run(fused, inputs)], wanted, 1e-9)
-
-
-def test_triton_kernels_leave_what_they_cannot_do_to_plain_torch() -> None:
-    triton_kernels = pytest.importorskip("maha_model.kernels.fuse.triton_kernels")
-    odd = case(PROBLEMS[0], 50, 3, 8, ratio=3)
-    tail = case(PROBLEMS[0], 51, 3, 8, mode="bidirectional")
-    for inputs in (odd, tail):
-        assert not triton_kernels.supports(row_counts(inputs), inputs.placements, inputs.length)
-
-
-_COMPILE_FOR_GPU = """
-import triton
-from triton.backends.compiler import GPUTarget
-from maha_model.kernels.fuse import triton_kernels as kernels
-
-L, data = 4, "*bf16"
-constants = dict(
-    PRICES=(0.1,) * L, REDUNDANCY=1.0, RIDGE=1.0, FACTORS=(1, 2, 4, 8), KIND=0, DOMAIN=0, OWN=False, NORMALIZE=False,
-    L=L, LP=4, D=64, T=kernels.POSITIONS, REAL=kernels.tl.float32, EPS=2.0**-23, HAS_GRAD_WEIGHTS=False,
-)
-types = dict(
-    outputs=(data,) * L, strides=(("i64",) * 3,) * L, linear="*fp32", linear_strides=("i64",) * 4, target=data,
-    target_strides=("i64",) * 3, combined=data, weights="*fp32", state="*i32", heads="i32", length="i32", width="i32",
-    first=("i32",) * L, lead="i32", grad_combined=data, grad_weights="*fp32", grad_outputs=(data,) * L,
-    rows=("i32",) * L, grad_linear="*fp32", grad_target=data,
-)
-for kernel in (kernels._forward_kernel, kernels._backward_kernel):
-    names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else types[name] for name in names}
-    values = {(names.index(name),): value for name, value in constants.items() if name in names}
-    source = triton.compiler.ASTSource(kernel, signature, values)
-    print(len(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]))
-"""
-
-
-def test_triton_kernels_compile_for_a_gpu_without_one() -> None:
-    pytest.importorskip("triton")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    result = subprocess.run(
-        [sys.executable, "-c", _COMPILE_FOR_GPU], capture_output=True, text=True, env=environment, check=False
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert all(int(size) > 1000 for size in result.stdout.split())
-
-
 def test_without_a_compiler_plain_torch_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = case(PROBLEMS[0], 40, 4, 8)
     wanted = run(fused, inputs)
     monkeypatch.setenv("MAHA_NATIVE", "0")
     assert_close(run(fused, inputs), wanted, 1e-10)
-
-
-def test_a_missing_compiler_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    native._load.cache_clear()
-    with pytest.warns(RuntimeWarning, match="A C\\+\\+ compiler .* mends it"):
-        assert cpu.kernels(2, torch.float32) is None
-    assert cpu.kernels(2, torch.float32) is None
-    native._load.cache_clear()
 
 
 @pytest.mark.parametrize("mode", ["coarse", "fine", "bidirectional"])
@@ -234,8 +157,8 @@ def test_mixed_dtypes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[5], PROBLEMS[7]], ids=lambda p: p.kind)
-def test_the_operator_is_a_good_citizen(problem: Problem) -> None:
-    """Schema, fake tensors, autograd registration and compilation agree with what it does."""
+def test_the_operator_passes_opcheck(problem: Problem) -> None:
+    """Its schema, fake tensors, autograd registration and compilation are those of what it computes."""
     inputs = case(problem, 20, 3, 4)
     first, factor = ([place[i] for place in inputs.placements] for i in (0, 1))
     p = inputs.problem

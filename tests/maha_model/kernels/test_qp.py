@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maha_model.aggregation import exploitability, solve_small_qp, solve_with_cvxpylayers
-from maha_model.kernels.qp.operator import DOMAINS
+from maha_model.kernels.qp import DOMAINS
 
 TIGHT = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
 

@@ -1,62 +1,14 @@
-"""The attention modules: MAHA, the standard causal transformer and Longformer, interchangeable in one shell.
-
-Every one maps (B, N, D) -> ((B, N, D), aux), aux being a scalar (the aggregation's sparsity term, 0 for the baselines).
-"""
-
-from collections.abc import Callable
-from typing import Any
+"""MAHA's attention: queries, keys and values at every scale, span attention at each, one aggregation."""
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from maha_model.aggregation import Aggregator, Placement
+from maha_model.attention.base import Attention
 from maha_model.config import ModelConfig
 from maha_model.kernels.span import span_attention
 from maha_model.layers import apply_rotary, prefer_near_
 from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
-
-
-class _Attention(nn.Module):
-    """What the attention modules share: the configuration, the output projection, selective recomputation."""
-
-    recompute = False  # set by the shell: store only the inputs of attention and aggregation, recompute the inside
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.out = nn.Linear(config.d_model, config.d_model, bias=False)
-
-    def _maybe_recompute(self, function: Callable[..., Any], *args: Any) -> Any:
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
-        return function(*args)
-
-
-class StandardAttention(_Attention):
-    """Multi-head attention with rotary positions over everything before (`standard`) or a window (`longformer`)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=config.recency_height > 0)
-        self.span = "full" if config.attention == "standard" else config.span
-
-    def reset_parameters(self) -> None:
-        """Start with a preference for near tokens, if the configuration asks for one."""
-        if self.qkv.bias is not None:
-            for bias in self.qkv.bias.detach().chunk(3)[:2]:
-                prefer_near_(bias, self.config.num_heads, self.config.recency_height)
-
-    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, D) -> (B, N, D), 0."""
-        mixed_BND = self._maybe_recompute(self._attend, self.qkv(x_BND))
-        return self.out(mixed_BND), x_BND.new_zeros(())
-
-    def _attend(self, qkv: Tensor) -> Tensor:
-        q, k, v = qkv.unflatten(-1, (3, self.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = (apply_rotary(x, self.config.rope_base) for x in (q, k))
-        v = v.contiguous()  # or it would keep the whole of qkv, thrice its size, for the backward pass
-        return span_attention(q, k, v, self.span, self.config.causal).transpose(1, 2).flatten(2)
 
 
 class ScaleProjections(nn.Module):
@@ -74,7 +26,7 @@ class ScaleProjections(nn.Module):
         self.matrices = nn.ModuleList(nn.Linear(config.d_model, width, bias=biased) for _ in range(matrices))
         self.gains = nn.ParameterList(torch.ones(width) for _ in range(gains))
 
-    def reset_parameters(self) -> None:
+    def initialize_parameters(self) -> None:
         """Start with a preference for near tokens, in every scale's own distances."""
         for matrix in self.matrices:
             if isinstance(matrix.bias, Tensor):
@@ -90,7 +42,7 @@ class ScaleProjections(nn.Module):
         return nn.functional.linear(x_BnD, matrix.weight * gain[:, None], bias)
 
 
-class MAHAAttention(_Attention):
+class MAHAAttention(Attention):
     """Multiscale aggregated hierarchical attention (paper eqs. 5 to 8) under the causal visibility rule."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -106,7 +58,7 @@ class MAHAAttention(_Attention):
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, D) -> (B, N, D), aux."""
         queries, keys, values = self.project(x_BND)[1:]
-        mixed_BND, aux = self._maybe_recompute(self.attend_and_aggregate, x_BND, queries, keys, values)
+        mixed_BND, aux = self.maybe_recompute(self.attend_and_aggregate, x_BND, queries, keys, values)
         return self.out(mixed_BND), aux
 
     def project(self, x_BND: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
@@ -120,8 +72,8 @@ class MAHAAttention(_Attention):
         gated = list(contexts)
         for level, gate in enumerate(self.gates[: len(contexts) - 1]):
             gated[level] = gate(contexts[level], contexts[level + 1])
-        asking = gated if self.config.query == "coarse" else [gated[0]] * len(gated)
-        queries = [self.query(asker, level) for level, asker in enumerate(asking)]
+        sources = gated if self.config.query == "coarse" else [gated[0]] * len(gated)
+        queries = [self.query(source, level) for level, source in enumerate(sources)]
         keys = [self.key(context, level) for level, context in enumerate(gated)]
         return contexts, queries, keys, values
 
@@ -140,7 +92,7 @@ class MAHAAttention(_Attention):
         return mixed_BNHd.flatten(2), aux
 
     def _placements(self, num_scales: int) -> list[Placement]:
-        """The visibility rule (DESIGN section 1): coarse token j is first seen at position factor*(j+1) - 1."""
+        """The visibility rule (docs/model.md): coarse token j is first visible at position factor*(j+1) - 1."""
         config = self.config
         factors = [config.ratio**level for level in range(num_scales)]
         repeated = [factor if config.query == "coarse" else 1 for factor in factors]
@@ -156,11 +108,11 @@ class MAHAAttention(_Attention):
         return span_attention(q_BHnd, k_BHnd, v_BHnd, config.span, config.causal)
 
     def _attend_fine(self, q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, factor: int) -> Tensor:
-        """Every position from the first that sees a finished coarse token on attends to those: (B, H, n*factor, d).
+        """Every position from the first with a finished coarse token on attends to those: (B, H, n*factor, d).
 
-        The `factor` positions that see the same coarse tokens are handled as as many heads, each of them one query per
-        coarse token, so that the attention is that of the coarse sequence with itself. A bidirectional tail without a
-        coarse token of its own has no row here.
+        The `factor` positions for which the same coarse tokens are visible become as many heads, each with one query
+        per coarse token, so that the attention is that of the coarse sequence with itself. A bidirectional tail
+        without a coarse token of its own has no row here.
         """
         config, (_, H, n, _) = self.config, k_BHnd.shape
         offset = factor - 1 if config.causal else 0
@@ -171,8 +123,3 @@ class MAHAAttention(_Attention):
         v_BGnd = v_BHnd.repeat_interleave(factor, dim=1)
         out = span_attention(q_BHfnd.flatten(1, 2), k_BGnd, v_BGnd, config.span, config.causal)
         return out.unflatten(1, (H, factor)).transpose(2, 3).flatten(2, 3)
-
-
-def build_attention(config: ModelConfig) -> nn.Module:
-    """The attention module that the configuration names."""
-    return MAHAAttention(config) if config.attention == "maha" else StandardAttention(config)

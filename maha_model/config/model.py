@@ -1,57 +1,11 @@
-"""The configuration of a model: everything that decides its parameters and its function, nothing about training."""
+"""The configuration of a model, and the shipped sizes."""
 
 import dataclasses
-import difflib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-
-class ConfigError(ValueError):
-    """A model configuration that cannot work. The message is one line: what, where, how to mend it."""
-
-
-@dataclass(kw_only=True)
-class AggregationConfig:
-    """How the scale outputs of one position and head are fused (DESIGN: convex = paper eq. 7, nash = eq. 8)."""
-
-    strategy: Literal["convex", "nash", "best_response", "mean", "softmax", "gate"] = "convex"
-    """`convex` and `nash` solve a small QP exactly; `best_response` is Nash by unrolled sweeps; `mean`, `softmax`
-    (static logits) and `gate` (softmax of a linear map of the input) are the baselines."""
-    domain: Literal["simplex", "budget"] = "simplex"
-    """Feasible set of `convex`: weights sum to 1, or to at most 1 (there the sparsity term can switch scales off)."""
-    target: Literal["utility", "projection", "value", "output"] = "utility"
-    """What the weights aim at: `utility`, a learned value of each scale (the Gram matrix of the normalised outputs is
-    then the price of redundancy); `projection`, a learned projection of the input; `value`, the value at the same
-    position; `output` (Nash only), each player's own output, as in the paper's equation 8."""
-    redundancy: float = 1.0
-    """Weight of the Gram matrix in the quadratic term; 0 with `utility` on the simplex is sparsemax."""
-    ridge: float = 1.0
-    """rho > 0, added to the diagonal of the quadratic term: makes the solution unique."""
-    sparsity: float = 0.1
-    """lambda >= 0, price of a unit of weight. Constant, hence without effect, on the simplex with equal costs."""
-    costs: list[float] | None = None
-    """c_l, relative price of each scale; null means 1 for every scale."""
-    normalize: bool = False
-    """Divide the weights of `nash` and `best_response` by their sum, so that the output is an average of scales;
-    without it every scale's weight is between 0 and 1 whatever the others' are."""
-    sweeps: int = 8
-    """Sweeps of `best_response`."""
-    solver: Literal["exact", "cvxpylayers"] = "exact"
-    """Who solves the QP: our batched exact solver, or cvxpylayers (the reference; slow, on the CPU)."""
-
-    def __post_init__(self) -> None:
-        _one_of(self, "strategy", ("convex", "nash", "best_response", "mean", "softmax", "gate"))
-        _one_of(self, "domain", ("simplex", "budget"))
-        _one_of(self, "target", ("utility", "projection", "value", "output"))
-        _one_of(self, "solver", ("exact", "cvxpylayers"))
-        if self.strategy == "convex" and self.target == "output":
-            raise ConfigError("aggregation.target 'output' is for nash; use utility, projection or value with convex")
-        if self.ridge <= 0:
-            raise ConfigError(f"aggregation.ridge is {self.ridge}; it must be positive, or the weights are not unique")
-        if self.sparsity < 0 or self.redundancy < 0:
-            raise ConfigError("aggregation.sparsity and aggregation.redundancy must not be negative")
-        if self.sweeps < 1:
-            raise ConfigError(f"aggregation.sweeps is {self.sweeps}; it must be at least 1")
+from maha_model.config.aggregation import AggregationConfig
+from maha_model.config.checks import ConfigError, build, one_of
 
 
 @dataclass(kw_only=True)
@@ -77,9 +31,9 @@ class ModelConfig:
     ratio: int = 4
     """r, downsampling from one scale to the next."""
     span: int | Literal["full"] = 128
-    """W, how many tokens of its own scale a query looks back over, itself included; `full` is quadratic."""
+    """W, how many tokens of its own scale a query attends to, the last its own; `full` is quadratic."""
     query: Literal["coarse", "fine"] = "coarse"
-    """Who asks at a coarse scale: its own tokens, their output upsampled (the paper), or every position itself."""
+    """Queries at a coarse scale: one a coarse token, their output upsampled (the paper), or one a position."""
     projections: Literal["shared", "separate"] = "shared"
     """Queries and keys of the scales: `shared`, one full-rank matrix of which every coarser scale has its own learned
     gain for every channel; `separate`, a matrix for each scale (the paper)."""
@@ -119,14 +73,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.aggregation, dict):
-            self.aggregation = _build(AggregationConfig, self.aggregation, "aggregation.")
-        _one_of(self, "attention", ("maha", "standard", "longformer"))
-        _one_of(self, "query", ("coarse", "fine"))
-        _one_of(self, "projections", ("shared", "separate"))
-        _one_of(self, "values", ("shared", "separate"))
-        _one_of(self, "decomposition", ("conv", "max_pool"))
-        _one_of(self, "norm", ("rmsnorm", "layernorm"))
-        _one_of(self, "ffn", ("swiglu", "gelu"))
+            self.aggregation = build(AggregationConfig, self.aggregation, "aggregation.")
+        one_of(self, "attention", ("maha", "standard", "longformer"))
+        one_of(self, "query", ("coarse", "fine"))
+        one_of(self, "projections", ("shared", "separate"))
+        one_of(self, "values", ("shared", "separate"))
+        one_of(self, "decomposition", ("conv", "max_pool"))
+        one_of(self, "norm", ("rmsnorm", "layernorm"))
+        one_of(self, "ffn", ("swiglu", "gelu"))
         for name in ("context_length", "d_model", "num_layers", "num_heads", "d_ff"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -197,7 +151,7 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """Inverse of `to_dict`. Raises ConfigError that names an unknown key and the nearest valid one."""
-        return _build(cls, values, "")
+        return build(cls, values, "")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
@@ -209,24 +163,4 @@ NAMED_SIZES: dict[str, dict[str, Any]] = {
     "paper": {"context_length": 4096, "d_model": 768, "num_layers": 12, "num_heads": 12, "d_ff": 2048, "span": 128},
     "1b": {"context_length": 4096, "d_model": 2048, "num_layers": 20, "num_heads": 16, "d_ff": 5504, "span": 256},
 }
-
-
-def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
-    known = [f.name for f in dataclasses.fields(cls)]
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; valid keys are {', '.join(known)}"
-            raise ConfigError(f"unknown model setting {prefix}{key}{hint}")
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ConfigError(f"model configuration: {error}") from error
-
-
-def _one_of(config: object, name: str, choices: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(choices)}{hint}")
+"""Fields of the sizes for `ModelConfig.named`."""

@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import UserError
-from pretrain.config import parse_config, read_deepspeed_config
-from pretrain.shipped import find_shipped
+from data_pipeline.shipped import find_shipped
 from tests.conftest import ROOT
 
 SHIPPED = ["pretrain/configs/paper.yaml", "ds_configs/zero2.json"]
@@ -31,18 +29,3 @@ def test_a_file_of_the_working_directory_comes_first_and_a_missing_one_stays(
     assert find_shipped(tmp_path / own) == tmp_path / own
     assert find_shipped("pretrain/configs") == Path("pretrain/configs")
     assert find_shipped("none.yaml") == Path("none.yaml")
-
-
-@pytest.mark.parametrize("joined", [True, False])
-def test_a_run_is_configured_by_shipped_files_from_another_folder(
-    joined: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = parse_config(["--config", str(ROOT / "pretrain/configs/paper.yaml")])
-    monkeypatch.chdir(tmp_path)
-    name = "pretrain/configs/paper.yaml"
-    options = [f"--config={name}"] if joined else ["--config", name]
-    assert parse_config(options) == here
-    stage = read_deepspeed_config(parse_config([*options, "--deepspeed", "ds_configs/zero2.json"]))
-    assert stage["zero_optimization"]["stage"] == 2
-    with pytest.raises(UserError, match=r"nowhere\.yaml"):
-        parse_config(["--config", "nowhere.yaml"])

@@ -1,0 +1,14 @@
+"""The attention modules, interchangeable in one shell: MAHA, the standard causal transformer and Longformer."""
+
+from maha_model.attention.base import Attention
+from maha_model.attention.maha import MAHAAttention, ScaleProjections
+from maha_model.attention.standard import StandardAttention
+from maha_model.config import ModelConfig
+
+
+def build_attention(config: ModelConfig) -> Attention:
+    """The attention module that the configuration names."""
+    return MAHAAttention(config) if config.attention == "maha" else StandardAttention(config)
+
+
+__all__ = ["Attention", "MAHAAttention", "ScaleProjections", "StandardAttention", "build_attention"]

@@ -1,0 +1,31 @@
+"""The interface of the attention modules."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from maha_model.config import ModelConfig
+
+
+class Attention(nn.Module):
+    """What the attention modules share: the configuration, the output projection, selective recomputation.
+
+    Every one maps (B, N, D) -> ((B, N, D), aux), aux being a scalar (the aggregation's sparsity term, 0 without one).
+    """
+
+    recompute = False
+    """Store only the inputs of attention and aggregation; set by `Transformer.activation_checkpointing`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    def maybe_recompute(self, function: Callable[..., Any], *args: Any) -> Any:
+        """function(*args), its inside computed again in the backward pass if `recompute` is set."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+        return function(*args)

@@ -1,0 +1,35 @@
+"""The baselines: the standard transformer's attention and Longformer's sliding window."""
+
+from torch import Tensor, nn
+
+from maha_model.attention.base import Attention
+from maha_model.config import ModelConfig
+from maha_model.kernels.span import span_attention
+from maha_model.layers import apply_rotary, prefer_near_
+
+
+class StandardAttention(Attention):
+    """Multi-head attention with rotary positions over all earlier ones (`standard`) or a window (`longformer`)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=config.recency_height > 0)
+        self.span = "full" if config.attention == "standard" else config.span
+
+    def initialize_parameters(self) -> None:
+        """Start with a preference for near tokens, if the configuration has one."""
+        if self.qkv.bias is not None:
+            for bias in self.qkv.bias.detach().chunk(3)[:2]:
+                prefer_near_(bias, self.config.num_heads, self.config.recency_height)
+
+    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, D) -> (B, N, D), 0."""
+        mixed_BND = self.maybe_recompute(self.attend, self.qkv(x_BND))
+        return self.out(mixed_BND), x_BND.new_zeros(())
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Projected queries, keys and values (B, N, 3 D) -> (B, N, D) before the output projection."""
+        q, k, v = qkv.unflatten(-1, (3, self.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = (apply_rotary(x, self.config.rope_base) for x in (q, k))
+        v = v.contiguous()  # or it would keep the whole of qkv, thrice its size, for the backward pass
+        return span_attention(q, k, v, self.span, self.config.causal).transpose(1, 2).flatten(2)

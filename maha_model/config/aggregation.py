@@ -1,0 +1,50 @@
+"""The configuration of the aggregation."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from maha_model.config.checks import ConfigError, one_of
+
+
+@dataclass(kw_only=True)
+class AggregationConfig:
+    """How the scale outputs of one position and head are fused (docs/model.md: convex = paper eq. 7, nash = eq. 8)."""
+
+    strategy: Literal["convex", "nash", "best_response", "mean", "softmax", "gate"] = "convex"
+    """`convex` and `nash` solve a small QP exactly; `best_response` is Nash by unrolled sweeps; `mean`, `softmax`
+    (static logits) and `gate` (softmax of a linear map of the input) are the baselines."""
+    domain: Literal["simplex", "budget"] = "simplex"
+    """Feasible set of `convex`: weights sum to 1, or to at most 1 (there the sparsity term can switch scales off)."""
+    target: Literal["utility", "projection", "value", "output"] = "utility"
+    """What the weights aim at: `utility`, a learned value of each scale (the Gram matrix of the normalised outputs is
+    then the price of redundancy); `projection`, a learned projection of the input; `value`, the value at the same
+    position; `output` (Nash only), each player's own output, as in the paper's equation 8."""
+    redundancy: float = 1.0
+    """Weight of the Gram matrix in the quadratic term; 0 with `utility` on the simplex is sparsemax."""
+    ridge: float = 1.0
+    """rho > 0, added to the diagonal of the quadratic term: makes the solution unique."""
+    sparsity: float = 0.1
+    """lambda >= 0, price of a unit of weight. Constant, hence without effect, on the simplex with equal costs."""
+    costs: list[float] | None = None
+    """c_l, relative price of each scale; null means 1 for every scale."""
+    normalize: bool = False
+    """Divide the weights of `nash` and `best_response` by their sum, so that the output is an average of scales;
+    without it every scale's weight is between 0 and 1 whatever the others' are."""
+    sweeps: int = 8
+    """Sweeps of `best_response`."""
+    solver: Literal["exact", "cvxpylayers"] = "exact"
+    """Solver of the QP: our batched exact one, or cvxpylayers (for comparison; slow, on the CPU)."""
+
+    def __post_init__(self) -> None:
+        one_of(self, "strategy", ("convex", "nash", "best_response", "mean", "softmax", "gate"))
+        one_of(self, "domain", ("simplex", "budget"))
+        one_of(self, "target", ("utility", "projection", "value", "output"))
+        one_of(self, "solver", ("exact", "cvxpylayers"))
+        if self.strategy == "convex" and self.target == "output":
+            raise ConfigError("aggregation.target 'output' is for nash; use utility, projection or value with convex")
+        if self.ridge <= 0:
+            raise ConfigError(f"aggregation.ridge is {self.ridge}; it must be positive, or the weights are not unique")
+        if self.sparsity < 0 or self.redundancy < 0:
+            raise ConfigError("aggregation.sparsity and aggregation.redundancy must not be negative")
+        if self.sweeps < 1:
+            raise ConfigError(f"aggregation.sweeps is {self.sweeps}; it must be at least 1")

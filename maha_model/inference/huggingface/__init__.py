@@ -1,0 +1,19 @@
+"""The model in `transformers`: importing this package registers it, and an export is then a folder that loads as usual.
+
+    import maha_model.huggingface
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(DIR), AutoTokenizer.from_pretrained(DIR)
+
+Parameters have the names of `CausalLM` and the configuration the fields of `ModelConfig`, so that one folder serves
+both. This is the one part of `maha_model` that needs more than torch: `transformers` and `sentencepiece`.
+"""
+
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from maha_model.inference.huggingface.model import MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM
+from maha_model.inference.huggingface.tokenizer import MAHAPreTrainedTokenizer
+
+AutoConfig.register(MAHAPreTrainedConfig.model_type, MAHAPreTrainedConfig)
+AutoModelForCausalLM.register(MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM)
+AutoTokenizer.register(MAHAPreTrainedConfig, slow_tokenizer_class=MAHAPreTrainedTokenizer)
+
+__all__ = ["MAHAPreTrainedConfig", "MAHAPreTrainedForCausalLM", "MAHAPreTrainedTokenizer"]

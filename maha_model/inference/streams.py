@@ -1,0 +1,157 @@
+"""The attention modules token by token: each stream computes the next output from what it keeps of the past.
+
+Of every scale MAHA keeps the keys and values of its last W tokens, the last inputs of the convolutions that make its
+tokens (a partial block), its last context before the gate and, with coarse queries, its output, which stands until the
+scale's next token. A prompt goes through the modules' own full forward, which leaves the same behind.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+
+from torch import Tensor, nn
+
+from maha_model.aggregation import Placement
+from maha_model.attention import MAHAAttention, StandardAttention
+from maha_model.config import ModelConfig
+from maha_model.inference.cache import KeyValues, Window
+from maha_model.layers import apply_rotary, rotate
+from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
+
+
+@dataclass
+class PyramidPosition:
+    """The scales at the position of the newest token; the same in every layer."""
+
+    finished: int
+    """Scales that finish a token at this position: the first so many."""
+    present: int
+    """Scales that have finished one by now."""
+    angles: list[tuple[Tensor, Tensor]]
+    """For each scale the rotary cosines and sines of its newest token."""
+
+
+def build_stream(attention: nn.Module, like: Tensor) -> "MAHAStream | StandardStream":
+    """The empty stream of an attention module, its tensors of the kind of `like` (B, ...)."""
+    if isinstance(attention, MAHAAttention):
+        return MAHAStream(attention, like)
+    assert isinstance(attention, StandardAttention)
+    return StandardStream(attention, like)
+
+
+class MAHAStream:
+    """`MAHAAttention` token by token."""
+
+    def __init__(self, attention: MAHAAttention, like: Tensor) -> None:
+        self.attention, config = attention, attention.config
+        B, H, L = like.shape[0], config.num_heads, config.num_scales
+        self.local = attention.local if isinstance(attention.local, LocalContext) else None
+        self.inputs = Window(like, self.local.window if self.local else 0, config.d_model)
+        self.contexts = Pyramid(attention.decompose, like, config)
+        self.values = Pyramid(attention.decompose, like, config)
+        self.scales = [KeyValues(like, H, config.scale_qk_dim, config.head_dim, config.span) for _ in range(L)]
+        self.newest = [like.new_zeros(B, 1, config.d_model) for _ in range(L)]  # contexts before the gates
+        self.outputs = [like.new_zeros(B, H, 1, config.head_dim) for _ in range(L)]
+
+    def step(self, x_B1D: Tensor, at: PyramidPosition) -> Tensor:
+        """(B, 1, D) -> (B, 1, D)."""
+        attention, coarse = self.attention, self.attention.config.query == "coarse"
+        context_B1D = self.local.last(self.inputs.push(x_B1D)) if self.local else x_B1D
+        contexts = self.contexts.step(context_B1D, at.finished)
+        if attention.config.values == "shared":
+            values = self.values.step(attention.value[0](context_B1D), at.finished)
+        else:
+            values = [project(context) for project, context in zip(attention.value, contexts, strict=False)]
+        # A scale's own gate takes the coarser token that is finished at this very position.
+        self.newest[: at.finished] = contexts
+        for level, gate in enumerate(attention.gates[: min(at.finished, at.present - 1)]):
+            assert isinstance(gate, CrossScaleGate)
+            contexts[level] = gate.last(contexts[level], self.newest[level + 1])
+        for level, (context, value) in enumerate(zip(contexts, values, strict=True)):
+            key = rotate(self._heads(attention.key(context, level)), *at.angles[level])
+            self.scales[level].push(key, self._heads(value))
+        for level in range(at.finished if coarse else at.present):
+            query = attention.query(contexts[level if coarse else 0], level)
+            self.outputs[level] = self._attend_at(level, query, at)
+        value_B1Hd = self._heads(values[0]).transpose(1, 2)
+        # Absent scales stand from the position after this one on.
+        placements = [Placement(int(level >= at.present), 1) for level in range(len(self.outputs))]
+        mixed_B1Hd, _, _ = attention.aggregate(x_B1D, self.outputs, value_B1Hd, placements)
+        return attention.out(mixed_B1Hd.flatten(2))
+
+    def prefill(self, x_BND: Tensor, at: PyramidPosition) -> Tensor:
+        """(B, N, D) -> (B, N, D), of an empty stream."""
+        attention, config = self.attention, self.attention.config
+        contexts, queries, keys, values = attention.project(x_BND)
+        self.inputs.push(x_BND)
+        self.contexts.prefill(contexts)
+        self.values.prefill(values)
+        for level, (context, query, key, value) in enumerate(zip(contexts, queries, keys, values, strict=True)):
+            self.newest[level] = context[:, -1:].clone()
+            self.scales[level].push(apply_rotary(self._heads(key), config.rope_base), self._heads(value))
+            self.outputs[level] = self._attend_at(level, query[:, -1:], at)
+        return attention.out(attention.attend_and_aggregate(x_BND, queries, keys, values)[0])
+
+    def tensors(self) -> Iterable[Tensor]:
+        """All that is kept."""
+        windows = [self.inputs, *self.contexts.windows, *self.values.windows]
+        kept = [(cache.keys, cache.values) for cache in self.scales]
+        return chain((window.last for window in windows), *kept, self.newest, self.outputs)
+
+    def _attend_at(self, level: int, query_B1D: Tensor, at: PyramidPosition) -> Tensor:
+        return self.scales[level].attend(rotate(self._heads(query_B1D), *at.angles[level]))
+
+    def _heads(self, x_BnD: Tensor) -> Tensor:
+        return x_BnD.unflatten(-1, (self.attention.config.num_heads, -1)).transpose(1, 2)
+
+
+class StandardStream:
+    """`StandardAttention` token by token: a window of W keys and values, or all of them."""
+
+    def __init__(self, attention: StandardAttention, like: Tensor) -> None:
+        self.attention, config = attention, attention.config
+        self.cache = KeyValues(like, config.num_heads, config.head_dim, config.head_dim, attention.span)
+
+    def step(self, x_B1D: Tensor, at: PyramidPosition) -> Tensor:
+        """(B, 1, D) -> (B, 1, D)."""
+        q, k, v = self._project(x_B1D)
+        self.cache.push(rotate(k, *at.angles[0]), v)
+        mixed_BH1d = self.cache.attend(rotate(q, *at.angles[0]))
+        return self.attention.out(mixed_BH1d.transpose(1, 2).flatten(2))
+
+    def prefill(self, x_BND: Tensor, at: PyramidPosition) -> Tensor:
+        """(B, N, D) -> (B, N, D), of an empty stream."""
+        _, k, v = self._project(x_BND)
+        self.cache.push(apply_rotary(k, self.attention.config.rope_base), v)
+        return self.attention(x_BND)[0]
+
+    def tensors(self) -> Iterable[Tensor]:
+        """All that is kept."""
+        return self.cache.keys, self.cache.values
+
+    def _project(self, x_BND: Tensor) -> tuple[Tensor, ...]:
+        qkv = self.attention.qkv(x_BND).unflatten(-1, (3, self.attention.config.num_heads, -1))
+        return qkv.permute(2, 0, 3, 1, 4).unbind()
+
+
+class Pyramid:
+    """`Decomposition` token by token: of every scale but the coarsest the tokens that the next coarser one needs."""
+
+    def __init__(self, decompose: Decomposition, like: Tensor, config: ModelConfig) -> None:
+        self.decompose = decompose
+        self.windows = [Window(like, decompose.window, config.d_model) for _ in range(config.num_scales - 1)]
+
+    def step(self, x_B1D: Tensor, finished: int) -> list[Tensor]:
+        """The `finished` scales' new tokens (B, 1, D), finest first, of which the finest is given."""
+        new = [x_B1D]
+        for level, window in enumerate(self.windows):
+            window_BnD = window.push(new[level])
+            if len(new) == finished:
+                break
+            new.append(self.decompose.last(level, window_BnD))
+        return new
+
+    def prefill(self, scales: list[Tensor]) -> None:
+        """Keep what is needed of whole scales (B, n_l, D)."""
+        for window, scale in zip(self.windows, scales, strict=False):
+            window.push(scale)

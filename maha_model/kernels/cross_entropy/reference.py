@@ -1,0 +1,11 @@
+"""The language model's loss as it is defined."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def cross_entropy(logits_PV: Tensor, targets_P: Tensor, ignored: int) -> Tensor:
+    """Mean negative log-likelihood in nats over the targets that are not `ignored`, in float32 at least; or NaN."""
+    wide_PV = logits_PV.to(torch.promote_types(logits_PV.dtype, torch.float32))
+    return F.cross_entropy(wide_PV, targets_P, ignore_index=ignored)

@@ -1,0 +1,90 @@
+"""Which implementation runs, and the one warning where a fast one is lost."""
+
+import sys
+import warnings
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from maha_model.kernels import dispatch, fuse, which
+from maha_model.kernels.fuse import Placement, Problem
+from maha_model.kernels.span import span_attention, without_compiled_attention
+
+POWERS = {"rows": [64, 16, 4], "placements": [Placement(4**i - 1, 4**i) for i in range(3)], "length": 64}
+THIRDS = {"rows": [81, 27, 9], "placements": [Placement(3**i - 1, 3**i) for i in range(3)], "length": 81}
+
+
+@pytest.fixture(autouse=True)
+def nothing_warned_of_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_warned", set())
+
+
+@pytest.fixture
+def no_warnings() -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.mark.usefixtures("no_warnings")
+@pytest.mark.parametrize("operator", ["span", "fuse", "qp"])
+def test_a_cpu_with_a_compiler_runs_compiled_code(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert which(operator) == "cpu"
+    monkeypatch.setenv("MAHA_NATIVE", "0")  # the user's choice: no warning
+    assert which(operator) == ("blocks" if operator == "span" else "reference")
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_a_gpu_runs_triton_where_its_kernels_cover_the_case() -> None:
+    pytest.importorskip("triton")
+    assert which("fuse", "cuda", torch.bfloat16, **POWERS) == "triton"
+    assert which("span", "cuda", torch.bfloat16) == "blocks"
+    assert which("qp", "cuda") == "reference"
+    assert which("cross_entropy", "cuda") == which("cross_entropy", "cpu") == "chunks"
+
+
+def test_factors_that_the_gpu_kernels_do_not_cover_are_warned_of_once() -> None:
+    pytest.importorskip("triton")
+    with pytest.warns(RuntimeWarning, match="fuse: .* 1, 3, 9 positions .*plain torch"):
+        assert which("fuse", "cuda", **THIRDS) == "reference"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert which("fuse", "cuda", **THIRDS) == "reference"
+
+
+def test_a_gpu_without_triton_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(fuse, "triton", raising=False)
+    monkeypatch.setitem(sys.modules, "maha_model.kernels.fuse.triton", None)
+    with pytest.warns(RuntimeWarning, match="pip install triton"):
+        assert which("fuse", "cuda", **POWERS) == "reference"
+
+
+@pytest.mark.parametrize("operator", ["span", "fuse", "qp"])
+def test_a_dtype_without_compiled_code_is_warned_of(operator: str) -> None:
+    with pytest.warns(RuntimeWarning, match=f"{operator}: float16 has no compiled code .* use one of float32"):
+        assert which(operator, dtype=torch.float16) != "cpu"
+
+
+def test_the_operators_warn_as_which_does() -> None:
+    q = torch.randn(1, 1, 9, 4).half()
+    with pytest.warns(RuntimeWarning, match="span: float16"):
+        span_attention(q, q, q, 3)
+    with pytest.warns(RuntimeWarning, match="fuse: float16"):
+        fuse.fuse([q], [Placement(0, 1)], 9, Problem("output", (0.1,), "box"))
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_tensors_without_data_lose_nothing() -> None:
+    with FakeTensorMode():
+        for device in ("cpu", "meta"):
+            q = torch.empty(1, 1, 9, 4, dtype=torch.float16, device=device)
+            span_attention(q, q, q, 3)
+            fuse.fuse([q], [Placement(0, 1)], 9, Problem("output", (0.1,), "box"))
+    with without_compiled_attention():
+        assert which("span") == "blocks"
+
+
+def test_an_unknown_operator_is_refused() -> None:
+    with pytest.raises(ValueError, match="choose one of span, fuse, qp, cross_entropy"):
+        which("attention")
