@@ -5,6 +5,7 @@ Knows nothing of models. Commands: `python -m data_pipeline.prepare` and `python
 
 from data_pipeline.batches import SampleOrder, TokenizedDocument, WindowDataset, read_documents
 from data_pipeline.errors import UserError, user_errors
+from data_pipeline.files import user_path
 from data_pipeline.manifest import DocumentInfo, Manifest
 from data_pipeline.tokenizer import Tokenizer
 
@@ -18,4 +19,5 @@ __all__ = [
     "WindowDataset",
     "read_documents",
     "user_errors",
+    "user_path",
 ]

@@ -10,8 +10,12 @@ class UserError(Exception):
     """A mistake that the user can mend. The message is one line: what, where, how to mend it."""
 
 
-class UnreachableError(UserError):
-    """A source that cannot be reached now and may be later; what was made of it so far is kept."""
+class ResumableError(UserError):
+    """A mistake outside the data: what was made so far is kept, and the same command continues."""
+
+
+class UnreachableError(ResumableError):
+    """A source that cannot be reached now and may be later."""
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

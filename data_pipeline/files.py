@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from data_pipeline.errors import UserError
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
@@ -37,3 +39,11 @@ def sha256_of(path: Path) -> str:
     """Hex digest of a file's bytes, read in bounded memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def user_path(path: str | Path) -> Path:
+    """A path as a user gives it: `~` and `~name` at its begin are home folders. Raises UserError if there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path} is in a home folder that does not exist; give the whole path") from error

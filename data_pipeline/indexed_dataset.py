@@ -49,7 +49,7 @@ def write_shard(prefix: Path, documents: list[Tokens], dtype: np.dtype) -> None:
 
 
 class IndexedDataset:
-    """One shard, memory-mapped: `tokens` is the whole stream (1-D), `self[i]` document i.
+    """One shard, memory-mapped: `tokens` is the whole stream (1-D), `self[i]` document i, of `lengths[i]` tokens.
 
     Raises:
         UserError: if the pair is missing, not of this format, truncated or inconsistent.
@@ -72,7 +72,7 @@ class IndexedDataset:
             raise self._damaged("the index does not have the size that its header gives")
         dtype = np.dtype(_DTYPE_CODES[code])
         at = _HEADER.size
-        lengths = np.frombuffer(index, np.int32, sequences, at)
+        self.lengths = lengths = np.frombuffer(index, np.int32, sequences, at)
         offsets = np.frombuffer(index, np.int64, sequences, at + 4 * sequences)
         documents = np.frombuffer(index, np.int64, boundaries, at + 12 * sequences)
         self._ends = np.cumsum(lengths, dtype=np.int64)

@@ -5,15 +5,18 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import UserError
-from data_pipeline.files import atomic_write, sha256_of
+from data_pipeline.files import atomic_write, user_path
 from data_pipeline.indexed_dataset import IndexedDataset, bin_path, idx_path
+from data_pipeline.integrity import check_files
 from data_pipeline.sources import SPLITS
 
-FORMAT = 1
+FORMAT = 2
+"""Of new data sets. Format 1, whose fingerprint is over the source's name and the titles too, is read as well."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.model"
 
@@ -62,7 +65,7 @@ class Split:
         return sum(document.words for document in self.documents)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Manifest:
     """A prepared data set. `request` is what made it: the same request gives the same bytes."""
 
@@ -71,11 +74,28 @@ class Manifest:
     tokenizer_sha256: str
     vocab_size: int
     splits: dict[str, Split] = field(repr=False)
+    format: int = FORMAT
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the canonical content: equal if and only if the data sets are equal."""
-        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 over the content, equal if and only if tokens, tokenizer and statistics of the documents are.
+
+        Where the text came from and the documents' titles are no part of it. Of format 1 it is over the whole manifest,
+        as checkpoints of such data sets have it.
+        """
+        content = self._content() if self.format == 1 else self._identity()
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def _identity(self) -> dict[str, Any]:
+        splits = {
+            name: [
+                [shard.name, shard.tokens, shard.bin_sha256, shard.idx_sha256,
+                 [[info.tokens, info.words, info.characters, info.bytes] for info in shard.documents]]
+                for shard in split.shards
+            ]
+            for name, split in self.splits.items()
+        }  # fmt: skip
+        return {"format": self.format, "tokenizer": self.tokenizer_sha256, "vocab": self.vocab_size, "splits": splits}
 
     @property
     def tokenizer_path(self) -> Path:
@@ -85,7 +105,7 @@ class Manifest:
     def _content(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
         del values["folder"]
-        return {"format": FORMAT, **values}
+        return values
 
     def save(self) -> None:
         """Write manifest.json atomically into `folder`."""
@@ -94,8 +114,8 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Manifest":
-        """Read a data set's manifest. Raises UserError if there is none or it is damaged."""
-        folder = Path(folder)
+        """Read a data set's manifest; `~` is the home folder. Raises UserError if there is none or it is damaged."""
+        folder = user_path(folder)
         path = folder / MANIFEST
         try:
             values = json.loads(path.read_bytes())
@@ -107,8 +127,10 @@ class Manifest:
         except ValueError as error:
             raise UserError(f"{path} is damaged (not JSON); prepare the data again") from error
         try:
-            if values.pop("format") != FORMAT:
+            if values["format"] not in (1, FORMAT):
                 raise UserError(f"{path} is of another format version; prepare the data again with this version")
+            if not isinstance(values["request"], dict):
+                raise TypeError("its request is none")
             splits = {name: _split_from(split) for name, split in values.pop("splits").items()}
             splits = {name: splits[name] for name in SPLITS if name in splits}
             manifest = cls(folder=folder, splits=splits, **values)
@@ -134,24 +156,24 @@ class Manifest:
         shards = []
         for info in self.split(split).shards:
             shard = IndexedDataset(self.folder / info.name)
-            if [len(shard[i]) for i in range(len(shard))] != [document.tokens for document in info.documents]:
+            if shard.lengths.tolist() != [document.tokens for document in info.documents]:
                 raise UserError(f"shard {self.folder / info.name} is not the one in {MANIFEST}; prepare the data again")
             shards.append(shard)
         return shards
 
-    def verify(self, splits: list[str] | None = None) -> None:
-        """Check every checksum of some splits (default: all) and of the tokenizer. Raises UserError naming the file."""
+    def verify(self, splits: list[str] | None = None, again: bool = False) -> None:
+        """Check every checksum of some splits (default: all) and of the tokenizer.
+
+        A file that an earlier call has found whole is not read again while its size, modification time and inode stay,
+        unless `again`. Raises UserError naming the file.
+        """
         expected = {self.tokenizer_path: self.tokenizer_sha256}
         for name in splits or list(self.splits):
             for info in self.split(name).shards:
                 prefix = self.folder / info.name
                 expected |= {bin_path(prefix): info.bin_sha256, idx_path(prefix): info.idx_sha256}
             self.open_shards(name)
-        for path, sha256 in expected.items():
-            if not path.is_file():
-                raise UserError(f"{path} is missing; prepare the data again")
-            if sha256_of(path) != sha256:
-                raise UserError(f"{path} is damaged: its checksum is not the one in {MANIFEST}; prepare the data again")
+        check_files(expected, self.folder, self.fingerprint, again)
 
 
 def _split_from(values: dict[str, Any]) -> Split:

@@ -13,18 +13,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from data_pipeline.errors import UnreachableError, UserError, user_errors
-from data_pipeline.files import atomic_write, sync
-from data_pipeline.manifest import FORMAT, MANIFEST, TOKENIZER, Manifest
+from data_pipeline.errors import ResumableError, UserError, user_errors
+from data_pipeline.files import atomic_write, sync, user_path
+from data_pipeline.manifest import MANIFEST, TOKENIZER, Manifest
+from data_pipeline.request import (
+    ELSEWHERE,
+    PARTIAL,
+    REQUEST,
+    Request,
+    difference,
+    earlier_request,
+    new_request,
+    request_like,
+)
 from data_pipeline.sharding import write_split
 from data_pipeline.sources import Source, find_source
+from data_pipeline.texts import TextCheck
 from data_pipeline.tokenizer import Tokenizer, train_tokenizer
-
-_REQUEST = "request.json"
 
 
 def prepare(source: Source, out: Path, vocab_size: int, workers: int, shard_tokens: int) -> Manifest:
@@ -33,25 +41,25 @@ def prepare(source: Source, out: Path, vocab_size: int, workers: int, shard_toke
     Raises:
         UserError: if the source cannot be read, does not fit the vocabulary, or `out` holds something else.
     """
-    request = {
-        "format": FORMAT, "source": source.name, "source_fingerprint": source.fingerprint, "vocab_size": vocab_size,
-        "shard_tokens": shard_tokens,
-    }  # fmt: skip
+    for note in source.notes:
+        _warn(note)
+    earlier = earlier_request(out)
+    if "revision" in earlier:
+        source = source.at(earlier["revision"])
     if (out / MANIFEST).exists():
-        manifest = Manifest.load(out)
-        if manifest.request != request:
-            raise UserError(
-                f"--out {out} holds another data set ({_difference(manifest.request, request)}); {_ELSEWHERE}"
-            )
-        shutil.rmtree(out / ".partial", ignore_errors=True)  # of a start that was killed just before its end
-        return manifest
+        different = difference(earlier, request_like(earlier, source, vocab_size, shard_tokens))
+        if different:
+            raise UserError(f"--out {out} holds another data set ({different}); {ELSEWHERE}")
+        shutil.rmtree(out / PARTIAL, ignore_errors=True)  # of a start that was killed just before its end
+        return Manifest.load(out)
+    request = new_request(source, vocab_size, shard_tokens)
     existed = out.exists()
-    partial = out / ".partial"
+    partial = out / PARTIAL
     with _claim(partial, request):
         if not (partial / MANIFEST).exists():
             try:
                 _make(source, partial, request, vocab_size, workers, shard_tokens)
-            except UnreachableError:
+            except ResumableError:
                 raise  # a second start continues
             except UserError:
                 shutil.rmtree(partial)
@@ -73,19 +81,16 @@ def _publish(partial: Path, out: Path) -> None:
     sync(out)
 
 
-_ELSEWHERE = "choose another --out, or remove it"
-
-
 @contextmanager
-def _claim(partial: Path, request: dict[str, Any]) -> Iterator[None]:
+def _claim(partial: Path, request: Request) -> Iterator[None]:
     """Start `partial`, or take up an interrupted one of the same request; no other process can meanwhile."""
-    out, state = partial.parent, partial / _REQUEST
+    out, state = partial.parent, partial / REQUEST
     if state.exists():
-        earlier = json.loads(state.read_bytes())
-        if earlier != request:
-            raise UserError(f"--out {out} holds an unfinished data set ({_difference(earlier, request)}); {_ELSEWHERE}")
+        different = difference(earlier_request(out), request)
+        if different:
+            raise UserError(f"--out {out} holds an unfinished data set ({different}); {ELSEWHERE}")
     elif out.exists() and (not out.is_dir() or any(path != partial for path in out.iterdir())):
-        raise UserError(f"--out {out} exists and is not a data set; {_ELSEWHERE}")
+        raise UserError(f"--out {out} exists and is not a data set; {ELSEWHERE}")
     partial.mkdir(parents=True, exist_ok=True)
     with (partial / ".lock").open("w") as lock:
         try:
@@ -98,17 +103,11 @@ def _claim(partial: Path, request: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def _difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
-    return "; ".join(
-        f"{key.replace('_', ' ')} {there.get(key)!r} instead of {wanted[key]!r}"
-        for key in wanted
-        if there.get(key) != wanted[key]
-    )
+def _warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)
 
 
-def _make(
-    source: Source, folder: Path, request: dict[str, Any], vocab_size: int, workers: int, shard_tokens: int
-) -> None:
+def _make(source: Source, folder: Path, request: Request, vocab_size: int, workers: int, shard_tokens: int) -> None:
     """The whole data set inside `folder`, its manifest last."""
     tokenizer_path = folder / TOKENIZER
     if not tokenizer_path.exists():
@@ -117,21 +116,24 @@ def _make(
         model = train_tokenizer(texts, vocab_size)
         with atomic_write(tokenizer_path) as file:
             file.write(model)
-    splits = {}
+    splits, check = {}, TextCheck()
     for name in source.splits:
+        documents = check.passed(name, source.open(name))
         with tqdm(desc=f"tokenizing {name}", unit=" chars", unit_scale=True, disable=None) as bar:
-            split = write_split(source.open(name), name, folder, tokenizer_path, shard_tokens, workers, bar.update)
+            split = write_split(documents, name, folder, tokenizer_path, shard_tokens, workers, bar.update)
         if not split.tokens:
             raise UserError(f"the {name} split of {source.name} holds no text; nothing to prepare")
         splits[name] = split
+    for line in check.warnings(source.divided):
+        _warn(line)
     Manifest(folder, request, Tokenizer(tokenizer_path).sha256, vocab_size, splits).save()
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m data_pipeline.prepare", description=__doc__)
-    parser.add_argument("--source", required=True, help="sample, pg19, or a file or folder of parquet, jsonl or txt")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the data set to make")
+    parser.add_argument("--source", required=True, help="sample, pg19, or a file or folder of parquet, JSON or text")
+    parser.add_argument("--out", required=True, help="folder of the data set to make")
     parser.add_argument(
         "--vocab-size", type=int, help="tokens of the vocabulary (default: 4096 for sample, else 32000)"
     )
@@ -144,10 +146,11 @@ def main() -> None:
         vocab_size = args.vocab_size if args.vocab_size is not None else 4096 if args.source == "sample" else 32000
         if vocab_size < 1:
             raise UserError(f"--vocab-size is {vocab_size}; it must be positive")
-        manifest = prepare(find_source(args.source), args.out, vocab_size, args.workers, args.shard_tokens)
+        out = user_path(args.out)
+        manifest = prepare(find_source(args.source), out, vocab_size, args.workers, args.shard_tokens)
     for name, split in manifest.splits.items():
         print(f"{name}: {len(split.documents)} documents, {split.words:,} words, {split.tokens:,} tokens")
-    print(f"{args.out} is ready ({manifest.vocab_size} tokens of vocabulary, fingerprint {manifest.fingerprint[:12]})")
+    print(f"{out} is ready ({manifest.vocab_size} tokens of vocabulary, fingerprint {manifest.fingerprint[:12]})")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 
+from data_pipeline.errors import ResumableError
 from data_pipeline.files import atomic_write, sha256_of
 from data_pipeline.indexed_dataset import Tokens, bin_path, idx_path, token_dtype, write_shard
 from data_pipeline.manifest import DocumentInfo, ShardInfo, Split, shard_from
@@ -91,6 +93,11 @@ def _tokenized(
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise ResumableError(
+                "a process that tokenizes was killed, perhaps for want of memory; run the same command again, "
+                "with fewer --workers"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -22,11 +22,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
 
     Raises:
         UserError: if the texts are too small for `vocab_size`, or `vocab_size` is too small for their characters.
+        Exception: whatever `texts` raises, as it is.
     """
     model = io.BytesIO()
+    broken: list[BaseException] = []
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_training_lines(texts),
+            sentence_iterator=_kept(_training_lines(texts), broken),
             model_writer=model,
             model_type="bpe",
             vocab_size=vocab_size,
@@ -41,6 +43,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
             minloglevel=2,
         )  # fmt: skip
     except RuntimeError as error:
+        if broken:
+            raise broken[0] from None
         limit = re.search(r"value <= (\d+)", str(error))
         if limit:
             raise UserError(
@@ -54,6 +58,17 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
             raise UserError("the train split holds no text; nothing to prepare") from error
         raise UserError(f"cannot train a tokenizer on this text: {error}") from error
     return model.getvalue()
+
+
+def _kept(lines: Iterator[str], broken: list[BaseException]) -> Iterator[str]:
+    """The lines; what ends them goes into `broken`, since SentencePiece's trainer makes a RuntimeError of it."""
+    try:
+        yield from lines
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        broken.append(error)
+        raise
 
 
 def _training_lines(texts: Iterable[str]) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """Check a data set against its manifest: python -m data_pipeline.verify DATA"""
 
 import argparse
-from pathlib import Path
 
 from data_pipeline.errors import user_errors
 from data_pipeline.manifest import Manifest
@@ -10,13 +9,13 @@ from data_pipeline.manifest import Manifest
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m data_pipeline.verify", description=__doc__)
-    parser.add_argument("data", type=Path, help="folder of a prepared data set")
+    parser.add_argument("data", help="folder of a prepared data set")
     args = parser.parse_args()
     with user_errors():
         manifest = Manifest.load(args.data)
-        manifest.verify()
+        manifest.verify(again=True)
     shards = sum(len(split.shards) for split in manifest.splits.values())
-    print(f"{args.data}: {shards} shards and the tokenizer are whole (fingerprint {manifest.fingerprint})")
+    print(f"{manifest.folder}: {shards} shards and the tokenizer are whole (fingerprint {manifest.fingerprint})")
 
 
 if __name__ == "__main__":

@@ -168,6 +168,91 @@ def test_bad_input_leaves_nothing_behind(
     assert not existing or not list(out.iterdir())
 
 
+@pytest.mark.parametrize("row", ["3", "nonsense", "a lone surrogate"])
+def test_a_bad_later_row_is_named_with_file_and_line(
+    tmp_path: Path, run_command: Run, assert_user_error: Check, row: str
+) -> None:
+    """The trainer of the tokenizer, a library in C++, is what reads the rows first."""
+    write_jsonl(tmp_path / "train.jsonl", [book(i, 300) for i in range(5)])
+    bad = {"3": '{"text": 3}', "nonsense": "nonsense", "a lone surrogate": '{"text": "\\ud800"}'}[row]
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(bad + "\n")
+    result = run_command(*PREPARE, "--source", tmp_path, "--out", tmp_path / "o", *SMALL)
+    assert_user_error(result, f"error: {tmp_path / 'train.jsonl'}, line 6: ")
+    assert ".py" not in result.stderr
+
+
+def test_a_killed_worker_is_one_line_and_the_next_start_continues(
+    prepared: Path, source_folder: Path, tmp_path: Path, run_command: Run, assert_user_error: Check
+) -> None:
+    """As the system does it where memory runs out: the worker that holds the fourth book kills itself (SIGKILL)."""
+    out = tmp_path / "killed"
+    script = """
+import os, signal
+from data_pipeline import prepare, sharding
+tokenize = sharding._tokenize
+def killed(document):
+    if document.title.endswith(" 3") and os.getpid() != int(os.environ["PARENT"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tokenize(document)
+sharding._tokenize = killed
+if __name__ == "__main__":
+    os.environ["PARENT"] = str(os.getpid())
+    prepare.main()
+"""
+    (tmp_path / "script.py").write_text(script)
+    command = ["--source", source_folder, "--out", out, *SMALL, "--workers", 2]
+    assert_user_error(run_command(tmp_path / "script.py", *command), "a process that tokenizes was killed")
+    assert (out / ".partial" / "tokenizer.model").exists()
+    assert run_command(*PREPARE, *command).returncode == 0
+    assert contents(out) == contents(prepared)
+
+
+def test_copies_and_documents_without_text_are_reported(tmp_path: Path, run_command: Run) -> None:
+    texts = [book(i, 400) for i in range(8)]
+    write_jsonl(tmp_path / "train.jsonl", [*texts, texts[0], ""])
+    write_jsonl(tmp_path / "validation.jsonl", [texts[1], book(20, 400), texts[1]])
+    write_jsonl(tmp_path / "test.jsonl", [book(20, 400), texts[7], book(21, 400)])
+    (tmp_path / "notes.docx").write_bytes(b"")
+    result = run_command(*PREPARE, "--source", tmp_path, "--out", tmp_path / "o", *SMALL, "--workers", 1)
+    assert result.returncode == 0
+    assert [line for line in result.stderr.splitlines() if line.startswith("warning: ")] == [
+        f"warning: not read of {tmp_path}: notes.docx (none of .parquet, .jsonl, .json, .txt)",
+        "warning: 1 documents have no text and are left out",
+        "warning: the splits share documents (2 of validation are in train, 1 of test are in validation, "
+        "1 of test are in train): a score on them is not one on text never seen",
+    ]
+    assert "train: 9 documents" in result.stdout
+
+
+def test_copies_in_a_source_without_splits_are_reported(tmp_path: Path, run_command: Run) -> None:
+    write_jsonl(tmp_path / "books.jsonl", [book(i, 400) for i in range(6) for _ in range(3)])
+    command = ["--source", tmp_path / "books.jsonl", "--out", tmp_path / "o", *SMALL, "--workers", 1]
+    result = run_command(*PREPARE, *command)
+    assert result.returncode == 0
+    assert [line for line in result.stderr.splitlines() if line.startswith("warning: ")] == [
+        "warning: 12 documents are copies of others; all copies of a text are in one split"
+    ]
+
+
+def test_paths_begin_at_the_home_folder(tmp_path: Path, source_folder: Path, run_command: Run) -> None:
+    (tmp_path / "books").symlink_to(source_folder)
+    result = run_command(*PREPARE, "--source=~/books", "--out=~/set", *SMALL, "--workers", 1, HOME=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "set" / "manifest.json").exists()
+    assert run_command("-m", "data_pipeline.verify", "~/set", HOME=str(tmp_path)).returncode == 0
+
+
+def test_a_damaged_request_of_an_unfinished_data_set_is_one_line(
+    tmp_path: Path, source_folder: Path, run_command: Run, assert_user_error: Check
+) -> None:
+    state = tmp_path / "o" / ".partial" / "request.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{")
+    assert_user_error(run_command(*PREPARE, "--source", source_folder, "--out", tmp_path / "o"), "is damaged")
+    assert state.exists()
+
+
 def test_a_vocabulary_larger_than_the_text_and_an_empty_source_are_refused(
     tmp_path: Path, source_folder: Path, run_command: Run, assert_user_error: Check
 ) -> None:

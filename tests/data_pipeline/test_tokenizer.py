@@ -1,5 +1,6 @@
 """The tokenizer is lossless, deterministic and honest about its limits."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline import Manifest, Tokenizer, UserError
+from data_pipeline.errors import UnreachableError
 from data_pipeline.tokenizer import train_tokenizer
 from tests.conftest import book
 
@@ -37,6 +39,17 @@ def test_a_vocabulary_the_text_cannot_fill_is_refused_with_the_largest_size() ->
 def test_a_vocabulary_too_small_for_the_bytes_is_refused() -> None:
     with pytest.raises(UserError, match="too small"):
         train_tokenizer([book(1, 1000)], 100)
+
+
+@pytest.mark.parametrize("raised", [UserError("row 7"), UnreachableError("gone"), OSError(28, "full"), KeyError(1)])
+def test_an_error_of_the_texts_keeps_its_type(raised: Exception) -> None:
+    def texts() -> Iterator[str]:
+        yield book(1, 1000)
+        raise raised
+
+    with pytest.raises(type(raised)) as caught:
+        train_tokenizer(texts(), 400)
+    assert caught.value is raised
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

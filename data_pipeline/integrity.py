@@ -1,0 +1,53 @@
+"""Checksums of a data set's files, not computed again while the files stay as they were found whole."""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+
+from data_pipeline.errors import UserError
+from data_pipeline.files import atomic_write, sha256_of
+
+RECORD = ".verified.json"
+"""Beside the data: for every file found whole its size, modification time (ns) and inode at that time."""
+_SETTLED = 2 * 10**9  # ns; a younger file can change once more without another modification time
+
+
+def check_files(expected: dict[Path, str], folder: Path, fingerprint: str, again: bool) -> None:
+    """Compare files with their SHA-256; those that RECORD holds unchanged, for this fingerprint, only if `again`.
+
+    Raises:
+        UserError: naming the first file that is missing or damaged.
+    """
+    record = _read_record(folder, fingerprint)
+    whole = dict(record)
+    for path, sha256 in expected.items():
+        if not path.is_file():
+            raise UserError(f"{path} is missing; prepare the data again")
+        now, state = time.time_ns(), _state(path)
+        if not again and record.get(path.name) == state:
+            continue
+        if sha256_of(path) != sha256:
+            with contextlib.suppress(OSError):
+                (folder / RECORD).unlink(missing_ok=True)
+            raise UserError(f"{path} is damaged: its checksum is not the one in its manifest; prepare the data again")
+        if state[1] < now - _SETTLED and state == _state(path):
+            whole[path.name] = state
+    if whole != record and not again:
+        # Data can lie where nothing can be written, and several runs can start at once: a record that is lost costs
+        # one more verification.
+        with contextlib.suppress(OSError), atomic_write(folder / RECORD) as file:
+            file.write(json.dumps({"fingerprint": fingerprint, "files": whole}).encode())
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _read_record(folder: Path, fingerprint: str) -> dict[str, list[int]]:
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+        return dict(record["files"]) if record["fingerprint"] == fingerprint else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
