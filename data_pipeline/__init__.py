@@ -3,11 +3,13 @@
 Knows nothing of models. Commands: `python -m data_pipeline.prepare` and `python -m data_pipeline.verify`.
 """
 
-from data_pipeline.batches import SampleOrder, TokenizedDocument, WindowDataset, read_documents
+from data_pipeline.documents import TokenizedDocument, read_documents
 from data_pipeline.errors import UserError, user_errors
 from data_pipeline.files import user_path
 from data_pipeline.manifest import DocumentInfo, Manifest
+from data_pipeline.sample_order import SampleOrder
 from data_pipeline.tokenizer import Tokenizer
+from data_pipeline.windows import WindowDataset
 
 __all__ = [
     "DocumentInfo",

@@ -8,7 +8,8 @@ from maha_model.attention.base import Attention
 from maha_model.config import ModelConfig
 from maha_model.kernels.span import span_attention
 from maha_model.layers import apply_rotary, prefer_near_
-from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
+from maha_model.local_context import LocalContext
+from maha_model.multiscale import CrossScaleGate, Decomposition
 
 
 class ScaleProjections(nn.Module):

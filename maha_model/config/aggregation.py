@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from maha_model.config.checks import ConfigError, one_of
+from maha_model.config.checks import ConfigError, check_choices
 
 
 @dataclass(kw_only=True)
@@ -36,10 +36,7 @@ class AggregationConfig:
     """Solver of the QP: our batched exact one, or cvxpylayers (for comparison; slow, on the CPU)."""
 
     def __post_init__(self) -> None:
-        one_of(self, "strategy", ("convex", "nash", "best_response", "mean", "softmax", "gate"))
-        one_of(self, "domain", ("simplex", "budget"))
-        one_of(self, "target", ("utility", "projection", "value", "output"))
-        one_of(self, "solver", ("exact", "cvxpylayers"))
+        check_choices(self)
         if self.strategy == "convex" and self.target == "output":
             raise ConfigError("aggregation.target 'output' is for nash; use utility, projection or value with convex")
         if self.ridge <= 0:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import typing
 from typing import Any
 
 
@@ -23,10 +24,11 @@ def build(cls: type, values: dict[str, Any], prefix: str) -> Any:
         raise ConfigError(f"model configuration: {error}") from error
 
 
-def one_of(config: object, name: str, choices: tuple[str, ...]) -> None:
-    """Raise ConfigError if the field `name` is not one of `choices`."""
-    value = getattr(config, name)
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(choices)}{hint}")
+def check_choices(config: object) -> None:
+    """Raise ConfigError if a field annotated as a Literal has a value that is none of it."""
+    for name, annotation in typing.get_type_hints(type(config)).items():
+        choices, value = typing.get_args(annotation), getattr(config, name)
+        if typing.get_origin(annotation) is typing.Literal and value not in choices:
+            near = difflib.get_close_matches(str(value), choices, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(choices)}{hint}")

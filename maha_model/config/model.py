@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from maha_model.config.aggregation import AggregationConfig
-from maha_model.config.checks import ConfigError, build, one_of
+from maha_model.config.checks import ConfigError, build, check_choices
 
 
 @dataclass(kw_only=True)
@@ -74,13 +74,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if isinstance(self.aggregation, dict):
             self.aggregation = build(AggregationConfig, self.aggregation, "aggregation.")
-        one_of(self, "attention", ("maha", "standard", "longformer"))
-        one_of(self, "query", ("coarse", "fine"))
-        one_of(self, "projections", ("shared", "separate"))
-        one_of(self, "values", ("shared", "separate"))
-        one_of(self, "decomposition", ("conv", "max_pool"))
-        one_of(self, "norm", ("rmsnorm", "layernorm"))
-        one_of(self, "ffn", ("swiglu", "gelu"))
+        check_choices(self)
         for name in ("context_length", "d_model", "num_layers", "num_heads", "d_ff"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -16,7 +16,8 @@ from maha_model.attention import MAHAAttention, StandardAttention
 from maha_model.config import ModelConfig
 from maha_model.inference.cache import KeyValues, Window
 from maha_model.layers import apply_rotary, rotate
-from maha_model.multiscale import CrossScaleGate, Decomposition, LocalContext
+from maha_model.local_context import LocalContext
+from maha_model.multiscale import CrossScaleGate, Decomposition
 
 
 @dataclass

@@ -5,7 +5,7 @@ import numpy as np
 
 from eval.report.comparison import Comparison
 from eval.report.plots.drawing import grid_of_panels, stacked_bars, to_svg
-from eval.report.plots.style import Styles
+from eval.report.plots.style import SCALE_COLOURS, Styles
 
 
 def scales_by_layer(comparison: Comparison) -> str | None:
@@ -35,7 +35,7 @@ def scales_by_head(comparison: Comparison) -> str | None:
     figure, axes = grid_of_panels(len(used), 0.9 + 0.28 * max(map(len, maps)))
     low, high = min(map(np.min, maps)), max(map(np.max, maps))
     for ax, (label, _), values in zip(axes, used, maps, strict=True):
-        image = ax.imshow(values, cmap="plasma", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+        image = ax.imshow(values, cmap=SCALE_COLOURS, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
         ax.grid(visible=False)
         ax.set_title(label)
         ax.set_xticks(range(values.shape[1]), [str(head + 1) for head in range(values.shape[1])])

@@ -23,7 +23,7 @@ _STYLE = {
     "axes.grid": True, "grid.color": "#808080", "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.frameon": False,
     "svg.fonttype": "none", "svg.hashsalt": "maha", "axes.axisbelow": True,
 }  # fmt: skip
-_SCALES = plt.get_cmap("plasma")
+SCALE_COLOURS = plt.get_cmap("plasma")
 
 
 class Styles:
@@ -48,7 +48,7 @@ class Styles:
 
 def scale_colour(scale: int, scales: int) -> Any:
     """Violet for the finest scale, yellow for the coarsest: both stand out on white and on black."""
-    return _SCALES(0.2 + 0.65 * scale / max(1, scales - 1))
+    return SCALE_COLOURS(0.2 + 0.65 * scale / max(1, scales - 1))
 
 
 def fading(colour: str) -> ListedColormap:

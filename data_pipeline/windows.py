@@ -1,0 +1,46 @@
+"""From shards to training windows."""
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline.errors import UserError
+from data_pipeline.manifest import Manifest
+
+
+class WindowDataset:
+    """Consecutive windows of the document stream: `self[i]` is (input, target), int64 arrays of `context` tokens.
+
+    Window i is made of tokens i*context to (i+1)*context inclusive; target is input shifted by one. Windows cross
+    documents, each of which begins with a beginning-of-sequence token, and shards.
+
+    Raises:
+        UserError: if the split has fewer than context + 1 tokens, or a shard is damaged.
+    """
+
+    def __init__(self, manifest: Manifest, split: str, context: int) -> None:
+        self.context = context
+        self._shards = [shard.tokens for shard in manifest.open_shards(split)]
+        self._ends = np.cumsum([len(tokens) for tokens in self._shards])
+        total = int(self._ends[-1]) if len(self._ends) else 0
+        self._windows = (total - 1) // context
+        if self._windows < 1:
+            raise UserError(
+                f"context {context} is longer than the data: split {split!r} of {manifest.folder} has {total} tokens, "
+                f"a context of {context} needs {context + 1}"
+            )
+
+    def __len__(self) -> int:
+        return self._windows
+
+    def __getitem__(self, window: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        if not 0 <= window < self._windows:
+            raise IndexError(f"window {window} of {self._windows}")
+        start, stop = window * self.context, (window + 1) * self.context + 1
+        parts = []
+        for shard in range(int(np.searchsorted(self._ends, start, side="right")), len(self._shards)):
+            first = int(self._ends[shard]) - len(self._shards[shard])
+            parts.append(self._shards[shard][max(0, start - first) : stop - first])
+            if self._ends[shard] >= stop:
+                break
+        tokens = np.concatenate(parts).astype(np.int64)
+        return tokens[:-1], tokens[1:]
