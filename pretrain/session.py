@@ -64,7 +64,7 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
         trackers.append(Tracking(config, rank, progress.step))
 
     watchdog = Watchdog(
-        own_connection(rank.store, config.peer_timeout),
+        lambda: own_connection(rank.store, config.peer_timeout),
         rank.rank,
         rank.world_size,
         config.step_timeout,
