@@ -1,11 +1,13 @@
 """Heartbeats in a store: whose have stopped, and why."""
 
+import socket
 import time
 
+import psutil
 import pytest
 import torch.distributed as dist
 
-from pretrain.callbacks.heartbeats import Heartbeats
+from pretrain.callbacks.heartbeats import Heartbeats, own_connection
 
 
 class DictStore:
@@ -123,3 +125,24 @@ def test_the_main_process_publishes_why_it_ends(ranks: list[Heartbeats]) -> None
     ranks[1].exchange()
     ranks[0].exchange()
     assert (ranks[0].reason, ranks[1].reason) == (None, "lost rank 2")
+
+
+def test_a_connection_of_the_real_store_that_breaks_is_opened_again(capfd: pytest.CaptureFixture[str]) -> None:
+    """Opening one prints nothing; torch itself warns of the broken one."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    port = server.port
+    main, other = (Heartbeats(lambda: own_connection(server, 5.0), rank, 2) for rank in range(2))
+    assert all(exchange_two(main, other))
+    assert capfd.readouterr() == ("", "")
+    for connection in psutil.Process().net_connections("tcp"):
+        if connection.raddr and connection.raddr.port == port:
+            with socket.fromfd(connection.fd, socket.AF_INET, socket.SOCK_STREAM) as ours:
+                ours.shutdown(socket.SHUT_RDWR)
+    assert all(exchange_two(main, other))
+    time.sleep(0.1)
+    assert all(exchange_two(main, other))
+    assert (main.lost_peers(0.05), other.lost_peers(0.05)) == (None, None)
+
+
+def exchange_two(main: Heartbeats, other: Heartbeats) -> list[bool]:
+    return [other.exchange(), main.exchange(), other.exchange()]
