@@ -78,6 +78,9 @@ class RunConfig:
     """Checkpoints of steps that are multiples of this stay for good; 0 keeps none besides the newest."""
     resume: str = "none"
     """none: start a new run; auto: continue from the newest whole checkpoint in `out`, or start; or a checkpoint."""
+    skip_batches: int = 0
+    """Global batches to pass over at the start, less those that the run has passed over before: so the same command
+    skips them once. The error that ends a run at bad batches gives the number."""
     experiment: str = "maha"
     """MLflow experiment."""
     max_skipped_steps: int = 5
@@ -88,6 +91,8 @@ class RunConfig:
     """Steps whose losses a new one is compared with."""
     on_spike: Literal["log", "rollback"] = "log"
     """rollback: go back to the last checkpoint and on with the data after the spike."""
+    max_rollbacks: int = 3
+    """Rollbacks to one and the same checkpoint; one more ends the run."""
     step_timeout: float = 1800.0
     """Seconds that a step, an evaluation or a collective may take; then all stacks are printed and the run ends."""
     peer_timeout: float = 60.0
@@ -98,7 +103,7 @@ class RunConfig:
                      "checkpoint_interval", "keep_checkpoints"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("keep_every", "max_skipped_steps", "spike_threshold"):
+        for name in ("keep_every", "skip_batches", "max_skipped_steps", "spike_threshold", "max_rollbacks"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if self.spike_window < 2:

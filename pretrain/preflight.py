@@ -11,7 +11,7 @@ import torch
 
 from data_pipeline import Manifest, UserError, WindowDataset, user_errors
 from maha_model import CausalLM, ConfigError
-from pretrain.checkpoint import find_checkpoint, has_checkpoint, read_info
+from pretrain.checkpoint import find_checkpoint, has_checkpoint, model_config, read_info, whole_later
 from pretrain.config import RunConfig, parse_config, read_deepspeed_config
 from pretrain.distributed import world_size_from_environment
 
@@ -49,20 +49,36 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Manifest]:
 
 
 def find_resume(config: RunConfig) -> Path | None:
-    """The checkpoint to continue from, or None to start. Raises UserError if it is not of this model and data."""
+    """The checkpoint to continue from, or None to start.
+
+    Raises:
+        UserError: if there is no whole one, or if continuing would replace checkpoints in the output folder.
+    """
     if config.resume == "none" or (config.resume == "auto" and not has_checkpoint(config.out)):
         return None
-    return find_checkpoint(config.out if config.resume == "auto" else config.resume)
+    path = find_checkpoint(config.out if config.resume == "auto" else config.resume)
+    if config.out.resolve() not in path.resolve().parents:
+        if has_checkpoint(config.out):
+            raise UserError(
+                f"--out {config.out} holds checkpoints already, not those of --resume {config.resume}; continue them "
+                "with --resume auto, or choose another --out"
+            )
+    elif kept := whole_later(config.out, read_info(path).step):
+        raise UserError(
+            f"--out {config.out} holds later checkpoints than {path.name} (newest {kept[0].name}), which would be "
+            "replaced; choose another --out for a branch, continue the newest with --resume auto, or remove them first"
+        )
+    return path
 
 
 def check_resume(checkpoint: Path, config: RunConfig, manifest: Manifest) -> None:
     """Raises UserError unless the checkpoint is of this run's model, data set and tokenizer."""
     info = read_info(checkpoint)
-    configured = json.loads(json.dumps(config.model.to_dict()))
-    different = [key for key in configured if info.model.get(key) != configured[key]]
-    if different or info.model.keys() != configured.keys():
+    configured, trained = (json.loads(json.dumps(it.to_dict())) for it in (config.model, model_config(info)))
+    different = [f"{key} {trained[key]}" for key in configured if trained[key] != configured[key]]
+    if different:
         raise UserError(
-            f"{checkpoint} is of another model ({', '.join(f'{key} {info.model.get(key)}' for key in different)}); "
+            f"{checkpoint} is of another model ({', '.join(different)}); "
             "give the options it was trained with, or another --out"
         )
     if info.tokenizer_sha256 != manifest.tokenizer_sha256:

@@ -17,8 +17,23 @@ class Progress:
     """Batches in a row, since the last counted step, that updated nothing."""
     recent_losses: list[float] = field(default_factory=list)
     """Of the last steps, oldest first: a loss spike is judged by them."""
+    spikes: int = 0
+    """Loss spikes in a row up to the last counted step."""
+    passed_over: int = 0
+    """Batches among `samples` that were passed over: by --skip_batches, or by going back before a loss spike."""
 
     @classmethod
     def from_checkpoint(cls, info: CheckpointInfo) -> "Progress":
         """The counters of the moment when the checkpoint was made."""
-        return cls(info.step, info.samples, recent_losses=info.recent_losses)
+        return cls(
+            info.step,
+            info.samples,
+            recent_losses=list(info.recent_losses),
+            spikes=info.spikes,
+            passed_over=info.passed_over,
+        )
+
+    def pass_over(self, batches: int, batch_size: int) -> None:
+        """Leave out the next `batches` of `batch_size` windows each."""
+        self.samples += batches * batch_size
+        self.passed_over += batches

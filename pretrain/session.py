@@ -14,15 +14,16 @@ import torch
 from data_pipeline import Manifest, WindowDataset
 from data_pipeline.files import atomic_write
 from pretrain.batches import TrainingBatches
-from pretrain.callbacks.base import Callback
+from pretrain.callbacks.base import Callback, TrainingError
 from pretrain.callbacks.checkpointing import Checkpointing
 from pretrain.callbacks.evaluation import Evaluation, Validation
 from pretrain.callbacks.heartbeats import own_connection
-from pretrain.callbacks.nonfinite import NonFiniteError, NonFiniteGuard
+from pretrain.callbacks.nonfinite import NonFiniteGuard
 from pretrain.callbacks.spikes import SpikeGuard
 from pretrain.callbacks.stop_signals import StopSignals
 from pretrain.callbacks.tracking import Tracking
 from pretrain.callbacks.watchdog import TimeLimits, Watchdog
+from pretrain.checkpoint import prepare_to_continue, read_info
 from pretrain.checkpoint.engine_state import restore_checkpoint
 from pretrain.config import RunConfig, parse_config
 from pretrain.distributed import Rank, is_communication_error, join_process_group, world_size_from_environment
@@ -44,7 +45,7 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
     Raises:
         UserError: for what the user can mend; on every process alike.
         ConfigError: for a model that cannot be built.
-        SystemExit: after too many non-finite steps in a row; the last counted step is saved then.
+        SystemExit: after too many non-finite steps or loss spikes in a row; the last good step is saved then.
     """
     config, manifest = check_run(config, world_size_from_environment())
     rank = join_process_group(config.step_timeout)
@@ -64,7 +65,7 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
         trackers.append(Tracking(config, rank, progress.step))
 
     watchdog = Watchdog(
-        own_connection(rank.store, config.peer_timeout),
+        lambda: own_connection(rank.store, config.peer_timeout),
         rank.rank,
         rank.world_size,
         config.step_timeout,
@@ -80,7 +81,7 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
     try:
         yield trainer
         failed = False
-    except NonFiniteError as error:
+    except TrainingError as error:
         for callback in reversed(trainer.callbacks):
             callback.on_failure(trainer)
         failed = False
@@ -99,12 +100,19 @@ def _build_engine(config: RunConfig, manifest: Manifest, rank: Rank) -> tuple[de
     """Model and engine, from a checkpoint if there is one to resume, and the counters at that point."""
     torch.manual_seed(config.seed)
     path = rank.on_main(lambda: find_resume(config))
-    if path is None:
-        return build_engine(config, rank.world_size), Progress()
-    check_resume(path, config, manifest)
+    progress = Progress()
+    if path is not None:
+        check_resume(path, config, manifest)
+        progress = Progress.from_checkpoint(read_info(path))
+    rank.on_main(lambda: prepare_to_continue(config.out, progress.step))
     engine = build_engine(config, rank.world_size)
-    progress = Progress.from_checkpoint(restore_checkpoint(engine, path))
-    rank.print(f"resumed {path}")
+    if path is not None:
+        restore_checkpoint(engine, path)
+        rank.print(f"resumed {path}")
+    if config.skip_batches:
+        before = progress.passed_over
+        progress.pass_over(max(0, config.skip_batches - before), config.global_batch_size)
+        rank.print(f"--skip_batches: passed over {progress.passed_over - before} batches now, {before} before")
     return engine, progress
 
 
@@ -118,7 +126,7 @@ def _standard_callbacks(
         StopSignals(),
         TimeLimits(watchdog),
         NonFiniteGuard(config.max_skipped_steps),
-        SpikeGuard(config, progress.recent_losses, checkpointing),
+        SpikeGuard(config, progress, checkpointing),
         *trackers,
         Evaluation(Validation(windows, config.eval_windows, config.micro_batch_size, rank)),
         checkpointing,
@@ -127,8 +135,7 @@ def _standard_callbacks(
 
 def _advice(trainer: Trainer, fault: str) -> str:
     """What has ended the run, what is saved, what to do."""
-    step, skipped = trainer.progress.step, trainer.progress.skipped
-    saved = f"; step {step}, the last good one, is saved in {trainer.config.out}" if step else ""
-    mend = "lower optimizer.lr or look at the data, then continue with --resume auto"
-    times = f" {skipped} times in a row" if skipped > 1 else ""
-    return f"{fault} at step {step + 1}{times}{saved}; {mend}"
+    progress = trainer.progress
+    saved = f"; step {progress.step}, the last good one, is saved in {trainer.config.out}" if progress.step else ""
+    mend = "lower optimizer.lr or look at the data, then continue with --resume auto; with --skip_batches"
+    return f"{fault}{saved}; {mend} {progress.passed_over + progress.skipped} it passes over the batches at fault"

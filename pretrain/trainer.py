@@ -38,7 +38,7 @@ class Trainer:
         """The same of any process, on every process."""
 
     def run(self) -> None:
-        """Train to the last step, or until a stop is requested. Raises NonFiniteError."""
+        """Train to the last step, or until a stop is requested. Raises TrainingError."""
         for callback in self.callbacks:
             callback.on_start(self)
         while self.progress.step < self.config.steps and not self.stopping:
@@ -63,6 +63,12 @@ class Trainer:
             return
         for callback in self.callbacks:
             callback.on_step_end(self, result)
+
+    def stop_is_due(self) -> bool:
+        """Whether a stop was requested on any process. Collective; `stopping` is the same from then on."""
+        (stops,) = self.rank.sum(self.stop_requested)
+        self.stopping = self.stopping or stops > 0
+        return self.stopping
 
     def finish(self) -> None:
         """Save the current step and end the tracking."""

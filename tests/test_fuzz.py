@@ -68,11 +68,17 @@ def test_a_data_set(name: str, how: tuple[str, float, bytes], data: Manifest, tm
     survives(read)
 
 
+def fresh_checkpoint(run: Path, data: Manifest) -> Path:
+    """In a folder that holds no other: hypothesis calls a test many times in one `tmp_path`."""
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    return save(run, data, 1)[0]
+
+
 @pytest.mark.parametrize("name", ["checkpoint.json", "model.safetensors", "optimizer.safetensors", "tokenizer.model"])
 @given(how=damage)
 @FUZZ
 def test_a_checkpoint(name: str, how: tuple[str, float, bytes], data: Manifest, tmp_path: Path) -> None:
-    path, _ = save(tmp_path, data, 1)
+    path = fresh_checkpoint(tmp_path, data)
     (path / name).write_bytes(damaged((path / name).read_bytes(), *how))
     for read in (verify_checkpoint, read_info, load_model, read_moments):
         survives(lambda read=read: read(path))
@@ -110,7 +116,7 @@ def test_a_manifest_whose_values_are_wrong(draw: st.DataObject, data: Manifest, 
 @given(draw=st.data())
 @FUZZ
 def test_a_checkpoint_index_that_is_sealed_but_wrong(draw: st.DataObject, data: Manifest, tmp_path: Path) -> None:
-    path, _ = save(tmp_path, data, 1)
+    path = fresh_checkpoint(tmp_path, data)
     tree = json.loads((path / "checkpoint.json").read_bytes())
     mutate(tree, lambda n: draw.draw(st.integers(0, n - 1)), draw.draw(values))
     (path / "checkpoint.json").write_text(json.dumps(sealed(tree)))

@@ -5,6 +5,6 @@ nonfinite and spikes guard, stop_signals ends a run in good order, watchdog (hea
 `pretrain.session` puts them together.
 """
 
-from pretrain.callbacks.base import Callback, StepResult
+from pretrain.callbacks.base import Callback, StepResult, TrainingError
 
-__all__ = ["Callback", "StepResult"]
+__all__ = ["Callback", "StepResult", "TrainingError"]

@@ -28,6 +28,10 @@ class StepResult:
         return None if math.isfinite(self.grad_norm) else f"the gradient norm is {self.grad_norm}"
 
 
+class TrainingError(RuntimeError):
+    """Training cannot go on; raised on every process alike, with the last good step intact. The message says why."""
+
+
 class Callback:
     """Code around the training loop. Hooks run on every process in the order of the trainer's callbacks.
 
@@ -48,10 +52,13 @@ class Callback:
         """Where `failed` was true on any process: raise on every process what has failed."""
 
     def on_step_skipped(self, trainer: "Trainer", fault: str) -> None:
-        """After a step that updated nothing because of `fault`; may raise NonFiniteError to end the run."""
+        """After a step that updated nothing because of `fault`; may raise TrainingError to end the run."""
 
     def undoes_step(self, trainer: "Trainer", result: StepResult) -> bool:
-        """After a counted step: whether this callback has gone back before it. Then `on_step_end` does not run."""
+        """After a counted step: whether this callback has gone back before it. Then `on_step_end` does not run.
+
+        May raise TrainingError to end the run at the step that it has gone back to.
+        """
         return False
 
     def on_step_end(self, trainer: "Trainer", result: StepResult) -> None:
@@ -73,4 +80,4 @@ class Callback:
         """After the last step, or after the step in which a stop was requested."""
 
     def on_failure(self, trainer: "Trainer") -> None:
-        """After NonFiniteError: the last counted step is intact."""
+        """After TrainingError: the last counted step is intact."""

@@ -10,6 +10,7 @@ from pretrain.checkpoint import (
     CheckpointInfo,
     find_checkpoint,
     has_checkpoint,
+    prepare_to_continue,
     save_checkpoint,
 )
 from pretrain.checkpoint.engine_state import gather_tensors, restore_checkpoint
@@ -71,6 +72,8 @@ class Checkpointing(Callback):
                 data_fingerprint=self._manifest.fingerprint,
                 tokenizer_sha256=self._manifest.tokenizer_sha256,
                 recent_losses=list(progress.recent_losses),
+                spikes=progress.spikes,
+                passed_over=progress.passed_over,
             )
             tokenizer = self._manifest.tokenizer_path
             self._writer.start(
@@ -85,12 +88,15 @@ class Checkpointing(Callback):
         trainer.rank.on_main(self._writer.wait)
 
     def exists(self, trainer: "Trainer") -> bool:
-        """Whether the run has any checkpoint."""
+        """Whether the run has any checkpoint, once what is being written is there."""
+        self.wait(trainer)
         return trainer.rank.on_main(lambda: has_checkpoint(trainer.config.out))
 
     def roll_back(self, trainer: "Trainer") -> None:
-        """Restore the newest whole checkpoint; the batches since then are passed over, not repeated."""
+        """Restore the newest whole checkpoint, when none is being written; the batches since then are passed over."""
         path: Path = trainer.rank.on_main(lambda: find_checkpoint(trainer.config.out))
-        samples = trainer.progress.samples
+        samples, batch_size = trainer.progress.samples, trainer.config.global_batch_size
         trainer.progress = Progress.from_checkpoint(restore_checkpoint(trainer.engine, path))
-        trainer.progress.samples, self._saved_step = samples, trainer.progress.step
+        trainer.rank.on_main(lambda: prepare_to_continue(trainer.config.out, trainer.progress.step))
+        trainer.progress.pass_over((samples - trainer.progress.samples) // batch_size, batch_size)
+        self._saved_step = trainer.progress.step

@@ -1,5 +1,12 @@
-"""Validation loss inside a training run: fixed windows, the same for any number of processes."""
+"""Validation loss inside a training run: fixed windows, the same for any number of processes.
 
+A stop goes first: the time that a preempted job has left is for its checkpoint. The evaluation that it cuts off is made
+when the run continues, from the same weights.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import deepspeed
@@ -36,11 +43,17 @@ class Validation:
         return stack_windows(pairs, self._rank.device)
 
     @torch.no_grad()
-    def loss(self, engine: deepspeed.DeepSpeedEngine) -> float:
-        """Every process must call it; all get the same value, in nats per token."""
+    def loss(self, engine: deepspeed.DeepSpeedEngine, stops: Callable[[], bool]) -> float | None:
+        """Every process must call it; all get the same value, in nats per token.
+
+        None once `stops`, which is called before every pass, is true; it must be so on all processes or on none.
+        """
         engine.eval()
         nll, tokens = 0.0, 0
         for number in range(len(self._mine) // self._size):
+            if stops():
+                engine.train()
+                return None
             ids, targets = self.batch(number)
             scored = int((targets != -100).sum())
             loss = float(engine(ids, targets).loss)
@@ -56,14 +69,46 @@ class Evaluation(Callback):
 
     def __init__(self, validation: Validation) -> None:
         self._validation = validation
+        self._cut_off = 0
+        """The step whose evaluation a stop has cut off."""
+
+    def on_start(self, trainer: "Trainer") -> None:
+        """Evaluate if a stop has cut that off at the step from which the run continues."""
+        out, step = trainer.config.out, trainer.progress.step
+        if _is_due(trainer) and trainer.rank.on_main(lambda: _lacks_evaluation(out, step)):
+            self._evaluate(trainer, trainer.stop_is_due)
 
     def on_step_end(self, trainer: "Trainer", result: StepResult) -> None:
-        """Evaluate if it is due; every MAHA layer's weights of its scales are those of one validation batch."""
-        step, config = trainer.progress.step, trainer.config
-        if step % config.eval_interval and step != config.steps:
-            return
+        """Evaluate if it is due, until a stop is."""
+        if _is_due(trainer):
+            self._evaluate(trainer, trainer.stop_is_due)
+
+    def on_finish(self, trainer: "Trainer") -> None:
+        """Evaluate the last step, saved by now, if a stop has cut that off: nothing else would continue the run."""
+        if self._cut_off == trainer.config.steps:
+            self._evaluate(trainer, lambda: False)
+
+    def _evaluate(self, trainer: "Trainer", stops: Callable[[], bool]) -> None:
+        """Every MAHA layer's weights of its scales are those of one validation batch."""
+        step = trainer.progress.step
         trainer.begin(f"the evaluation after step {step}")
-        loss = self._validation.loss(trainer.engine)
+        loss = self._validation.loss(trainer.engine, stops)
+        if loss is None:
+            self._cut_off = step
+            return
         layers = scale_weight_statistics(trainer.engine.module, self._validation.batch()[0])
         for callback in trainer.callbacks:
             callback.on_evaluation(trainer, loss, layers)
+
+
+def _is_due(trainer: "Trainer") -> bool:
+    step, config = trainer.progress.step, trainer.config
+    return step > 0 and (step % config.eval_interval == 0 or step == config.steps)
+
+
+def _lacks_evaluation(run: Path, step: int) -> bool:
+    """Whether the run's metrics have the step and not its evaluation (a branch in a new folder has neither)."""
+    path = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    names = {name for line in lines if line["step"] == step for name in line}
+    return "loss" in names and "eval_loss" not in names

@@ -3,17 +3,18 @@
 Rank 0 reads those of all others, the others read rank 0's.
 """
 
+import contextlib
 import math
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 
 import torch.distributed as dist
 
 _REASON = "watchdog/reason"
+_CONNECT_SECONDS = 5.0
 
 
 class Store(Protocol):
@@ -30,10 +31,15 @@ class Store(Protocol):
 
 
 class Heartbeats:
-    """This rank's heartbeat, and when those of its peers last changed."""
+    """This rank's heartbeat, and when those of its peers last changed.
 
-    def __init__(self, store: Store, rank: int, world_size: int) -> None:
-        self._store, self._rank = store, rank
+    After an error of the store the next exchange has a new connection: one that fails for a moment, or breaks, ends no
+    run. Where it stays away, the peers' heartbeats do not change, and `lost_peers` names them.
+    """
+
+    def __init__(self, connect: Callable[[], Store], rank: int, world_size: int) -> None:
+        """`connect` opens a connection to the store; ConnectionRefusedError means that its process has ended."""
+        self._connect, self._store, self._rank = connect, connect(), rank
         peers = range(1, world_size) if rank == 0 else range(1)
         now = time.monotonic()
         self._changed = {peer: now for peer in peers if peer != rank}
@@ -55,21 +61,17 @@ class Heartbeats:
             if self._rank and self._store.check([_REASON]):
                 self.reason = self._store.get(_REASON).decode()
         except dist.DistError:
-            if self._rank:
-                self._changed[0] = -math.inf
-                return False
+            return self._reconnect()
         return True
 
     def stop(self, failed: bool) -> None:
         """Write this rank's last heartbeat: the others wait no longer for it, and end at once if it `failed`."""
-        with _gone_store_ignored():
-            self._store.set(_beat_key(self._rank), "failed" if failed else "done")
+        self._set(_beat_key(self._rank), "failed" if failed else "done")
 
     def publish(self, reason: str) -> None:
         """Leave rank 0's reason to end the run for those that would only find its heartbeat missing."""
         if self._rank == 0:
-            with _gone_store_ignored():
-                self._store.set(_REASON, reason)
+            self._set(_REASON, reason)
 
     def lost_peers(self, patience: float) -> tuple[str, str] | None:
         """Ranks (hosts) without a change for more than `patience` seconds, and what ended them; None if all beat."""
@@ -81,6 +83,27 @@ class Heartbeats:
         named = ", ".join(f"{peer} ({self._hosts.get(peer, 'host unknown')})" for peer in lost[:8])
         more = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
         return named + more, "its process ended" if ended else f"no sign of life for {patience:.0f} s"
+
+    def _set(self, key: str, value: str) -> None:
+        """Write a last word: over a new connection where this one fails, and not at all where the store is gone."""
+        try:
+            self._store.set(key, value)
+        except dist.DistError:
+            self._reconnect()
+            with contextlib.suppress(dist.DistError):
+                self._store.set(key, value)
+
+    def _reconnect(self) -> bool:
+        """Open a new connection if the store can be reached. False if the store, in rank 0's process, is gone."""
+        try:
+            self._store = self._connect()
+        except ConnectionRefusedError:
+            if self._rank:
+                self._changed[0] = -math.inf
+                return False
+        except (dist.DistError, OSError):
+            pass  # tried again by the next exchange
+        return True
 
     def _read(self, peer: int) -> None:
         if not self._store.check([_beat_key(peer)]):
@@ -96,7 +119,13 @@ class Heartbeats:
 
 
 def own_connection(store: dist.TCPStore, timeout: float) -> dist.TCPStore:
-    """Another client of the same store's server, so that two threads do not wait for each other."""
+    """Another client of the same store's server, so that two threads do not wait for each other.
+
+    Raises:
+        OSError: if the server cannot be reached; ConnectionRefusedError, at once, if its process has ended.
+    """
+    # TCPStore itself would go on trying for the whole of `timeout`
+    socket.create_connection((store.host, store.port), min(timeout, _CONNECT_SECONDS)).close()
     return dist.TCPStore(store.host, store.port, is_master=False, timeout=timedelta(seconds=timeout))
 
 
@@ -106,11 +135,3 @@ def _beat_key(rank: int) -> str:
 
 def _host_key(rank: int) -> str:
     return f"watchdog/host/{rank}"
-
-
-@contextmanager
-def _gone_store_ignored() -> Iterator[None]:
-    try:
-        yield
-    except dist.DistError:
-        return

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from pretrain.callbacks.base import Callback
+from pretrain.callbacks.base import Callback, TrainingError
 
 if TYPE_CHECKING:
     from pretrain.trainer import Trainer
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(TrainingError):
     """Too many steps in a row had a NaN or infinite loss or gradient; nothing was updated from them."""
 
 
@@ -20,7 +20,7 @@ class NonFiniteGuard(Callback):
 
     def on_step_skipped(self, trainer: "Trainer", fault: str) -> None:
         """Warn. Raises NonFiniteError."""
-        if trainer.progress.skipped > self._most:
-            raise NonFiniteError(fault)
-        step = trainer.progress.step + 1
+        step, skipped = trainer.progress.step + 1, trainer.progress.skipped
+        if skipped > self._most:
+            raise NonFiniteError(f"{fault} at step {step}" + (f" {skipped} times in a row" if skipped > 1 else ""))
         trainer.rank.print(f"warning: {fault} at step {step}; skipped its batch, nothing was updated")

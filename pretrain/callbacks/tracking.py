@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from typing import TYPE_CHECKING
 
 from maha_model import ScaleWeights, flops_per_token
@@ -15,6 +16,8 @@ from pretrain.engine import whole_shape
 
 if TYPE_CHECKING:
     from pretrain.trainer import Trainer
+
+_LARGEST_EXPONENT = math.log(sys.float_info.max)
 
 
 class Tracking(Callback):
@@ -80,7 +83,7 @@ class Tracking(Callback):
             points |= {f"layer{number}/scale{scale}": weight for scale, weight in enumerate(layer.mean)}
             points |= {f"layer{number}/entropy": layer.entropy, f"layer{number}/zeros": layer.zeros}
         self._mlflow.log(step, **points)
-        perplexity = math.exp(loss)
+        perplexity = math.inf if loss > _LARGEST_EXPONENT else math.exp(loss)
         trainer.rank.print(
             f"step {step}/{trainer.config.steps} | validation loss {loss:.4f} (perplexity {perplexity:.1f})"
         )

@@ -29,21 +29,21 @@ class Watchdog:
 
     def __init__(
         self,
-        store: Store,
+        connect: Callable[[], Store],
         rank: int,
         world_size: int,
         step_timeout: float,
         peer_timeout: float,
         before_exit: Callable[[], None] = lambda: None,
     ) -> None:
-        """`store` needs a connection of its own. Timeouts in seconds. `before_exit` gets ten seconds at most."""
+        """`connect` opens a connection to the store. Timeouts in seconds. `before_exit` gets ten seconds at most."""
         self._rank, self._world_size = rank, world_size
         self._step_timeout, self._peer_timeout = step_timeout, peer_timeout
         self._before_exit = before_exit
         self._interval = min(5.0, peer_timeout / 5)
         self._closed = threading.Event()
         self._activity, self._since = "starting", time.monotonic()
-        self._heartbeats = Heartbeats(store, rank, world_size)
+        self._heartbeats = Heartbeats(connect, rank, world_size)
         self._threads = [
             threading.Thread(target=target, name=f"watchdog {target.__name__}", daemon=True)
             for target in (self._beat, self._watch)

@@ -10,12 +10,14 @@ engine_state  tensors in and out of a DeepSpeed engine; needs DeepSpeed, so it i
 
 from pretrain.checkpoint.background import BackgroundWriter
 from pretrain.checkpoint.format import CONFIG, FORMAT, OPTIMIZER, TOKENIZER, WEIGHTS, CheckpointInfo, read_info, sealed
-from pretrain.checkpoint.models import load_model, load_weights, model_from, read_moments, read_weights
+from pretrain.checkpoint.models import load_model, load_weights, model_config, model_from, read_moments, read_weights
 from pretrain.checkpoint.store import (
     find_checkpoint,
     has_checkpoint,
+    prepare_to_continue,
     save_checkpoint,
     verify_checkpoint,
+    whole_later,
     write_checkpoint,
 )
 
@@ -31,12 +33,15 @@ __all__ = [
     "has_checkpoint",
     "load_model",
     "load_weights",
+    "model_config",
     "model_from",
+    "prepare_to_continue",
     "read_info",
     "read_moments",
     "read_weights",
     "save_checkpoint",
     "sealed",
     "verify_checkpoint",
+    "whole_later",
     "write_checkpoint",
 ]

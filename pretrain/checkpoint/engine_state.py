@@ -19,7 +19,8 @@ from deepspeed.utils import (
 from deepspeed.utils.tensor_fragment import safe_set_local_fp32_param, safe_set_local_optimizer_state
 from torch import Tensor
 
-from pretrain.checkpoint.format import CheckpointInfo, read_info
+from data_pipeline import UserError
+from pretrain.checkpoint.format import WEIGHTS, CheckpointInfo, read_info
 from pretrain.checkpoint.models import read_moments, read_weights
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -73,9 +74,11 @@ def restore_tensors(
 
 
 def restore_checkpoint(engine: deepspeed.DeepSpeedEngine, path: Path) -> CheckpointInfo:
-    """Restore the engine from a checkpoint of its model. Raises UserError if the checkpoint is damaged."""
-    info = read_info(path)
-    restore_tensors(engine, read_weights(path), read_moments(path), info.step)
+    """Restore the engine from a checkpoint of its model. Raises UserError if it is damaged or of another model."""
+    info, weights = read_info(path), read_weights(path)
+    if weights.keys() != {name for name, _ in engine.module.named_parameters()}:
+        raise UserError(f"{path / WEIGHTS} is of another model than its configuration says")
+    restore_tensors(engine, weights, read_moments(path), info.step)
     return info
 
 

@@ -11,7 +11,7 @@ An export (pretrain.export) is the same folder without the optimiser's state and
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,22 @@ class CheckpointInfo:
     """Of the tokenizer's model file."""
     recent_losses: list[float] = field(default_factory=list)
     """Of the last steps, oldest first: a loss spike is judged by them."""
+    spikes: int = 0
+    """Loss spikes in a row up to this step."""
+    passed_over: int = 0
+    """Batches among `samples` that were passed over: by --skip_batches, or by going back before a loss spike."""
 
 
 def read_info(path: Path) -> CheckpointInfo:
     """The information in checkpoint.json. Raises UserError if it is damaged."""
     values = read_index(path)
+    names = [entry.name for entry in fields(CheckpointInfo)]
     try:
-        older: dict[str, Any] = {"recent_losses": []}  # what checkpoints of this format did not always have
-        return CheckpointInfo(**{name: {**older, **values}[name] for name in CheckpointInfo.__dataclass_fields__})
-    except KeyError as error:
-        raise UserError(f"{path / INDEX} is damaged: no {error}") from error
+        # checkpoints of this format did not always have the entries that have a default
+        return CheckpointInfo(**{name: values[name] for name in names if name in values})
+    except TypeError as error:
+        missing = next(name for name in names if name not in values)
+        raise UserError(f"{path / INDEX} is damaged: no {missing!r}") from error
 
 
 def read_index(path: Path) -> dict[str, Any]:

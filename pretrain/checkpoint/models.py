@@ -1,5 +1,7 @@
 """Tensors and models out of a checkpoint."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors
@@ -27,8 +29,24 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> CausalLM:
 
 def model_from(info: CheckpointInfo) -> CausalLM:
     """A fresh model of the checkpoint's configuration. Raises UserError if this version has no such model."""
-    try:
+    with _unknown_models():
         return CausalLM(ModelConfig.from_dict(info.model))
+
+
+def model_config(info: CheckpointInfo) -> ModelConfig:
+    """The checkpoint's model configuration; a field that was added since has its default.
+
+    Raises:
+        UserError: if this version has no such model.
+    """
+    with _unknown_models():
+        return ModelConfig.from_dict(info.model)
+
+
+@contextmanager
+def _unknown_models() -> Iterator[None]:
+    try:
+        yield
     except (ConfigError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
         raise UserError(f"the checkpoint is of a model that this version does not know: {error}") from error
 

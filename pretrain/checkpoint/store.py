@@ -1,6 +1,7 @@
 """Checkpoints on disk: written whole or not at all, pruned, found, verified."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -28,19 +29,20 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint under a temporary name, make it durable, rename it; then drop all but the newest `keep`.
 
-    Those of multiples of `keep_every` steps stay too (0: none). Later checkpoints, damaged or of a branch that the run
-    has left by resuming an earlier one, are dropped.
+    Those of multiples of `keep_every` steps stay too (0: none), and so do those of later steps. What killed saves have
+    left goes first, to make room.
 
     Raises:
-        OSError: if it cannot be written; what was written is removed and earlier checkpoints are untouched.
+        OSError: if it cannot be written, or there is one of this step; what was written is removed and the other
+            checkpoints are untouched.
     """
     final = _folder(run) / f"step-{info.step:08d}"
+    _remove_unfinished(run)
     write_checkpoint(final, info, {WEIGHTS: weights, OPTIMIZER: moments}, {TOKENIZER: tokenizer.read_bytes()})
-    newest_first = _steps(run)
-    at = newest_first.index(final)
-    old = [path for path in newest_first[at + keep :] if not (keep_every and _step(path) % keep_every == 0)]
-    for other in newest_first[:at] + old:
-        shutil.rmtree(other)
+    earlier = [path for path in _steps(run) if _step(path) < info.step]
+    for old in earlier[keep - 1 :]:
+        if not (keep_every and _step(old) % keep_every == 0):
+            shutil.rmtree(old)
     return final
 
 
@@ -50,8 +52,10 @@ def write_checkpoint(
     """Write the folder `final` with these files and their index: under another name, made durable, then renamed.
 
     Raises:
-        OSError: if it cannot be written; nothing is left of it.
+        OSError: if it cannot be written, nothing is left of it; or if `final` exists, which stays as it is.
     """
+    if final.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -68,8 +72,6 @@ def write_checkpoint(
             files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         with atomic_write(temporary / INDEX) as file:
             file.write(json.dumps(sealed({"format": FORMAT, **asdict(info), "files": files}), indent=1).encode())
-        if final.exists():
-            shutil.rmtree(final)
         temporary.rename(final)
         sync(final.parent)
     except BaseException as error:
@@ -112,6 +114,27 @@ def has_checkpoint(run: Path) -> bool:
     return bool(_steps(run))
 
 
+def whole_later(run: Path, step: int) -> list[Path]:
+    """The whole checkpoints of a run of later steps than `step`, newest first; checksums are verified."""
+    return [path for path in _later(run, step) if _is_whole(path)]
+
+
+def prepare_to_continue(run: Path, step: int) -> None:
+    """Tidy the checkpoints of a run that is about to continue from that of `step` (0: to start).
+
+    What killed saves have left is removed. Damaged checkpoints of later steps stay, renamed to step-N.damaged, which is
+    no checkpoint's name: their steps will be saved again, and pruning counts whole ones only. Call it while nothing is
+    being saved.
+    """
+    _remove_unfinished(run)
+    for path in _later(run, step):
+        if not _is_whole(path):
+            names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
+            aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+            path.rename(aside)
+            print(f"warning: kept the damaged {path} as {aside.name}; remove it when it is of no use", file=sys.stderr)
+
+
 def verify_checkpoint(path: Path) -> None:
     """Check sizes and checksums. Raises UserError naming the damaged file."""
     for name, expected in read_index(path)["files"].items():
@@ -122,6 +145,19 @@ def verify_checkpoint(path: Path) -> None:
             raise UserError(f"{file} is damaged: its size or checksum is not the one in {INDEX}")
 
 
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        verify_checkpoint(checkpoint)
+    except UserError:
+        return False
+    return True
+
+
+def _remove_unfinished(run: Path) -> None:
+    for left in _folder(run).glob(".step-" + 8 * "[0-9]" + ".tmp"):
+        shutil.rmtree(left)
+
+
 def _folder(run: Path) -> Path:
     return run / "checkpoints"
 
@@ -129,6 +165,10 @@ def _folder(run: Path) -> Path:
 def _steps(run: Path) -> list[Path]:
     """Checkpoint folders of a run, newest first."""
     return sorted(_folder(run).glob("step-" + 8 * "[0-9]"), reverse=True)
+
+
+def _later(run: Path, step: int) -> list[Path]:
+    return [path for path in _steps(run) if _step(path) > step]
 
 
 def _step(checkpoint: Path) -> int:

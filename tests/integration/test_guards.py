@@ -52,3 +52,40 @@ def test_bad_batches_are_skipped_by_all_ranks_and_a_spike_rolls_back(
     assert [line["rolled_back_from"] for line in lines if "spike" in line] == [15]
     passed_over = 2 + 3  # two skipped batches, then steps 13 to 15
     assert read_info(find_checkpoint(tmp_path / "run")).samples == 8 * (STEPS + passed_over)
+
+
+def test_a_run_that_ends_at_poisoned_batches_names_the_way_past_them(
+    data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts 7 to 9, one more than may be skipped; the same command skips their batches once."""
+    run = tmp_path / "run"
+    options = (f"--data={data.folder}", f"--out={run}", *MODEL, *TRAINING, "--max_skipped_steps=2")
+    monkeypatch.setenv("MICRO_BATCHES_PER_STEP", "2")
+    monkeypatch.setenv("FAULTS", json.dumps([("nan_loss", 1, attempt) for attempt in (7, 8, 9)]))
+    result = fork(*options)
+    assert result.returncode not in (0, 2), result.stdout
+    assert "error: the loss is nan at step 8 3 times in a row; step 7, the last good one, is saved in " in result.stdout
+    assert "with --skip_batches 3 it passes over the batches at fault" in result.stdout
+    monkeypatch.setenv("FAULTS", "[]")
+    for steps, passed_over in ((STEPS, 3), (STEPS + 1, 0)):
+        result = fork(*options, "--resume=auto", "--skip_batches=3", f"--steps={steps}")
+        assert result.returncode == 0, result.stdout
+        assert f"--skip_batches: passed over {passed_over} batches now" in result.stdout
+        info = read_info(find_checkpoint(run))
+        assert (info.samples, info.passed_over) == (8 * (steps + 3), 3)
+
+
+def test_a_run_that_spikes_again_and_again_ends_at_its_checkpoint(
+    data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts 8 to 10 are step 9, then step 7 again and again."""
+    run = tmp_path / "run"
+    options = ("--spike_window=4", "--on_spike=rollback", "--max_rollbacks=2")
+    monkeypatch.setenv("MICRO_BATCHES_PER_STEP", "2")
+    monkeypatch.setenv("FAULTS", json.dumps([("spike", 1, attempt) for attempt in range(8, 99)]))
+    result = fork(f"--data={data.folder}", f"--out={run}", *MODEL, *TRAINING, *options)
+    assert result.returncode not in (0, 2), result.stdout
+    assert len(re.findall("error: ", result.stdout)) == 1, result.stdout
+    assert "error: the loss spikes at step 7, after 2 rollbacks to step 6 before; step 6, the last" in result.stdout
+    assert "with --skip_batches 5 it passes over the batches at fault" in result.stdout  # steps 7 to 9, 7, 7
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000006"]

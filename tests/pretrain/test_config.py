@@ -67,7 +67,16 @@ def test_a_missing_configuration_file_is_named() -> None:
         parse_config(["--config", "nowhere.yaml"])
 
 
-@pytest.mark.parametrize("arguments", [["--steps", "0"], ["--model.num_heads", "7"], ["--optimizer.lr", "-1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--steps", "0"],
+        ["--model.num_heads", "7"],
+        ["--optimizer.lr", "-1"],
+        ["--skip_batches", "-1"],
+        ["--max_rollbacks", "-1"],
+    ],
+)
 def test_impossible_values_are_refused(arguments: list[str]) -> None:
     with pytest.raises(ConfigError):
         parse_config(arguments)

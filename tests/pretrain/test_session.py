@@ -34,3 +34,32 @@ def test_steps_and_saves_without_run_and_an_orderly_end(tmp_path: Path, data: Ma
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert list(lines[0]) == ["step", "loss", "lr", "grad_norm", "tokens"]
+
+
+STOPPED = """
+import sys
+from pretrain.session import parse_config, training_session
+with training_session(parse_config(sys.argv[1:])) as trainer:
+    for step in (1, 2, 3):
+        trainer.stop_requested = step == 3
+        trainer.train_step()
+    trainer.finish()
+"""
+
+
+def test_a_stop_at_an_evaluation_leaves_it_to_the_resumed_run_which_repeats_it_bitwise(
+    tmp_path: Path, data: Manifest, run_command: Callable
+) -> None:
+    def run(name: str, *more: str) -> list[list[float | None]]:
+        """The metrics so far."""
+        options = [f"--data={data.folder}", f"--out={tmp_path / name}", *MODEL, *TRAINING, "--steps=5"]
+        result = run_command(*more, *options, "--eval_interval=3", "--resume=auto", DS_ACCELERATOR="cpu")
+        assert result.returncode == 0, result.stderr
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        return [[line.get(value) for value in ("step", "loss", "eval_loss")] for line in lines]
+
+    undisturbed = run("undisturbed", "-m", "pretrain.train")
+    assert [step for step, _, evaluated in undisturbed if evaluated] == [3, 5]
+    assert run("stopped", "-c", STOPPED) == undisturbed[:3]
+    assert find_checkpoint(tmp_path / "stopped").name == "step-00000003"
+    assert run("stopped", "-m", "pretrain.train") == undisturbed

@@ -1,6 +1,7 @@
 """The loop alone: an engine without DeepSpeed, callbacks that record their hooks."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,9 @@ class AloneRank:
 
     def sum(self, *values: float) -> list[float]:
         return [float(value) for value in values]
+
+    def on_main(self, function: Callable[[], Any]) -> Any:
+        return function()
 
     def print(self, line: str) -> None:
         self.lines.append(line)
@@ -116,7 +120,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_batch_counted_with_the_nex
 
 def test_too_many_skipped_steps_in_a_row_end_the_run() -> None:
     trainer = trainer_of([math.inf] * 6, 9, NonFiniteGuard(2))
-    with pytest.raises(NonFiniteError, match="the loss is inf"):
+    with pytest.raises(NonFiniteError, match="the loss is inf at step 1 3 times in a row"):
         trainer.run()
     assert trainer.progress == Progress(skipped=3)
     assert len(trainer.rank.lines) == 2

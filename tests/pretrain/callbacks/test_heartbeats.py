@@ -1,10 +1,13 @@
 """Heartbeats in a store: whose have stopped, and why."""
 
+import socket
 import time
 
+import psutil
 import pytest
+import torch.distributed as dist
 
-from pretrain.callbacks.heartbeats import Heartbeats
+from pretrain.callbacks.heartbeats import Heartbeats, own_connection
 
 
 class DictStore:
@@ -12,6 +15,7 @@ class DictStore:
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
+        self.down = False
 
     def set(self, key: str, value: str) -> None:
         self.values[key] = value
@@ -23,10 +27,75 @@ class DictStore:
         return self.values[key].encode()
 
 
+class Connection:
+    """One that breaks for good when it is used while the store is down, as TCPStore's does."""
+
+    def __init__(self, store: DictStore) -> None:
+        if store.down:
+            raise TimeoutError("timed out")
+        self._store, self._broken = store, False
+
+    def _use(self) -> DictStore:
+        self._broken = self._broken or self._store.down
+        if self._broken:
+            raise dist.DistNetworkError("Connection reset by peer")
+        return self._store
+
+    def set(self, key: str, value: str) -> None:
+        self._use().set(key, value)
+
+    def check(self, keys: list[str]) -> bool:
+        return self._use().check(keys)
+
+    def get(self, key: str) -> bytes:
+        return self._use().get(key)
+
+
 @pytest.fixture
-def ranks() -> list[Heartbeats]:
-    store = DictStore()
-    return [Heartbeats(store, rank, 3) for rank in range(3)]
+def store() -> DictStore:
+    return DictStore()
+
+
+@pytest.fixture
+def ranks(store: DictStore) -> list[Heartbeats]:
+    return [Heartbeats(lambda: Connection(store), rank, 3) for rank in range(3)]
+
+
+def exchange(ranks: list[Heartbeats]) -> list[bool]:
+    return [ranks[rank].exchange() for rank in (1, 2, 0, 1, 2)]
+
+
+def test_a_store_that_fails_for_a_moment_loses_nobody(ranks: list[Heartbeats], store: DictStore) -> None:
+    exchange(ranks)
+    store.down = True
+    assert all(exchange(ranks))
+    store.down = False
+    exchange(ranks)  # over new connections, which the next one uses
+    time.sleep(0.1)
+    assert all(exchange(ranks))
+    assert [rank.lost_peers(0.05) for rank in ranks] == [None] * 3
+
+
+def test_a_store_that_stays_away_loses_the_main_process_after_the_patience(
+    ranks: list[Heartbeats], store: DictStore
+) -> None:
+    exchange(ranks)
+    store.down = True
+    exchange(ranks)
+    assert ranks[1].lost_peers(0.2) is None
+    time.sleep(0.1)
+    lost, cause = ranks[1].lost_peers(0.05) or ("", "")
+    assert lost.startswith("0 (")
+    assert cause == "no sign of life for 0 s"
+
+
+def test_the_last_heartbeat_outlives_a_broken_connection(ranks: list[Heartbeats], store: DictStore) -> None:
+    exchange(ranks)
+    store.down = True
+    exchange(ranks)
+    store.down = False
+    ranks[1].stop(failed=False)
+    assert store.values["watchdog/alive/1"] == "done"
 
 
 def test_a_peer_without_a_new_heartbeat_is_lost_after_the_patience(ranks: list[Heartbeats]) -> None:
@@ -56,3 +125,24 @@ def test_the_main_process_publishes_why_it_ends(ranks: list[Heartbeats]) -> None
     ranks[1].exchange()
     ranks[0].exchange()
     assert (ranks[0].reason, ranks[1].reason) == (None, "lost rank 2")
+
+
+def test_a_connection_of_the_real_store_that_breaks_is_opened_again(capfd: pytest.CaptureFixture[str]) -> None:
+    """Opening one prints nothing; torch itself warns of the broken one."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    port = server.port
+    main, other = (Heartbeats(lambda: own_connection(server, 5.0), rank, 2) for rank in range(2))
+    assert all(exchange_two(main, other))
+    assert capfd.readouterr() == ("", "")
+    for connection in psutil.Process().net_connections("tcp"):
+        if connection.raddr and connection.raddr.port == port:
+            with socket.fromfd(connection.fd, socket.AF_INET, socket.SOCK_STREAM) as ours:
+                ours.shutdown(socket.SHUT_RDWR)
+    assert all(exchange_two(main, other))
+    time.sleep(0.1)
+    assert all(exchange_two(main, other))
+    assert (main.lost_peers(0.05), other.lost_peers(0.05)) == (None, None)
+
+
+def exchange_two(main: Heartbeats, other: Heartbeats) -> list[bool]:
+    return [other.exchange(), main.exchange(), other.exchange()]

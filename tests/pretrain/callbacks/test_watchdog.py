@@ -12,10 +12,11 @@ import pytest
 SETUP = """
 import sys, time
 import torch.distributed as dist
+from pretrain.callbacks.heartbeats import own_connection
 from pretrain.callbacks.watchdog import Watchdog
 rank, port = int(sys.argv[1]), int(sys.argv[2])
 store = dist.TCPStore("127.0.0.1", port, is_master=rank == 0, wait_for_workers=False)
-dog = Watchdog(store, rank, 2, step_timeout=STEP, peer_timeout=1.0)
+dog = Watchdog(lambda: own_connection(store, 1.0), rank, 2, step_timeout=STEP, peer_timeout=1.0)
 dog.begin("step 7")
 """
 

@@ -5,6 +5,7 @@ import errno
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from maha_model import CausalLM, ModelConfig
 from pretrain.checkpoint import (
     CheckpointInfo,
     find_checkpoint,
+    prepare_to_continue,
     save_checkpoint,
 )
 
@@ -21,14 +23,22 @@ CONFIG = ModelConfig(vocab_size=17, context_length=16, d_model=8, num_layers=1, 
 
 
 def save(
-    run: Path, data: Manifest, step: int, keep: int = 9, config: ModelConfig = CONFIG, keep_every: int = 0
+    run: Path,
+    data: Manifest,
+    step: int,
+    keep: int = 9,
+    config: ModelConfig = CONFIG,
+    keep_every: int = 0,
+    model: dict[str, Any] | None = None,
 ) -> tuple[Path, CausalLM]:
+    """A checkpoint of a fresh model of `config`; its index says `model`, if that is given."""
     torch.manual_seed(step)
-    model = CausalLM(config)
-    weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    built = CausalLM(config)
+    weights = {name: parameter.detach().clone() for name, parameter in built.named_parameters()}
     moments = {f"{name}.{key}": torch.rand_like(w) for name, w in weights.items() for key in ("exp_avg", "exp_avg_sq")}
-    info = CheckpointInfo(step, 8 * step, 128 * step, 0, config.to_dict(), data.fingerprint, data.tokenizer_sha256)
-    return save_checkpoint(run, info, weights, moments, data.tokenizer_path, keep, keep_every), model
+    entry = model or config.to_dict()
+    info = CheckpointInfo(step, 8 * step, 128 * step, 0, entry, data.fingerprint, data.tokenizer_sha256)
+    return save_checkpoint(run, info, weights, moments, data.tokenizer_path, keep, keep_every), built
 
 
 def test_the_newest_checkpoints_are_kept(tmp_path: Path, data: Manifest) -> None:
@@ -44,13 +54,35 @@ def test_every_so_many_steps_one_stays_for_good(tmp_path: Path, data: Manifest) 
     assert names == ["step-00000003", "step-00000006", "step-00000007"]
 
 
-def test_resuming_an_earlier_checkpoint_drops_the_branch_that_it_leaves(tmp_path: Path, data: Manifest) -> None:
+def names(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_a_save_deletes_no_later_checkpoint_and_replaces_none(tmp_path: Path, data: Manifest) -> None:
     for step in (100, 200, 300):
         save(tmp_path, data, step)
-    (tmp_path / "checkpoints" / "step-00000300" / "model.safetensors").write_bytes(b"damaged")
-    path, _ = save(tmp_path, data, 150, keep=1)
-    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step-00000150"]
+    save(tmp_path, data, 150, keep=1)
+    assert names(tmp_path) == ["step-00000150", "step-00000200", "step-00000300"]
+    with pytest.raises(FileExistsError):
+        save(tmp_path, data, 200)
+    assert names(tmp_path) == ["step-00000150", "step-00000200", "step-00000300"]
+
+
+def test_a_damaged_checkpoint_stays_and_counts_no_longer(
+    tmp_path: Path, data: Manifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (100, 200, 300):
+        save(tmp_path, data, step)
+    for number in ("", "1"):
+        (tmp_path / "checkpoints" / "step-00000300" / "model.safetensors").write_bytes(b"damaged")
+        prepare_to_continue(tmp_path, 200)
+        assert f"step-00000300.damaged{number}" in capsys.readouterr().err
+        path, _ = save(tmp_path, data, 300, keep=2)
     assert find_checkpoint(tmp_path) == path
+    kept = ["step-00000200", "step-00000300", "step-00000300.damaged", "step-00000300.damaged1"]
+    assert names(tmp_path) == kept
+    prepare_to_continue(tmp_path, 200)  # a whole one is never renamed
+    assert names(tmp_path) == kept
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "tokenizer.model", "checkpoint.json"])
@@ -102,14 +134,20 @@ def test_a_full_disk_is_an_ordinary_error_and_leaves_earlier_checkpoints(tmp_pat
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_what_a_kill_leaves_is_ignored_and_replaced(tmp_path: Path, data: Manifest) -> None:
+@pytest.mark.parametrize("step", [2, 3])
+@pytest.mark.parametrize("how", ["save", "start"])
+def test_what_a_kill_leaves_is_ignored_and_removed(tmp_path: Path, data: Manifest, step: int, how: str) -> None:
+    """Also where its step, of another checkpoint_interval, is never saved again."""
     whole, _ = save(tmp_path, data, 1)
     rubbish = tmp_path / "checkpoints" / ".step-00000002.tmp"
     rubbish.mkdir()
     (rubbish / "model.safetensors").write_bytes(b"half")
     assert find_checkpoint(tmp_path) == whole
-    path, _ = save(tmp_path, data, 2)
-    assert find_checkpoint(tmp_path) == path
+    if how == "save":
+        whole, _ = save(tmp_path, data, step)
+    else:
+        prepare_to_continue(tmp_path, 1)
+    assert find_checkpoint(tmp_path) == whole
     assert not rubbish.exists()
 
 

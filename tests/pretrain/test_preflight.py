@@ -1,0 +1,63 @@
+"""What may be continued where: no checkpoint that is kept is replaced, and an old one stays good."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from data_pipeline import Manifest, UserError
+from maha_model import CausalLM, ModelConfig
+from pretrain.checkpoint import read_info
+from pretrain.checkpoint.engine_state import restore_checkpoint
+from pretrain.config import RunConfig
+from pretrain.preflight import check_resume, find_resume
+from tests.pretrain.checkpoint.test_store import CONFIG, save
+
+
+def resume(out: Path, checkpoint: Path | str) -> Path | None:
+    return find_resume(RunConfig(out=out, resume=str(checkpoint)))
+
+
+def test_an_older_checkpoint_is_refused_where_later_ones_are_kept(tmp_path: Path, data: Manifest) -> None:
+    run = tmp_path / "run"
+    older, newest = (save(run, data, step)[0] for step in (100, 200))
+    with pytest.raises(
+        UserError, match=r"later checkpoints than step-00000100 \(newest step-00000200\).*another --out"
+    ):
+        resume(run, older)
+    assert resume(run, newest) == newest
+    assert resume(run, "auto") == newest
+    assert resume(tmp_path / "branch", older) == older
+    (newest / "model.safetensors").write_bytes(b"damaged")
+    assert resume(run, older) == older
+    assert resume(run, "auto") == older
+
+
+def test_a_folder_with_another_runs_checkpoints_is_refused(tmp_path: Path, data: Manifest) -> None:
+    """They would be pruned as if they were this run's."""
+    older = save(tmp_path / "run", data, 100)[0]
+    save(tmp_path / "other", data, 50)
+    with pytest.raises(UserError, match=r"other holds checkpoints already, not those of --resume .*--resume auto"):
+        resume(tmp_path / "other", older)
+
+
+def test_a_field_that_the_configuration_has_got_since_counts_as_its_default(tmp_path: Path, data: Manifest) -> None:
+    path, _ = save(tmp_path, data, 1)
+    info = read_info(path)
+    del info.model["recency"], info.model["aggregation"]["strategy"]
+    model = ModelConfig.from_dict(info.model)
+    older = save(tmp_path / "older", data, 1, model=info.model)[0]
+    check_resume(older, RunConfig(model=model), data)
+    other = dataclasses.replace(CONFIG, recency=0.0)
+    with pytest.raises(UserError, match=r"is of another model \(recency None\)"):
+        check_resume(older, RunConfig(model=other), data)
+
+
+def test_a_default_that_has_other_parameters_is_refused_before_anything_is_restored(
+    tmp_path: Path, data: Manifest
+) -> None:
+    path, _ = save(tmp_path, data, 1)
+    other = SimpleNamespace(module=CausalLM(dataclasses.replace(CONFIG, gating=True)))
+    with pytest.raises(UserError, match=r"model\.safetensors is of another model"):
+        restore_checkpoint(other, path)  # type: ignore[arg-type]
