@@ -12,7 +12,6 @@ import deepspeed
 import torch
 
 from data_pipeline import Manifest, WindowDataset
-from data_pipeline.files import atomic_write
 from pretrain.batches import TrainingBatches
 from pretrain.callbacks.base import Callback
 from pretrain.callbacks.checkpointing import Checkpointing
@@ -58,9 +57,6 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
             tracker.mark_failed()
 
     def open_run() -> None:
-        config.out.mkdir(parents=True, exist_ok=True)
-        with atomic_write(config.out / "config.yaml") as file:
-            file.write(config.to_yaml().encode())
         trackers.append(Tracking(config, rank, progress.step))
 
     watchdog = Watchdog(
