@@ -12,6 +12,7 @@ import torch
 from data_pipeline import Manifest, UserError, WindowDataset, user_errors
 from maha_model import CausalLM, ConfigError
 from pretrain.checkpoint import find_checkpoint, has_checkpoint, model_config, read_info, whole_later
+from pretrain.claim import check_unclaimed
 from pretrain.config import RunConfig, parse_config, read_deepspeed_config
 from pretrain.distributed import world_size_from_environment
 
@@ -20,7 +21,7 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Manifest]:
     """The configuration with the data set's vocabulary filled in, and the data set.
 
     Raises:
-        UserError: if data, batch sizes or the output folder do not fit.
+        UserError: if data, batch sizes or the output folder do not fit, or another process trains into the folder.
         ConfigError: if the model cannot be built.
     """
     manifest = Manifest.load(config.data)
@@ -39,13 +40,23 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Manifest]:
     read_deepspeed_config(config)
     for split in ("train", "validation"):
         WindowDataset(manifest, split, config.model.context_length)
-    if config.resume == "none" and (has_checkpoint(config.out) or (config.out / "metrics.jsonl").exists()):
+    check_unclaimed(config.out)
+    check_out(config)
+    return config, manifest
+
+
+def check_out(config: RunConfig) -> None:
+    """Raises UserError if the output folder cannot be one, or holds a run that is not to be continued.
+
+    A start that failed before its first step leaves an empty metrics.jsonl at most.
+    """
+    metrics = config.out / "metrics.jsonl"
+    if config.resume == "none" and (has_checkpoint(config.out) or (metrics.exists() and metrics.stat().st_size)):
         raise UserError(
             f"--out {config.out} holds a run already; continue it with --resume auto, or choose another --out"
         )
     if config.out.exists() and not config.out.is_dir():
         raise UserError(f"--out {config.out} is not a folder; choose another")
-    return config, manifest
 
 
 def find_resume(config: RunConfig) -> Path | None:

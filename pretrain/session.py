@@ -6,13 +6,12 @@ needs besides: the configuration's parser, the optimiser of a bare loop, and the
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import deepspeed
 import torch
 
 from data_pipeline import Manifest, WindowDataset
-from data_pipeline.files import atomic_write
 from pretrain.batches import TrainingBatches
 from pretrain.callbacks.base import Callback, TrainingError
 from pretrain.callbacks.checkpointing import Checkpointing
@@ -25,11 +24,12 @@ from pretrain.callbacks.tracking import Tracking
 from pretrain.callbacks.watchdog import TimeLimits, Watchdog
 from pretrain.checkpoint import prepare_to_continue, read_info
 from pretrain.checkpoint.engine_state import restore_checkpoint
+from pretrain.claim import claimed
 from pretrain.config import RunConfig, parse_config
 from pretrain.distributed import Rank, is_communication_error, join_process_group, world_size_from_environment
 from pretrain.engine import build_engine, build_optimizer
 from pretrain.memory import keep_freed_memory
-from pretrain.preflight import check_resume, check_run, find_resume
+from pretrain.preflight import check_out, check_resume, check_run, find_resume
 from pretrain.progress import Progress
 from pretrain.trainer import Trainer
 
@@ -49,6 +49,20 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
     """
     config, manifest = check_run(config, world_size_from_environment())
     rank = join_process_group(config.step_timeout)
+    with ExitStack() as claim:
+
+        def claim_folder() -> None:
+            claim.enter_context(claimed(config.out))
+            check_out(config)  # again: another run may have begun and ended since
+
+        rank.on_main(claim_folder)
+        with _claimed_session(config, manifest, rank) as trainer:
+            yield trainer
+
+
+@contextmanager
+def _claimed_session(config: RunConfig, manifest: Manifest, rank: Rank) -> Iterator[Trainer]:
+    """`training_session` after its folder is this run's alone."""
     if rank.device.type == "cpu":
         keep_freed_memory()
     rank.on_main(lambda: manifest.verify(["train", "validation"]))
@@ -59,9 +73,6 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
             tracker.mark_failed()
 
     def open_run() -> None:
-        config.out.mkdir(parents=True, exist_ok=True)
-        with atomic_write(config.out / "config.yaml") as file:
-            file.write(config.to_yaml().encode())
         trackers.append(Tracking(config, rank, progress.step))
 
     watchdog = Watchdog(

@@ -1,123 +1,151 @@
 """A run's points in an MLflow store."""
 
-import json
-import logging
 import math
-import os
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipeline import UserError
-from data_pipeline.files import atomic_write
+from pretrain.callbacks.mlflow_store import (
+    active_experiment,
+    explained_errors,
+    is_active_run,
+    opened_store,
+    shown,
+    store_uri,
+)
+from pretrain.callbacks.run_marker import marker_path, read_marker, write_marker
+from pretrain.callbacks.settings import flattened
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-# Bounded waiting for a remote store, unless the user has set these.
-_MLFLOW_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+MOST_WAITING = 50_000
+"""Points that wait for a lost store; beyond that the oldest are dropped. Days of them, at ten points a minute."""
+
 # A request costs about as much whatever it holds, 5 to 10 ms for SQLite: steps shorter than this share one.
 _SECONDS_BETWEEN_REQUESTS = 1.0
-_MOST_WAITING = 500  # and an evaluation's points on top are still within MLflow's 1,000 of a request
+_MOST_IN_REQUEST = 500  # MLflow takes 1,000
+# The pauses between attempts on a lost store double up to the last; so that attempts which wait for a time-out cost
+# little, a pause is also that many times as long as the attempt before it.
+_FIRST_PAUSE, _LAST_PAUSE, _PAUSE_PER_ATTEMPT = 2.0, 300.0, 20.0
 
 
 class MLflowRun:
     """One MLflow run, new or the one that RUN/run.json names; points of steps it already has are not logged twice.
 
     Points wait for up to a second for others. `send` before a checkpoint, and a run that continues from it has no gap.
+    A store that is lost during training is tried again, after longer and longer pauses, and the points wait for it.
 
     The store is MLFLOW_TRACKING_URI, or a SQLite file mlflow.db in the folder that holds the run's folder.
     """
 
-    def __init__(self, run: Path, experiment: str, parameters: dict[str, Any]) -> None:
-        """Raises UserError if the store cannot be reached."""
-        for name, value in _MLFLOW_DEFAULTS.items():
-            os.environ.setdefault(name, value)
-        import mlflow
+    def __init__(
+        self,
+        run: Path,
+        experiment: str,
+        parameters: dict[str, Any],
+        history: Iterable[tuple[int, Mapping[str, float]]] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """`history`: points of earlier steps by step, sent as far as the MLflow run lacks them.
 
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.resolve().parent / 'mlflow.db'}"
-        self._client = mlflow.MlflowClient(tracking_uri=uri)
-        self._lost = False
+        A copy of another run's folder gets an MLflow run of its own.
+
+        Raises:
+            UserError: if the store cannot be used, or the run or experiment was deleted in it. Nothing is written then.
+        """
         self._waiting: list[Metric] = []
+        self._dropped = 0
         self._sent = -math.inf
-        marker = run / "run.json"
-        run_id = json.loads(marker.read_bytes())["mlflow_run_id"] if marker.exists() else None
-        try:
-            if run_id is not None and self._exists(run_id):
-                self.run_id = run_id
-                self._client.update_run(run_id, "RUNNING")
+        self._pause = 0.0
+        """Seconds until the next attempt on a lost store; 0 while it is there."""
+        marker, uri = read_marker(run), store_uri(run)
+        with opened_store(uri) as self._client:
+            if marker and marker.original:
+                print(f"{run} is a copy of {marker.original}: it gets an MLflow run of its own", flush=True)
+            elif marker and not is_active_run(self._client, marker.run_id, marker_path(run)):
+                print(f"MLflow has no run {marker.run_id} of {run}: it gets a new one", flush=True)
+                marker = None
+            if marker and not marker.original:
+                self.run_id = marker.run_id
+                self._client.update_run(self.run_id, "RUNNING")
             else:
-                found = self._client.get_experiment_by_name(experiment)
-                experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
-                self.run_id = self._client.create_run(experiment_id, run_name=run.name).info.run_id
-                for name, value in _flatten(parameters):
-                    self._client.log_param(self.run_id, name, value)
-                run.mkdir(parents=True, exist_ok=True)
-                with atomic_write(marker) as file:
-                    file.write(json.dumps({"mlflow_run_id": self.run_id}).encode())
+                self.run_id = _new_run(self._client, experiment, run.name, parameters)
+            write_marker(run, self.run_id)
+        with explained_errors(uri):
             self._logged = {
                 name: max(point.step for point in self._client.get_metric_history(self.run_id, name))
                 for name in self._client.get_run(self.run_id).data.metrics
             }
-        except Exception as error:
-            raise UserError(
-                f"cannot reach the MLflow store {_shown(uri)}: {_shown(error)}; start it, or unset MLFLOW_TRACKING_URI"
-            ) from error
-
-    def _exists(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return False
-        return True
+            for name, text in (tags or {}).items():
+                self._client.set_tag(self.run_id, name, text)
+            for step, values in history:
+                self._add(step, values)
+                if len(self._waiting) >= _MOST_IN_REQUEST:
+                    self._send_all()
+            self._send_all()
 
     def log(self, step: int, **values: float) -> None:
         """One point per name. A store lost during training is reported once; metrics.jsonl still has everything."""
+        self._add(step, values)
+        if time.monotonic() - self._sent >= _SECONDS_BETWEEN_REQUESTS or len(self._waiting) >= _MOST_IN_REQUEST:
+            self.send()
+
+    def send(self) -> None:
+        """Send the points that wait, unless the store is lost and its pause not over."""
+        if time.monotonic() - self._sent >= self._pause:
+            self._attempt()
+
+    def finish(self, status: str) -> None:
+        """Mark the run FINISHED, FAILED or KILLED, after one more attempt on a store that is lost."""
+        self._attempt(status)
+
+    def _add(self, step: int, values: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         self._waiting += [
             Metric(name, value, now, step) for name, value in values.items() if step > self._logged.get(name, -1)
         ]
-        if time.monotonic() - self._sent >= _SECONDS_BETWEEN_REQUESTS or len(self._waiting) >= _MOST_WAITING:
-            self.send()
+        surplus = len(self._waiting) - MOST_WAITING
+        if surplus > 0:
+            del self._waiting[:surplus]
+            self._dropped += surplus
 
-    def send(self) -> None:
-        """Send the points that wait."""
-        points, self._waiting, self._sent = self._waiting, [], time.monotonic()
-        if points:
-            self._attempt(lambda: self._client.log_batch(self.run_id, points))
-
-    def _attempt(self, send: Callable[[], object]) -> None:
-        if self._lost:
-            return
+    def _attempt(self, status: str | None = None) -> None:
+        start = time.monotonic()
         try:
-            send()
+            self._send_all()
+            if status is not None:
+                self._client.set_terminated(self.run_id, status)
         except Exception as error:
-            self._lost = True
-            print(f"warning: MLflow is lost, going on without it: {_shown(error)}", flush=True)
+            if not self._pause:
+                print(
+                    f"warning: MLflow is lost, going on without it and trying again: {shown(error)}; metrics.jsonl "
+                    "has every point",
+                    flush=True,
+                )
+            spent = time.monotonic() - start
+            longer = min(2 * self._pause, _LAST_PAUSE) if self._pause else _FIRST_PAUSE
+            self._pause = max(longer, _PAUSE_PER_ATTEMPT * spent)
+        else:
+            if self._pause:
+                missing = f"all but {self._dropped} points, the oldest," if self._dropped else "every point"
+                print(f"MLflow is back and has {missing} of the time without it", flush=True)
+            self._pause, self._dropped = 0.0, 0
+        self._sent = time.monotonic()
 
-    def finish(self, status: str) -> None:
-        """Mark the run FINISHED, FAILED or KILLED."""
-        self.send()
-        self._attempt(lambda: self._client.set_terminated(self.run_id, status))
+    def _send_all(self) -> None:
+        while self._waiting:
+            points = self._waiting[:_MOST_IN_REQUEST]
+            self._client.log_batch(self.run_id, points)
+            del self._waiting[: len(points)]
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        flat += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
-    return flat
-
-
-def _shown(value: object) -> str:
-    """At most 200 characters on one line, without the user and password that an address may hold."""
-    return re.sub(r"//[^/@\s]+@", "//...@", " ".join(str(value).split()))[:200]
+def _new_run(client: "MlflowClient", experiment: str, name: str, parameters: dict[str, Any]) -> str:
+    run_id = client.create_run(active_experiment(client, experiment), run_name=name).info.run_id
+    for parameter, value in flattened(parameters).items():
+        client.log_param(run_id, parameter, value)
+    return run_id

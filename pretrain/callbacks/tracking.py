@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from maha_model import ScaleWeights, flops_per_token
 from pretrain.callbacks.base import Callback, StepResult
-from pretrain.callbacks.metrics_file import MetricsFile
+from pretrain.callbacks.metrics_file import MetricsFile, read_metrics
 from pretrain.callbacks.mlflow_run import MLflowRun
+from pretrain.callbacks.settings import change_tags, changed_settings, described, write_settings
 from pretrain.callbacks.throughput import Throughput, device_peak_flops, peak_memory_bytes
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
@@ -24,10 +26,21 @@ class Tracking(Callback):
     """Prints and writes down steps, evaluations, skipped batches and spikes. For the main process alone."""
 
     def __init__(self, config: RunConfig, rank: Rank, resumed_step: int) -> None:
-        """Open the metrics file and the MLflow run. Raises UserError if the store cannot be reached."""
+        """Open the MLflow run and the metrics file, write config.yaml, print what differs from the one before.
+
+        Raises:
+            UserError: if the store cannot be used; neither file is touched then.
+        """
         context = config.model.context_length
+        former, changes = list(read_metrics(config.out, resumed_step)), changed_settings(config)
+        earlier = [(line["step"], line["changed"]) for line in former if "changed" in line]
+        tags = change_tags([*earlier, (resumed_step, changes)] if changes else earlier)
+        self._mlflow = MLflowRun(config.out, config.experiment, dataclasses.asdict(config), _history(former), tags)
         self._metrics = MetricsFile(config.out, resumed_step)
-        self._mlflow = MLflowRun(config.out, config.experiment, dataclasses.asdict(config))
+        if changes:
+            rank.print(f"changed from step {resumed_step} on: {described(changes)}")
+            self._metrics.log(resumed_step, changed=changes)
+        write_settings(config)
         peak = device_peak_flops(rank.device) * rank.world_size
         flops = flops_per_token(config.model, context)
         self._throughput = Throughput(config.global_batch_size * context, flops, peak, config.steps)
@@ -76,13 +89,9 @@ class Tracking(Callback):
 
     def on_evaluation(self, trainer: "Trainer", loss: float, layers: list[ScaleWeights]) -> None:
         """Write down, track and print the validation loss; write down and track the weights of the scales."""
-        step = trainer.progress.step
-        self._metrics.log(step, eval_loss=loss, scale_weights=[layer._asdict() for layer in layers])
-        points = {"eval_loss": loss}
-        for number, layer in enumerate(layers):
-            points |= {f"layer{number}/scale{scale}": weight for scale, weight in enumerate(layer.mean)}
-            points |= {f"layer{number}/entropy": layer.entropy, f"layer{number}/zeros": layer.zeros}
-        self._mlflow.log(step, **points)
+        step, weights = trainer.progress.step, [layer._asdict() for layer in layers]
+        self._metrics.log(step, eval_loss=loss, scale_weights=weights)
+        self._mlflow.log(step, **_evaluation_points(loss, weights))
         perplexity = math.inf if loss > _LARGEST_EXPONENT else math.exp(loss)
         trainer.rank.print(
             f"step {step}/{trainer.config.steps} | validation loss {loss:.4f} (perplexity {perplexity:.1f})"
@@ -114,3 +123,20 @@ class Tracking(Callback):
     def mark_failed(self) -> None:
         """Mark the MLflow run FAILED; for a process that has lost the others."""
         self._mlflow.finish("FAILED")
+
+
+def _evaluation_points(loss: float, weights: list[dict[str, Any]]) -> dict[str, float]:
+    points = {"eval_loss": loss}
+    for number, layer in enumerate(weights):
+        points |= {f"layer{number}/scale{scale}": weight for scale, weight in enumerate(layer["mean"])}
+        points |= {f"layer{number}/entropy": layer["entropy"], f"layer{number}/zeros": layer["zeros"]}
+    return points
+
+
+def _history(lines: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, float]]]:
+    """The points that MLflow has of these lines of metrics.jsonl: of evaluations and of the steps that are tracked."""
+    for line in lines:
+        if "eval_loss" in line:
+            yield line["step"], _evaluation_points(line["eval_loss"], line.get("scale_weights", []))
+        elif "peak_memory_bytes" in line:
+            yield line["step"], {name: value for name, value in line.items() if name != "step"}

@@ -22,6 +22,50 @@ with training_session(parse_config(sys.argv[1:])) as trainer:
     trainer.finish()
 """
 
+SECOND_START = """
+import subprocess, sys
+from pathlib import Path
+from pretrain.session import parse_config, training_session
+def files():
+    return {path: path.read_bytes() for path in Path("RUN").rglob("*") if path.is_file()}
+with training_session(parse_config(sys.argv[1:])) as trainer:
+    for module, resume in (("pretrain.preflight", "--resume=none"), ("pretrain.train", "--resume=auto")):
+        before = files()
+        second = subprocess.run([sys.executable, "-m", module, *sys.argv[1:], resume], capture_output=True, text=True)
+        assert files() == before, second
+        assert second.returncode == 2, second
+        assert "Traceback" not in second.stderr
+        print(second.stderr.splitlines()[-1])
+    trainer.run()
+"""
+
+
+def test_a_second_start_into_the_folder_of_a_run_is_one_line_and_changes_nothing(
+    tmp_path: Path, data: Manifest, run_command: Callable
+) -> None:
+    run = tmp_path / "run"
+    options = [f"--data={data.folder}", f"--out={run}", *MODEL, *TRAINING, "--steps=2"]
+    script = SECOND_START.replace("RUN", str(run))
+    result = run_command("-c", script, *options, DS_ACCELERATOR="cpu", RANK="0", WORLD_SIZE="1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = [line for line in result.stdout.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 2
+    assert all(line.startswith(f"error: --out {run} is in use: process ") for line in lines), lines
+    assert result.stdout.splitlines()[-1] == f"finished at step 2: {run}"
+    assert not (run / ".lock").exists()
+
+
+def test_a_start_that_fails_in_tracking_can_be_repeated(tmp_path: Path, data: Manifest, run_command: Callable) -> None:
+    run = tmp_path / "run"
+    options = [f"--data={data.folder}", f"--out={run}", *MODEL, *TRAINING, "--steps=1"]
+    alone = {"DS_ACCELERATOR": "cpu", "RANK": "0", "WORLD_SIZE": "1"}
+    failed = run_command("-m", "pretrain.train", *options, MLFLOW_TRACKING_URI=str(tmp_path / "mlruns"), **alone)
+    assert failed.returncode == 2, failed.stderr
+    assert "mlruns is a folder, to which MLflow no longer writes" in failed.stderr
+    assert not run.exists()
+    repeated = run_command("-m", "pretrain.train", *options, **alone)
+    assert repeated.returncode == 0, repeated.stderr
+
 
 def test_steps_and_saves_without_run_and_an_orderly_end(tmp_path: Path, data: Manifest, run_command: Callable) -> None:
     run = tmp_path / "run"

@@ -1,6 +1,9 @@
 """Points are in MLflow once (a real SQLite store), continued by a resumed run."""
 
 import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
@@ -9,6 +12,15 @@ import pytest
 from data_pipeline import UserError
 from pretrain.callbacks import mlflow_run
 from pretrain.callbacks.mlflow_run import MLflowRun
+
+
+@contextmanager
+def out_of_order(store: Path) -> Iterator[None]:
+    """Every request for metrics fails inside the block."""
+    with closing(sqlite3.connect(store)) as database:
+        database.execute("ALTER TABLE metrics RENAME TO metrics_away")
+        yield
+        database.execute("ALTER TABLE metrics_away RENAME TO metrics")
 
 
 def test_a_resumed_run_continues_the_same_mlflow_run_without_repeating_points(
@@ -79,6 +91,49 @@ def test_points_of_a_second_share_a_request_and_none_is_left_behind(
     assert len(stored()) == 503  # no request holds more than the store takes
     run.finish("FINISHED")
     assert stored() == list(range(1, 700))
+
+
+def test_a_store_that_is_away_for_a_while_gets_every_point_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Attempts on it become rarer."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = MLflowRun(tmp_path / "run", "study", {})
+    attempts: list[int] = []
+    monkeypatch.setattr(mlflow_run.time, "monotonic", lambda: now)
+    now = 1
+    run.log(1, loss=1.0)
+    sending = mlflow.MlflowClient.log_batch
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", lambda *given: [attempts.append(now), sending(*given)])
+    with out_of_order(tmp_path / "mlflow.db"):
+        for now in range(100, 1300):
+            run.log(now, loss=1.0)
+    assert attempts == [100, 102, 106, 114, 130, 162, 226, 354, 610, 910, 1210]
+    for now in range(1300, 1512):
+        run.log(now, loss=1.0)
+    run.finish("FINISHED")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    stored = [point.step for point in client.get_metric_history(run.run_id, "loss")]
+    assert stored == [1, *range(100, 1512)]
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+    output = capsys.readouterr().out
+    assert output.count("warning: MLflow is lost") == 1
+    assert output.count("MLflow is back and has every point of the time without it") == 1
+
+
+def test_the_points_that_wait_for_a_lost_store_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = MLflowRun(tmp_path / "run", "study", {})
+    monkeypatch.setattr(mlflow_run, "MOST_WAITING", 10)
+    with out_of_order(tmp_path / "mlflow.db"):
+        for step in range(25):
+            run.log(step, loss=1.0)
+    run.finish("FINISHED")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert [point.step for point in client.get_metric_history(run.run_id, "loss")] == list(range(15, 25))
+    assert "MLflow is back and has all but 15 points, the oldest," in capsys.readouterr().out
 
 
 def test_a_store_lost_during_training_is_a_warning(
