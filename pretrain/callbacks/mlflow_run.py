@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_pipeline import UserError
 from data_pipeline.files import atomic_write
+from pretrain.output import write_line
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -103,7 +105,7 @@ class MLflowRun:
             send()
         except Exception as error:
             self._lost = True
-            print(f"warning: MLflow is lost, going on without it: {_shown(error)}", flush=True)
+            write_line(f"warning: MLflow is lost, going on without it: {_shown(error)}", sys.stdout)
 
     def finish(self, status: str) -> None:
         """Mark the run FINISHED, FAILED or KILLED."""
