@@ -5,12 +5,12 @@ needs no other), report.md and report.json.
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from data_pipeline import Manifest, UserError, user_errors
+from data_pipeline import Manifest, UserError, user_errors, user_path
 from data_pipeline.files import atomic_write
 from eval.device import best_device
+from eval.figures import to_json
 from eval.report import PARTS, Scope, command, compare, part_commands, read_memory_tables
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     parser = _parser()
     args = parser.parse_args()
     with user_errors():
+        args.out = user_path(args.out)
         for name in ("batch_size", "samples", "windows"):
             if getattr(args, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1")
@@ -37,7 +38,7 @@ def main() -> None:
         contents = {
             "report.md": markdown,
             "report.html": report.to_html(),
-            "report.json": json.dumps(result, indent=1),
+            "report.json": to_json(result, indent=1),
         }
         for name, content in contents.items():
             with atomic_write(args.out / name) as file:
@@ -45,7 +46,7 @@ def main() -> None:
     print(markdown)
     print(f"report: {args.out / 'report.html'}")
     if args.json:
-        print(json.dumps(result))
+        print(to_json(result))
 
 
 def _parser() -> argparse.ArgumentParser:

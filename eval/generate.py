@@ -6,13 +6,12 @@ It ends at --max-tokens, where the model ends the document, or before the first 
 """
 
 import argparse
-import json
 import sys
 import time
-from pathlib import Path
 
-from data_pipeline import Tokenizer, UserError, user_errors
+from data_pipeline import Tokenizer, UserError, user_errors, user_path
 from eval.device import best_device
+from eval.figures import quotient, to_json
 from maha_model import ConfigError
 from maha_model.inference import Sampling, generate
 from pretrain.checkpoint import TOKENIZER, find_checkpoint, load_model
@@ -24,7 +23,7 @@ def read_prompt(prompt: str | None, file: str | None) -> str:
         return prompt
     name = file or "standard input"
     try:
-        return (Path(file).read_bytes() if file else sys.stdin.buffer.read()).decode()
+        return (user_path(file).read_bytes() if file else sys.stdin.buffer.read()).decode()
     except FileNotFoundError as error:
         raise UserError(f"--prompt-file {file} does not exist") from error
     except UnicodeDecodeError as error:
@@ -72,7 +71,7 @@ def main() -> None:
         print()
         return
     result = {"checkpoint": str(path), "prompt": prompt, "text": "".join(pieces), "ended_by": ended, "tokens": count}
-    print(json.dumps({**result, "seed": args.seed, "seconds": seconds, "tokens_per_s": count / seconds}))
+    print(to_json({**result, "seed": args.seed, "seconds": seconds, "tokens_per_s": quotient(count, seconds)}))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from data_pipeline import UserError, user_errors
+from data_pipeline import UserError, user_errors, user_path
 from eval.device import best_device
 from pretrain.checkpoint import CONFIG, WEIGHTS
 
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--device", default=best_device())
     args, others = parser.parse_known_args()
     with user_errors(ValueError, ConnectionError, FileNotFoundError):  # lm-eval has no such task, or not its data
+        args.checkpoint = user_path(args.checkpoint)
         if not (args.checkpoint / CONFIG).is_file():
             raise UserError(
                 f"{args.checkpoint} is no export; make one of a run: python -m pretrain.export RUN --out DIR"

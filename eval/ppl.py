@@ -1,10 +1,10 @@
 """Perplexity of a checkpoint: python eval/ppl.py --checkpoint RUN --data DATA [--split test] [--json]"""
 
 import argparse
-import json
 
 from data_pipeline import Manifest, UserError, user_errors
 from eval.device import best_device
+from eval.figures import quotient, shown, to_json
 from eval.scoring.evaluation import evaluate, evaluate_once
 
 
@@ -30,16 +30,18 @@ def main() -> None:
         result = (evaluate_once if args.keep else evaluate)(
             args.checkpoint, manifest, args.split, args.context, args.stride, args.batch_size, args.device
         )  # fmt: skip
-    score = result.score
+    score, speed = result.score, quotient(result.score.tokens, result.seconds)
     if args.json:
-        print(json.dumps(result.to_dict()))
+        print(to_json(result.to_dict()))
         return
     print(f"{result.checkpoint} on {args.data} ({args.split}), context {result.context}, stride {result.stride}")
-    print(f"  perplexity per word   {score.word_perplexity:10.2f}   ({score.words:,} words)")
-    print(f"  perplexity per token  {score.token_perplexity:10.2f}   ({score.tokens:,} tokens, each scored once)")
-    print(f"  bits per byte         {score.bits_per_byte:10.4f}   ({score.bytes:,} bytes)")
-    print(f"  bits per character    {score.bits_per_character:10.4f}   ({score.characters:,} characters)")
-    print(f"  {score.tokens / result.seconds:,.0f} tokens/s")
+    print(f"  perplexity per word   {shown(score.word_perplexity, 2):>10}   ({score.words:,} words)")
+    print(
+        f"  perplexity per token  {shown(score.token_perplexity, 2):>10}   ({score.tokens:,} tokens, each scored once)"
+    )
+    print(f"  bits per byte         {shown(score.bits_per_byte, 4):>10}   ({score.bytes:,} bytes)")
+    print(f"  bits per character    {shown(score.bits_per_character, 4):>10}   ({score.characters:,} characters)")
+    print(f"  {shown(speed, 0)} tokens/s")
 
 
 if __name__ == "__main__":

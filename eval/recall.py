@@ -5,13 +5,13 @@ their second, and prints the share of queries answered right after some of the u
 """
 
 import argparse
-import json
 from typing import Any
 
 import yaml
 
 from data_pipeline import UserError, user_errors
 from eval.device import best_device
+from eval.figures import to_json
 from eval.tasks import RecallTask, Training, train
 from maha_model import ConfigError, ModelConfig
 
@@ -56,7 +56,7 @@ def main() -> None:
                 print(f"update {point.update:>6}: loss {point.loss:.3f}, accuracy {point.accuracy:.3f}", flush=True)
     if args.json:
         values = {"task": vars(task), "model": config.to_dict(), "training": vars(training), "chance": task.chance}
-        print(json.dumps({**values, "points": [p._asdict() for p in points], "accuracy": points[-1].accuracy}))
+        print(to_json({**values, "points": [p._asdict() for p in points], "accuracy": points[-1].accuracy}))
     else:
         print(f"accuracy {points[-1].accuracy:.3f}, by chance {task.chance:.3f}")
 

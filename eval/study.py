@@ -7,12 +7,12 @@ on the test split, and then only: everything before that is decided on the valid
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from data_pipeline import UserError, user_errors
+from data_pipeline import UserError, user_errors, user_path
 from data_pipeline.files import atomic_write
 from eval.bench.criteria import print_report
+from eval.figures import to_json
 from eval.studies import Options, Study, conduct, criteria_of, table
 from maha_model import ConfigError
 
@@ -33,18 +33,20 @@ def main() -> None:
     with user_errors(ConfigError):
         if args.jobs < 1:
             raise UserError(f"--jobs is {args.jobs}; it must be at least 1")
+        args.out = user_path(args.out)
+        data = user_path(args.data or args.out / "data")
         study = Study.load(args.study)
         for name in args.group or []:
             study.group(name)
         options = Options(
-            out=args.out, data=args.data or args.out / "data", source=args.source, groups=tuple(args.group or ()),
+            out=args.out, data=data, source=args.source, groups=tuple(args.group or ()),
             jobs=args.jobs, test=args.test, only_results=args.only_results,
         )  # fmt: skip
         rows = conduct(study, options)
         criteria = criteria_of(study, rows)
         values = {"study": str(args.study), "rows": [row.to_dict() for row in rows]}
         report = {**values, "figures": [criterion.to_dict() for criterion in criteria]}
-        for name, content in (("results.json", json.dumps(report, indent=1)), ("results.md", table(rows) + "\n")):
+        for name, content in (("results.json", to_json(report, indent=1)), ("results.md", table(rows) + "\n")):
             with atomic_write(args.out / name) as file:
                 file.write(content.encode())
     print_report([table(rows)], criteria, values, args.json)

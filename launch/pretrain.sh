@@ -45,6 +45,7 @@ fi
 [ -n "$nproc" ] || nproc=$((gpus > 0 ? gpus : 1))
 [[ $nproc =~ ^[1-9][0-9]*$ ]] || fail "--nproc is '$nproc'; it must be a positive number"
 if [ -n "$hostfile" ]; then
+  hostfile=${hostfile/#\~\//$HOME/}  # which bash leaves as it is after `--hostfile=`
   [ -s "$hostfile" ] || fail "--hostfile $hostfile does not exist or is empty; write one line 'HOST slots=N' per node"
   nodes=$(sed -nE 's/^[[:space:]]*([^#[:space:]]+)[[:space:]]+slots=([0-9]+).*/\1 \2/p' "$hostfile")
   [ -n "$nodes" ] || fail "--hostfile $hostfile has no 'slots='; write one line 'HOST slots=N' per node"
@@ -75,6 +76,8 @@ done
 WORLD_SIZE=$world "$python" -m pretrain.preflight ${options[@]+"${options[@]}"}
 
 train=(pretrain.train ${options[@]+"${options[@]}"})
+MAHA_LAUNCH=$(</proc/sys/kernel/random/uuid)  # what signal_ranks.py finds this launch's processes by, on any host
+export MAHA_LAUNCH
 deepspeed=(deepspeed --log_level "${MAHA_LAUNCHER_LOG:-error}" --no_local_rank --module)
 if [ -n "$hostfile" ]; then
   # what pdsh and mpirun have to be told to pass on; srun passes on everything
@@ -127,16 +130,16 @@ signal_ranks() {
         for rank in $(pgrep -P "$node"); do kill "-$1" "$rank" 2>/dev/null || true; done
       done ;;
     pdsh)
-      # ([-] keeps the pattern from finding the command that looks for it)
-      pattern="[-]m pretrain.train $(sed 's/[][\\.*^$(){}?+|/]/\\&/g' <<<"${options[*]}")"
       hosts=$(awk '{print $1}' <<<"$nodes" | paste -sd,)
-      PDSH_RCMD_TYPE=ssh pdsh -w "$hosts" "pkill -$1 -f -- '$pattern'" || true ;;
+      find=$(printf '%q %q' "$(command -v "$python")" "$root/launch/signal_ranks.py")
+      PDSH_RCMD_TYPE=ssh pdsh -w "$hosts" "$find $1 $MAHA_LAUNCH" || true ;;
     *)  # mpirun and srun pass SIGUSR1 on, and at SIGTERM end the processes; SIGINT too would make them go without
       [ "$1" = INT ] || kill "-$1" "$runner" 2>/dev/null || true ;;
   esac
 }
 stopped=""
-trap 'stopped=1; signal_ranks USR1' TERM
+# (SIGHUP: the terminal or the connection of ssh has closed. Under nohup it is ignored, and the run goes on.)
+trap 'stopped=1; signal_ranks USR1' TERM HUP
 # A second Ctrl-C ends at once: SIGTERM besides, for processes that do not train yet, and SIGINT again and again, since one
 # that arrives together with the first Ctrl-C's signal, after a stall, counts as the first.
 end_at_once() {

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import yaml
 
-from data_pipeline import UserError
+from data_pipeline import UserError, user_path
 from maha_model import ConfigError, ModelConfig
 from pretrain.deepspeed_config import read_deepspeed_config, use_bfloat16
 from pretrain.parsing import parse_dataclass
@@ -99,6 +99,7 @@ class RunConfig:
     """Seconds without a heartbeat of a process after which the others end, its rank named in their message."""
 
     def __post_init__(self) -> None:
+        self.data, self.out = user_path(self.data), user_path(self.out)
         for name in ("steps", "global_batch_size", "micro_batch_size", "eval_interval", "eval_windows", "log_interval",
                      "checkpoint_interval", "keep_checkpoints"):  # fmt: skip
             if getattr(self, name) < 1:

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from data_pipeline import UserError
+from pretrain.output import write_line
 
 T = TypeVar("T")
 
@@ -32,9 +35,9 @@ class Rank:
         return self.rank == 0
 
     def print(self, line: str) -> None:
-        """Print a line, at once, if this is the main process."""
+        """Print a line, at once, if this is the main process; see `write_line` for an output that is gone."""
         if self.is_main:
-            print(line, flush=True)
+            write_line(line, sys.stdout)
 
     def sum(self, *values: float | torch.Tensor) -> list[float]:
         """The sums over all processes, in float64; every process gets the same bits."""
@@ -97,6 +100,10 @@ def join_process_group(timeout: float = 1800.0) -> Rank:
         os.environ["GLOO_SOCKET_IFNAME"] = interface  # gloo's own choice follows the host's name, often to loopback
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout))
+    # DeepSpeed's collectives have these names up to 0.19.8; every rank would print the warning in its first step
+    warnings.filterwarnings(
+        "ignore", r"`torch\.distributed\.(all_gather_into_tensor|reduce_scatter_tensor)` is deprecated", FutureWarning
+    )
     import deepspeed
 
     if device.type == "cpu":

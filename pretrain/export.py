@@ -6,7 +6,7 @@ The folder that it writes is described in pretrain/checkpoint/export.py.
 import argparse
 from pathlib import Path
 
-from data_pipeline import user_errors
+from data_pipeline import user_errors, user_path
 from maha_model import ConfigError
 from pretrain.checkpoint.export import export
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder to make")
     arguments = parser.parse_args()
     with user_errors(ConfigError):
-        path = export(arguments.run, arguments.out)
+        path = export(arguments.run, user_path(arguments.out))
     print(f"{path} exported to {arguments.out}")
 
 

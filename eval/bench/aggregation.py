@@ -1,7 +1,8 @@
 """How fast the aggregation is, beside cvxpylayers, qpth and a softmax gate: python eval/bench_aggregation.py [--json].
 
 Float32, L = 4, D = 64, on the CPU, all in one run. The peers solve the same problems, in float64 where they support
-that alone. qpth is measured if it is installed (pip install --no-deps qpth: it requires an older numpy than it needs).
+that alone. cvxpylayers has to be installed (bash launch/setup.sh cvxpy). qpth is measured if it is installed (pip
+install --no-deps qpth: it requires an older numpy than it needs).
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_pipeline import UserError, user_errors
 from eval.bench.aggregation_block import bench_block
 from eval.bench.criteria import Criterion, best_times, print_report
 from eval.bench.peers import Solve, peer_solvers
@@ -94,11 +96,11 @@ def mix_fused(target: Tensor, *scales: Tensor) -> Tensor:
     return fuse(outputs, [Placement(0, 1)] * L, len(target), problem, target=target.view(1, -1, 1, D))[0].view(-1, D)
 
 
-def bench_solvers() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of the solve alone (from Q and p) and of the whole (from outputs and target)."""
+def bench_solvers(peers: dict[str, Solve]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the solve alone (from Q and p) and of the whole (from outputs and target), of ours and of the peers."""
     solve_rows: list[dict[str, Any]] = []
     whole_rows: list[dict[str, Any]] = []
-    solvers: dict[str, Solve] = {"ours": solve_small_qp, "ours, plain torch": solve_small_qp, **peer_solvers(L)}
+    solvers: dict[str, Solve] = {"ours": solve_small_qp, "ours, plain torch": solve_small_qp, **peers}
     for name, solve in solvers.items():
         for count in BATCHES if name.startswith("ours") else PEER_BATCHES:
             generator = torch.Generator().manual_seed(1)
@@ -116,13 +118,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     as_json = parser.parse_args().json
+    with user_errors():
+        peers = peer_solvers(L)
+        if not any(name.startswith("cvxpylayers") for name in peers):
+            raise UserError("cvxpylayers, which the limits compare with, is not installed; bash launch/setup.sh cvxpy")
     keep_freed_memory()
     compilation = time_compilation()
-    solve_rows, whole_rows = bench_solvers()
+    solve_rows, whole_rows = bench_solvers(peers)
     block = bench_block()
 
     def best(rows: list[dict[str, Any]], of: str) -> float:
-        return max((row["forward_backward"] for row in rows if row["solver"].startswith(of)), default=float("nan"))
+        return max(row["forward_backward"] for row in rows if row["solver"].startswith(of))
 
     def largest(rows: list[dict[str, Any]]) -> float:
         return next(r["forward_backward"] for r in rows if r["solver"] == "ours" and r["batch"] == BATCHES[-1])

@@ -1,11 +1,12 @@
 """What the benchmarks share: times taken side by side, and measured values with their limits."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from eval.figures import to_json
 
 
 @dataclass(frozen=True)
@@ -13,14 +14,17 @@ class Criterion:
     """A measured value and the limit for it."""
 
     name: str
-    value: float
+    value: float | None
+    """None where it has no meaning."""
     limit: float
     at_least: bool = False
     """Whether the limit is a lower bound."""
 
     @property
     def passed(self) -> bool:
-        """Whether the value is within the limit; not if it is NaN."""
+        """Whether the value is within the limit; not if it is None or NaN."""
+        if self.value is None:
+            return False
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,6 +57,7 @@ def print_report(lines: list[str], criteria: list[Criterion], details: dict[str,
         print(line, file=out)
     for criterion in criteria:
         verdict, limit = "pass" if criterion.passed else "FAIL", criterion.to_dict()["limit"]
-        print(f"{verdict}  {criterion.name}: {criterion.value:.4g} ({limit})", file=out)
+        value = "-" if criterion.value is None else f"{criterion.value:.4g}"
+        print(f"{verdict}  {criterion.name}: {value} ({limit})", file=out)
     if as_json:
-        print(json.dumps({**details, "figures": [criterion.to_dict() for criterion in criteria]}))
+        print(to_json({**details, "figures": [criterion.to_dict() for criterion in criteria]}))

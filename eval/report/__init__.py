@@ -7,7 +7,7 @@ from eval.paper import PAPER
 from eval.report.commands import command, part_commands
 from eval.report.comparison import Comparison, compare
 from eval.report.memory_tables import read_memory_tables
-from eval.report.model_runs import ModelRuns, Spread
+from eval.report.model_runs import ModelRuns
 from eval.report.runs import Run, read_run
 from eval.report.scope import PARTS, Scope
 
@@ -18,7 +18,6 @@ __all__ = [
     "ModelRuns",
     "Run",
     "Scope",
-    "Spread",
     "command",
     "compare",
     "part_commands",

@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from data_pipeline import UserError
+from eval.figures import quotient
 from eval.paper import PAPER
 from eval.report.cost import Cost, measure_costs
 from eval.report.environment import environment
-from eval.report.model_runs import ModelRuns, Spread, group_runs, headline_models
+from eval.report.model_runs import ModelRuns, group_runs, headline_models
 from eval.report.probes import Probe, probe_models
 from eval.report.runs import Run, read_run
 from eval.report.scope import Scope
 from eval.scoring.evaluation import evaluate_once
 from eval.scoring.perplexity import Score
+from eval.scoring.sample import Sample
 from eval.scoring.unigram import unigram_score
 
 
@@ -47,15 +49,15 @@ class Comparison:
         alike = [other for other in standard if other.config.context_length == model.config.context_length]
         return next(iter(alike or standard), None)
 
-    def ratio_to_transformer(self, model: ModelRuns) -> Spread | None:
+    def ratio_to_transformer(self, model: ModelRuns) -> Sample | None:
         """Word-level perplexity over the Transformer's: seed by seed where both have it, else over its mean."""
         base = self.base(model)
         if base is None:
             return None
         by_seed = {run.info.seed: run.evaluated().score.word_perplexity for run in base.runs}
-        mean = base.spread("word_perplexity").mean
+        mean = base.sample("word_perplexity").mean
         perplexities = [(run.info.seed, run.evaluated().score.word_perplexity) for run in model.runs]
-        return Spread(tuple(perplexity / by_seed.get(seed, mean) for seed, perplexity in perplexities))
+        return Sample(tuple(quotient(perplexity, by_seed.get(seed, mean)) for seed, perplexity in perplexities))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values: `models` has a row for each run, `groups` one for each model."""
@@ -76,7 +78,7 @@ class Comparison:
         values: dict[str, Any] = {"model": model.label, "seeds": model.seeds, "config": model.config.to_dict()}
         if model.first.evaluation:
             units = ("word_perplexity", "token_perplexity", "bits_per_byte")
-            values |= {unit: model.spread(unit).to_dict() for unit in units}
+            values |= {unit: model.sample(unit).to_dict() for unit in units}
             ratio = self.ratio_to_transformer(model)
             values["ratio_to_transformer"] = ratio and ratio.to_dict()
         if model.label in self.probes:
@@ -105,8 +107,13 @@ def compare(folders: list[str], scope: Scope, memory: dict[str, list[dict[str, A
     costs = {}
     if "cost" in scope.parts:
         costs = measure_costs({model.label: model.config for model in headlines}, scope.longest, scope.device)
-    probes = probe_models(headlines, scope) if {"context", "scales", "attention"} & set(scope.parts) else {}
-    return Comparison(scope, models, unigram, probes, costs, memory, environment(scope.device), _warnings(models))
+    probes: dict[str, Probe] = {}
+    warnings = _warnings(models)
+    if {"context", "scales", "attention"} & set(scope.parts):
+        probes = probe_models(headlines, scope)
+        if not probes:
+            warnings.append(f"no document of the {scope.split} split has a token to predict, so that parts are missing")
+    return Comparison(scope, models, unigram, probes, costs, memory, environment(scope.device), warnings)
 
 
 def _evaluated(run: Run, scope: Scope) -> Run:

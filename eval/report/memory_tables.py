@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import UserError
+from data_pipeline import UserError, user_path
 
 
 def read_memory_tables(path: Path | None) -> dict[str, list[dict[str, Any]]]:
@@ -16,7 +16,7 @@ def read_memory_tables(path: Path | None) -> dict[str, list[dict[str, Any]]]:
     if path is None:
         return {}
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(user_path(path).read_text())
     except OSError as error:
         raise UserError(f"cannot read --memory {path}: {error.strerror}") from error
     except ValueError as error:

@@ -1,42 +1,13 @@
 """Runs that differ in nothing but their seed are one model, with mean and spread over the seeds."""
 
 import json
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from eval.report.labels import labels_of
 from eval.report.runs import Run
+from eval.scoring.sample import Sample
 from maha_model import ModelConfig
-
-
-@dataclass(frozen=True)
-class Spread:
-    """One quantity over seeds: arithmetic mean and sample standard deviation."""
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Arithmetic mean."""
-        return statistics.fmean(self.values)
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation; None of a single value."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-    def text(self, digits: int) -> str:
-        """`mean ± standard deviation` and, on a second line, `least to most`; or the one value."""
-        if self.std is None:
-            return f"{self.mean:.{digits}f}"
-        low, high = min(self.values), max(self.values)
-        return f"{self.mean:.{digits}f} ± {self.std:.{digits}f}\n{low:.{digits}f} to {high:.{digits}f}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return {"mean": self.mean, "std": self.std, "min": min(self.values), "max": max(self.values)}
 
 
 @dataclass(frozen=True)
@@ -74,15 +45,16 @@ class ModelRuns:
         quadratic = self.config.attention == "standard" or self.config.span == "full"
         return "O(N²)" if quadratic else "O(N·W)"
 
-    def spread(self, unit: str) -> Spread:
+    def sample(self, unit: str) -> Sample:
         """A property of `Score`, such as `word_perplexity`, over the seeds."""
-        return Spread(tuple(getattr(run.evaluated().score, unit) for run in self.runs))
+        values = tuple(getattr(run.evaluated().score, unit) for run in self.runs)
+        return Sample(values, is_loss=unit.startswith("bits"))
 
-    def curve(self, key: str) -> list[tuple[int, Spread]]:
+    def curve(self, key: str) -> list[tuple[int, tuple[float, ...]]]:
         """(step, values) of `key` at the steps that every run's history has."""
         series = [run.series(key) for run in self.runs]
         steps = sorted(set(series[0]).intersection(*series[1:]))
-        return [(step, Spread(tuple(values[step] for values in series))) for step in steps]
+        return [(step, tuple(values[step] for values in series)) for step in steps]
 
 
 def group_runs(runs: Sequence[Run]) -> list[ModelRuns]:

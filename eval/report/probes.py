@@ -59,7 +59,7 @@ class Probe:
 
 
 def probe_models(models: Sequence[ModelRuns], scope: Scope) -> dict[str, Probe]:
-    """The probe of each model's first run, by label, all on the same targets.
+    """The probe of each model's first run, by label, all on the same targets; none where no document has a target.
 
     Raises:
         UserError: if a model was trained with another tokenizer than the data's.
@@ -70,6 +70,8 @@ def probe_models(models: Sequence[ModelRuns], scope: Scope) -> dict[str, Probe]:
     longest = min(
         max(runs.config.context_length for runs in models), max(len(document.tokens) - 1 for document in documents)
     )
+    if longest < 1:
+        return {}
     targets = choose_targets(documents, longest, scope.samples)
     whole = choose_targets(documents, longest, scope.windows)
     counts = token_counts(manifest) if "scales" in scope.parts else None

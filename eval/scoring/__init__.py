@@ -1,4 +1,6 @@
-"""Scores of a trained model on text: perplexity of a checkpoint, losses by position, the unigram baseline."""
+"""Scores of a trained model on text: perplexity of a checkpoint, losses by position, the unigram baseline; means over
+seeds.
+"""
 
 from eval.scoring.evaluation import Evaluation, evaluate, evaluate_once
 from eval.scoring.perplexity import Losses, Score, Window, document_losses, score_documents, sliding_windows
@@ -11,6 +13,7 @@ from eval.scoring.positions import (
     choose_targets,
     context_lengths,
 )
+from eval.scoring.sample import Sample
 from eval.scoring.unigram import token_counts, unigram_score
 
 __all__ = [
@@ -18,6 +21,7 @@ __all__ = [
     "Evaluation",
     "Losses",
     "OctaveBins",
+    "Sample",
     "Score",
     "Target",
     "Window",

@@ -10,6 +10,7 @@ import torch
 
 from data_pipeline import Manifest, UserError, read_documents
 from data_pipeline.files import atomic_write, sha256_of
+from eval.figures import quotient, to_json
 from eval.scoring.perplexity import Score, document_losses
 from eval.scoring.positions import OctaveBins
 from maha_model import scale_weight_statistics
@@ -47,7 +48,7 @@ class Evaluation:
             "positions": self.positions.to_dict(),
             "documents": [{"title": title, **part.to_dict()} for title, part in self.documents],
             "scale_weights": self.scale_weights,
-            "seconds": self.seconds, "tokens_per_s": score.tokens / self.seconds,
+            "seconds": self.seconds, "tokens_per_s": quotient(score.tokens, self.seconds),
         }  # fmt: skip
 
     @classmethod
@@ -81,7 +82,7 @@ def evaluate_once(
     if path.parent.name == "checkpoints":
         kept.parent.mkdir(exist_ok=True)
         with atomic_write(kept) as file:
-            file.write(json.dumps({"key": key, **result.to_dict()}).encode())
+            file.write(to_json({"key": key, **result.to_dict()}).encode())
     return result
 
 

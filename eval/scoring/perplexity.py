@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from data_pipeline import DocumentInfo, TokenizedDocument, UserError
 from data_pipeline.indexed_dataset import Tokens
+from eval.figures import perplexity, quotient
 from maha_model import CausalLM
 
 _IGNORED = -100
@@ -22,7 +23,7 @@ Losses = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Score:
-    """Negative log-likelihood of some text and the units it can be expressed in."""
+    """Negative log-likelihood of some text and the units it can be expressed in; a unit that has no meaning is None."""
 
     nll: float
     """Nats, summed over the scored tokens in float64."""
@@ -35,29 +36,29 @@ class Score:
     """UTF-8 bytes of the raw text."""
 
     @property
-    def token_perplexity(self) -> float:
+    def token_perplexity(self) -> float | None:
         """exp(nll / tokens): depends on the tokenizer."""
-        return math.exp(self.nll / self.tokens)
+        return perplexity(self.nll, self.tokens)
 
     @property
-    def word_perplexity(self) -> float:
+    def word_perplexity(self) -> float | None:
         """exp(nll / words): comparable across tokenizers, the literature's measure on PG-19."""
-        return math.exp(self.nll / self.words)
+        return perplexity(self.nll, self.words)
 
     @property
-    def bits_per_byte(self) -> float:
+    def bits_per_byte(self) -> float | None:
         """nll in bits per UTF-8 byte."""
-        return self.nll / math.log(2) / self.bytes
+        return quotient(self.nll / math.log(2), self.bytes)
 
     @property
-    def bits_per_character(self) -> float:
+    def bits_per_character(self) -> float | None:
         """nll in bits per Unicode character."""
-        return self.nll / math.log(2) / self.characters
+        return quotient(self.nll / math.log(2), self.characters)
 
-    def to_dict(self) -> dict[str, float | int]:
+    def to_dict(self) -> dict[str, float | int | None]:
         """JSON-ready: every unit by name."""
         return {
-            "nll": self.nll, "nll_per_token": self.nll / self.tokens,
+            "nll": self.nll, "nll_per_token": quotient(self.nll, self.tokens),
             "token_perplexity": self.token_perplexity, "word_perplexity": self.word_perplexity,
             "bits_per_byte": self.bits_per_byte, "bits_per_character": self.bits_per_character,
             "tokens": self.tokens, "words": self.words, "characters": self.characters, "bytes": self.bytes,

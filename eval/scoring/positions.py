@@ -9,6 +9,7 @@ import numpy as np
 
 from data_pipeline import TokenizedDocument
 from data_pipeline.indexed_dataset import Tokens
+from eval.figures import perplexity
 from eval.scoring.perplexity import Losses, Window, window_losses
 from maha_model import CausalLM
 
@@ -42,9 +43,9 @@ class OctaveBins:
             bin += 1
 
     @property
-    def perplexity(self) -> list[float]:
+    def perplexity(self) -> list[float | None]:
         """Per token, of every bin."""
-        return [math.exp(nll / tokens) for nll, tokens in zip(self.nll, self.tokens, strict=True)]
+        return [perplexity(nll, tokens) for nll, tokens in zip(self.nll, self.tokens, strict=True)]
 
     @property
     def centres(self) -> list[float]:
@@ -79,9 +80,9 @@ class ContextPoint(NamedTuple):
     """Standard error, over the places, of the difference in `nll` to the shortest window; 0 with a single place."""
 
     @property
-    def perplexity(self) -> float:
+    def perplexity(self) -> float | None:
         """Per token."""
-        return math.exp(self.nll)
+        return perplexity(self.nll)
 
 
 def context_lengths(longest: int) -> list[int]:

@@ -7,14 +7,12 @@ from eval.studies.conduct import Options, conduct
 from eval.studies.criteria import criteria_of
 from eval.studies.plan import PlannedRun, planned_runs
 from eval.studies.results import Row, rows_of, table
-from eval.studies.sample import Sample
 from eval.studies.study import Study, StudyGroup
 
 __all__ = [
     "Options",
     "PlannedRun",
     "Row",
-    "Sample",
     "Study",
     "StudyGroup",
     "conduct",

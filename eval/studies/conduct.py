@@ -9,6 +9,7 @@ import yaml
 
 from data_pipeline import Manifest, UserError
 from data_pipeline.files import atomic_write
+from eval.figures import shown
 from eval.studies.jobs import ROOT, STOPPED, Jobs
 from eval.studies.plan import CONFIG, PlannedRun, planned_runs
 from eval.studies.results import Row, rows_of, test_scores, test_stride
@@ -39,12 +40,13 @@ class Options:
 
 
 def conduct(study: Study, options: Options) -> list[Row]:
-    """Do what the options name, group by group; the rows of all groups. SIGINT and SIGTERM end it with a UserError."""
+    """Do what the options name, group by group; the rows of all groups. SIGINT, SIGTERM, SIGHUP raise UserError."""
     out, data = options.out, options.data
     out.mkdir(parents=True, exist_ok=True)
     jobs = Jobs(out, options.jobs)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup: the study outlives its terminal
+            signal.signal(number, _stop)
     manifest = prepare(jobs, study, options.source, data, out)
     create_experiment(jobs.environment["MLFLOW_TRACKING_URI"], study.experiment)
     rows: list[Row] = []
@@ -97,7 +99,7 @@ def _score(jobs: Jobs, run: PlannedRun, data: Path, out: Path) -> str:
     jobs.call(command, folder / "log.txt")
     scores = test_scores(run, out)
     assert scores is not None, "eval.ppl --keep keeps them"
-    return f"{run.name}: test perplexity per word {scores['word_perplexity']:.2f}"
+    return f"{run.name}: test perplexity per word {shown(scores['word_perplexity'], 2)}"
 
 
 def prepare(jobs: Jobs, study: Study, source: str | None, data: Path, out: Path) -> Manifest:

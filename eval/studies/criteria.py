@@ -4,6 +4,7 @@ import math
 
 from data_pipeline import UserError
 from eval.bench.criteria import Criterion
+from eval.figures import quotient
 from eval.studies.results import Row
 from eval.studies.study import Study
 
@@ -15,6 +16,7 @@ def criteria_of(study: Study, rows: list[Row]) -> list[Criterion]:
     `margin`: how far `model` is below `over`, as a relative difference over the larger spread of the two; at least
     `limit`.
 
+    The value of a figure is None where a perplexity or, for `margin`, every spread has no meaning or is 0.
     Both are of the test split's perplexity per word where the group is tested, else of validation's per token.
     """
     criteria = []
@@ -29,10 +31,11 @@ def criteria_of(study: Study, rows: list[Row]) -> list[Criterion]:
         one, other = (row.test or row.validation for row in pair if row is not None)
         name = f"{group}, context {figure['context_length']}: {figure['model']} "
         if kind == "ratio":
-            criteria.append(Criterion(f"{name}over {figure['over']}", one.mean / other.mean, limit))
+            criteria.append(Criterion(f"{name}over {figure['over']}", quotient(one.mean, other.mean), limit))
         elif kind == "margin":
-            spread = max(one.spread, other.spread)
-            margin = math.log(other.mean / one.mean) / spread if spread else math.nan
+            spreads = one.relative_spread, other.relative_spread
+            below = quotient(other.mean, one.mean)
+            margin = quotient(math.log(below), max(filter(None, spreads), default=None)) if below else None
             criteria.append(Criterion(f"{name}below {figure['over']}, in spreads", margin, limit, at_least=True))
         else:
             raise UserError(f"a figure of the study is of kind {kind!r}; choose ratio or margin")

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from data_pipeline import UserError
+from eval.figures import finite
 from eval.studies.study import Study, StudyGroup, merged
 
 CONFIG, METRICS = "study.yaml", "metrics.jsonl"
@@ -98,7 +99,12 @@ def best_rate(study: Study, group: StudyGroup, model: str, context: int, data: P
             if loss is None:
                 raise UserError(f"run {run.name} of the sweep {sweep.name} is not finished; run that group first")
             losses.setdefault(run.learning_rate, []).append(loss)
-    return min(losses, key=lambda rate: math.fsum(losses[rate]))
+
+    def total(rate: float) -> float:
+        loss = finite(sum(losses[rate]))
+        return math.inf if loss is None else loss  # a run that diverged is never the best
+
+    return min(losses, key=total)
 
 
 def _planned_run(

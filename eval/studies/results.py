@@ -1,7 +1,6 @@
-"""Results of a study: for each model, context length and learning rate a row of mean and spread over seeds."""
+"""Results of a study: for each model, context length and learning rate a row with mean and spread over seeds."""
 
 import json
-import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from typing import Any
 
 import torch
 
+from eval.figures import perplexity
+from eval.scoring.sample import Sample
 from eval.studies.plan import PlannedRun
-from eval.studies.sample import Sample
 from eval.studies.study import StudyGroup
 from pretrain.checkpoint import find_checkpoint, model_from, read_info
 
@@ -57,8 +57,8 @@ def rows_of(group: StudyGroup, runs: Iterable[PlannedRun], out: Path) -> list[Ro
             group.name, model, context, rate, [run.seed for run in members],
             config["steps"] * config["global_batch_size"] * context, _parameters(members[0].folder(out)),
             statistics.median(_seconds(run.history(out)) for run in members),
-            Sample([math.exp(loss) for loss in losses if loss is not None]),
-            Sample([score["word_perplexity"] for score in scores if score]) if scores and all(scores) else None,
+            Sample(tuple(perplexity(loss) for loss in losses)),
+            Sample(tuple(score["word_perplexity"] for score in scores if score)) if scores and all(scores) else None,
         ))  # fmt: skip
     return rows
 
@@ -89,11 +89,12 @@ def _seconds(history: list[dict[str, Any]]) -> float:
 
 def table(rows: list[Row]) -> str:
     """The rows as a Markdown table."""
-    head = ("Group", "Model", "Context", "Parameters", "Tokens", "Learning rate", "Seeds", "Validation PPL per token",
-            "Test PPL per word")  # fmt: skip
+    head = ("Group", "Model", "Context", "Parameters", "Tokens", "Learning rate", "Seeds",
+            "Validation PPL per token (geometric mean ± spread)",
+            "Test PPL per word (geometric mean ± spread)")  # fmt: skip
     body = [
         (row.group, row.model, f"{row.context_length}", f"{row.parameters:,}", f"{row.tokens:,}",
-         f"{row.learning_rate:g}", f"{len(row.seeds)}", str(row.validation), str(row.test) if row.test else "-")
+         f"{row.learning_rate:g}", f"{len(row.seeds)}", row.validation.text(2), row.test.text(2) if row.test else "-")
         for row in rows
     ]  # fmt: skip
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *body))

@@ -1,6 +1,7 @@
 """A run's points in an MLflow store."""
 
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from pretrain.callbacks.mlflow_store import (
 )
 from pretrain.callbacks.run_marker import marker_path, read_marker, write_marker
 from pretrain.callbacks.settings import flattened
+from pretrain.output import write_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -122,10 +124,10 @@ class MLflowRun:
                 self._client.set_terminated(self.run_id, status)
         except Exception as error:
             if not self._pause:
-                print(
+                write_line(
                     f"warning: MLflow is lost, going on without it and trying again: {shown(error)}; metrics.jsonl "
                     "has every point",
-                    flush=True,
+                    sys.stdout,
                 )
             spent = time.monotonic() - start
             longer = min(2 * self._pause, _LAST_PAUSE) if self._pause else _FIRST_PAUSE
@@ -133,7 +135,7 @@ class MLflowRun:
         else:
             if self._pause:
                 missing = f"all but {self._dropped} points, the oldest," if self._dropped else "every point"
-                print(f"MLflow is back and has {missing} of the time without it", flush=True)
+                write_line(f"MLflow is back and has {missing} of the time without it", sys.stdout)
             self._pause, self._dropped = 0.0, 0
         self._sent = time.monotonic()
 

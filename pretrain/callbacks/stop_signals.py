@@ -9,8 +9,8 @@ from pretrain.callbacks.base import Callback
 if TYPE_CHECKING:
     from pretrain.trainer import Trainer
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""SIGUSR1 is what Slurm's srun passes on."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""SIGUSR1 is what Slurm's srun passes on; SIGHUP comes when the terminal closes, or when a line cannot be printed."""
 
 
 class StopSignals(Callback):
@@ -26,4 +26,6 @@ class StopSignals(Callback):
             trainer.stop_requested = True
 
         for number in STOP_SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: the run outlives its terminal
             signal.signal(number, request_stop)

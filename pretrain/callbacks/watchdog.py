@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pretrain.callbacks.base import Callback
 from pretrain.callbacks.heartbeats import Heartbeats, Store
+from pretrain.output import try_line
 
 if TYPE_CHECKING:
     from pretrain.trainer import Trainer
@@ -77,7 +78,7 @@ class Watchdog:
     def end(self, reason: str) -> None:
         """Print `reason` and end the process at once, without waiting for any thread or peer."""
         self._heartbeats.publish(reason)
-        print(f"error: {reason}", file=sys.stderr, flush=True)
+        try_line(f"error: {reason}", sys.stderr)
         last = threading.Thread(target=self._before_exit, daemon=True)
         last.start()
         last.join(10)
@@ -113,11 +114,10 @@ class Watchdog:
                 self.end(reason)
 
     def _dump(self, spent: float) -> None:
-        print(
+        try_line(
             f"watchdog: rank {self._rank} of {self._world_size} on {socket.gethostname()}, process {os.getpid()}, in "
             f"{self._activity} for {spent:.0f} s; every thread's stack:",
-            file=sys.stderr,
-            flush=True,
+            sys.stderr,
         )
         faulthandler.dump_traceback(sys.stderr, all_threads=True)
 

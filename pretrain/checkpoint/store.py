@@ -13,9 +13,10 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from data_pipeline import UserError
+from data_pipeline import UserError, user_path
 from data_pipeline.files import atomic_write, sha256_of, sync
 from pretrain.checkpoint.format import FORMAT, INDEX, OPTIMIZER, TOKENIZER, WEIGHTS, CheckpointInfo, read_index, sealed
+from pretrain.output import write_line
 
 
 def save_checkpoint(
@@ -84,12 +85,14 @@ def write_checkpoint(
 def find_checkpoint(path: str | Path) -> Path:
     """The newest whole checkpoint of a run, or `path` itself if it is a checkpoint; checksums are verified.
 
+    `~` at the path's begin is the home folder.
+
     A damaged newest checkpoint is passed over with a warning on stderr that names the file.
 
     Raises:
         UserError: if there is no whole checkpoint.
     """
-    path = Path(path)
+    path = user_path(path)
     if (path / INDEX).is_file():
         verify_checkpoint(path)
         return path
@@ -101,7 +104,7 @@ def find_checkpoint(path: str | Path) -> Path:
             verify_checkpoint(candidate)
         except UserError as error:
             damage = error
-            print(f"warning: passing over a damaged checkpoint: {error}", file=sys.stderr)
+            write_line(f"warning: passing over a damaged checkpoint: {error}", sys.stderr)
         else:
             return candidate
     if damage:

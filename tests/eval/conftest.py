@@ -18,16 +18,18 @@ MakeRun = Callable[..., Path]
 def make_run(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
     """make_run(attention, seed) -> RUN holding a checkpoint of a small random model and some history."""
 
-    def make(attention: str, d_ff: int = 24, tokens: int = 640, seed: int = 0, **aggregation: str) -> Path:
+    def make(
+        attention: str, d_ff: int = 24, tokens: int = 640, seed: int = 0, on: Manifest = data, **aggregation: str
+    ) -> Path:
         run = tmp_path_factory.mktemp("run") / attention
         config = ModelConfig(
-            vocab_size=data.vocab_size, context_length=32, d_model=16, num_layers=2, num_heads=2, d_ff=d_ff,
+            vocab_size=on.vocab_size, context_length=32, d_model=16, num_layers=2, num_heads=2, d_ff=d_ff,
             attention=attention, span=8, num_scales=3, init_std=0.3, aggregation=AggregationConfig(**aggregation),
         )  # fmt: skip
         torch.manual_seed(seed)
         weights = {name: p.detach().clone() for name, p in CausalLM(config).named_parameters()}
-        info = CheckpointInfo(5, 20, tokens, seed, config.to_dict(), data.fingerprint, data.tokenizer_sha256)
-        save_checkpoint(run, info, weights, {}, data.tokenizer_path, keep=1)
+        info = CheckpointInfo(5, 20, tokens, seed, config.to_dict(), on.fingerprint, on.tokenizer_sha256)
+        save_checkpoint(run, info, weights, {}, on.tokenizer_path, keep=1)
         metrics = MetricsFile(run, 0)
         layer = {"mean": [0.5, 0.3, 0.2], "entropy": 0.9, "zeros": 0.1}
         for step in range(1, 6):

@@ -1,6 +1,7 @@
 """compare.py as a user runs it: the page stands alone, and names what was measured and the command that repeats it."""
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Callable
@@ -74,7 +75,7 @@ def test_the_report_stands_alone_and_names_what_was_measured(
     assert [(model["model"], model["seed"]) for model in rows[:3]] == [(names[0], 0), (names[0], 1), (names[1], 0)]
     assert groups[0]["seeds"] == [0, 1]
     perplexities = [model["word_perplexity"] for model in rows[:2]]
-    assert groups[0]["word_perplexity"]["mean"] == pytest.approx(sum(perplexities) / 2)
+    assert groups[0]["word_perplexity"]["mean"] == pytest.approx(math.sqrt(math.prod(perplexities)))
     assert groups[0]["word_perplexity"]["max"] == max(perplexities)
     ratio = groups[0]["ratio_to_transformer"]
     assert ratio["min"] == pytest.approx(min(perplexities) / rows[2]["word_perplexity"])

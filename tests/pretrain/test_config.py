@@ -143,3 +143,15 @@ def test_a_run_is_configured_by_shipped_files_from_another_folder(
     assert stage["zero_optimization"]["stage"] == 2
     with pytest.raises(UserError, match=r"nowhere\.yaml"):
         parse_config(["--config", "nowhere.yaml"])
+
+
+def test_a_tilde_is_the_home_folder_in_options_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.yaml").write_text("data: ~/data\ndeepspeed: ~/ds.json\nprecision: float32\n")
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}}')
+    for options in (["--config", "~/c.yaml", "--out", "~/runs/1"], ["--config=~/c.yaml", "--out=~/runs/1"]):
+        config = parse_config(options)
+        assert (config.data, config.out) == (tmp_path / "data", tmp_path / "runs" / "1")
+        assert read_deepspeed_config(config)["zero_optimization"]["stage"] == 2
+    with pytest.raises(UserError, match="home folder that does not exist"):
+        parse_config(["--out", "~nobody-of-this-name/runs"])

@@ -29,6 +29,22 @@ def test_nothing_listens_beyond_the_master_address(run_command: Run) -> None:
     assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
 
 
+COLLECTIVES = """
+import torch, deepspeed, torch.distributed as dist
+from pretrain.distributed import join_process_group
+join_process_group()
+deepspeed.comm.all_gather_into_tensor(torch.empty(2), torch.ones(2))
+deepspeed.comm.reduce_scatter_tensor(torch.empty(2), torch.ones(2))
+dist.destroy_process_group()
+"""
+
+
+def test_the_collectives_of_deepspeed_warn_of_nothing(run_command: Run) -> None:
+    result = run_command("-c", COLLECTIVES, DS_ACCELERATOR="cpu")
+    assert result.returncode == 0, result.stderr
+    assert "FutureWarning" not in result.stderr
+
+
 def test_an_address_of_another_machine_is_one_line(run_command: Run, assert_user_error) -> None:
     script = "from data_pipeline import user_errors\nfrom pretrain.distributed import join_process_group\n"
     script += "with user_errors(): join_process_group()"

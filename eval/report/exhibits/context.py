@@ -24,7 +24,8 @@ def context_exhibits(source: Source) -> list[Exhibit]:
             "Each point covers positions up to twice as far as the one before, over all documents; right, over the "
             "Transformer. What is far into a book is only seen through the sliding window, and few books are long, "
             "so that the left curve shows the text as much as the model.",
-            f"every token of {source.text}; {seeds_of(comparison.models)}; bands are the range over seeds.",
+            f"every token of {source.text}; {seeds_of(comparison.models)}; lines are geometric means over seeds, bands "
+            "their range.",
         )  # fmt: skip
     windows = [probe.window for probe in comparison.probes.values() if probe.window]
     if windows:

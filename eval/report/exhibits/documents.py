@@ -1,7 +1,9 @@
 """Perplexity of each document."""
 
+from eval.figures import shown
 from eval.report.exhibits.source import Source
 from eval.report.page import Exhibit, table
+from eval.scoring.sample import Sample
 
 
 def documents_exhibits(source: Source) -> list[Exhibit]:
@@ -12,14 +14,14 @@ def documents_exhibits(source: Source) -> list[Exhibit]:
     body = []
     for number, (title, score) in enumerate(models[0].first.evaluated().documents):
         cells = [
-            sum(run.evaluated().documents[number][1].word_perplexity for run in model.runs) / len(model.runs)
+            Sample(tuple(run.evaluated().documents[number][1].word_perplexity for run in model.runs)).mean
             for model in models
         ]
-        body.append([title, f"{score.words:,}", *[f"{value:.2f}" for value in cells]])
+        body.append([title, f"{score.words:,}", *[shown(value, 2) for value in cells]])
     return [
         Exhibit(
             "Perplexity per word of each document",
             table(["Document", "Words", *[model.label for model in models]], body),
-            "Mean over the seeds.", f"every token of {source.text}.", source.part_commands["table"],
+            "Geometric mean over the seeds.", f"every token of {source.text}.", source.part_commands["table"],
         )
     ]  # fmt: skip

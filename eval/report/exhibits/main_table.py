@@ -1,5 +1,6 @@
 """The table of all models, beside the paper's."""
 
+from eval.figures import shown
 from eval.paper import PAPER
 from eval.report import plots
 from eval.report.comparison import Comparison
@@ -7,8 +8,9 @@ from eval.report.exhibits.source import Source, listed
 from eval.report.page import Exhibit, table
 
 HEADER = (
-    "Model", "Score entries", "Seeds", "Parameters", "Tokens trained", "PPL per word", "PPL per token", "Bits per byte",
-    "PPL / Transformer", "Peak memory", "PPL", "PPL / Transformer", "Memory",
+    "Model", "Score entries", "Seeds", "Parameters", "Tokens trained", "PPL per word (geometric mean)",
+    "PPL per token (geometric mean)", "Bits per byte (mean)", "PPL / Transformer (geometric mean)", "Peak memory",
+    "PPL", "PPL / Transformer", "Memory",
 )  # fmt: skip
 _ABOVE = (("", 5), ("Measured", 5), ("Published, another setting", 3))
 PUBLISHED = (
@@ -21,7 +23,10 @@ PUBLISHED = (
 READING = (
     "PPL per word is exp(total negative log-likelihood / whitespace words of the raw text), the literature's measure "
     "on PG-19; PPL per token depends on the tokenizer. Every token is scored once, in a sliding window. Several seeds "
-    "of a configuration are one row: mean ± sample standard deviation, least to most beneath. PPL / Transformer pairs "
+    "of a configuration are one row: mean ± spread, least to most beneath. Both are taken of losses: of perplexities "
+    "and their ratios the mean is geometric (the perplexity of the mean loss) and the spread is relative to it, the "
+    "sample standard deviation of the logarithms; of bits per byte both are arithmetic. A dash is a figure without a "
+    "meaning, such as perplexity per word of text without spaces. PPL / Transformer pairs "
     "runs of the same seed where both exist. Score entries counts what our implementation computes of N tokens, W "
     "being the span. Peak memory is that of one training process (resident set on a CPU, allocator's peak on a GPU), "
     "the most among seeds. Unigram is what the training split's token frequencies alone would score."
@@ -37,14 +42,15 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
         memory = max((one.peak_memory_bytes or 0 for one in model.runs), default=0)
         body.append((
             model.label, model.complexity, listed(model.seeds), f"{run.evaluated().parameters:,}",
-            f"{run.info.tokens:,}", model.spread("word_perplexity").text(2),
-            model.spread("token_perplexity").text(2), model.spread("bits_per_byte").text(4),
-            ratio.text(3) if ratio else "-", f"{memory / 2**30:.2f} GiB" if memory else "-",
+            f"{run.info.tokens:,}", model.sample("word_perplexity").text_with_range(2),
+            model.sample("token_perplexity").text_with_range(2), model.sample("bits_per_byte").text_with_range(4),
+            ratio.text_with_range(3) if ratio else "-", f"{memory / 2**30:.2f} GiB" if memory else "-",
             f"{paper.perplexity}", f"{paper.perplexity / base:.3f}", f"{paper.memory_gb} GB",
         ))  # fmt: skip
     unigram = comparison.unigram
     if unigram:
-        scores = f"{unigram.word_perplexity:.2f}", f"{unigram.token_perplexity:.2f}", f"{unigram.bits_per_byte:.4f}"
+        units = (unigram.word_perplexity, 2), (unigram.token_perplexity, 2), (unigram.bits_per_byte, 4)
+        scores = [shown(value, digits) for value, digits in units]
         body.append(("Unigram", *["-"] * 4, *scores, *["-"] * 5))
     return body
 
@@ -74,7 +80,7 @@ def table_exhibits(source: Source) -> list[Exhibit]:
         ),
         *source.plot(
             "table", "Perplexity per word", plots.drawn(plots.perplexities, comparison),
-            "One point for each seed, a tick at their mean; lower is better. The axis does not begin at 0.",
+            "One point for each seed, a tick at their geometric mean; lower is better. The axis does not begin at 0.",
             measured,
         ),
     ]  # fmt: skip

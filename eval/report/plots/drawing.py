@@ -30,9 +30,19 @@ def grid_of_panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, list(np.atleast_1d(axes))
 
 
+def as_floats(rows: Sequence[Sequence[float | None]]) -> npt.NDArray[np.float64]:
+    """Rows of equal length as an array; what has no meaning is NaN, which a plot leaves out."""
+    return np.array(rows, dtype=np.float64)
+
+
+def geometric_mean(values_SN: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Over the seeds, see `eval.scoring.sample`."""
+    return np.exp(np.log(values_SN).mean(0))
+
+
 def band(ax: Axes, x: Sequence[float], values_SN: npt.NDArray[np.float64], style: dict[str, Any]) -> None:
-    """Mean over the seeds and their range."""
-    ax.plot(x, values_SN.mean(0), **style)
+    """Geometric mean of positive values over the seeds, and their range."""
+    ax.plot(x, geometric_mean(values_SN), **style)
     if len(values_SN) > 1:
         ax.fill_between(x, values_SN.min(0), values_SN.max(0), color=style["color"], alpha=0.2, lw=0)
 

@@ -4,22 +4,27 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 
+from eval.figures import shown
 from eval.report.comparison import Comparison
 from eval.report.model_runs import ModelRuns
-from eval.report.plots.drawing import band, finish_pair, panels, plain_log, to_svg
+from eval.report.plots.drawing import as_floats, band, finish_pair, geometric_mean, panels, plain_log, to_svg
 from eval.report.plots.style import INK, Styles
 
 
 def perplexities(comparison: Comparison) -> str | None:
-    """Word-level perplexity: every seed a point, their mean a tick."""
-    styles, models = Styles(comparison.models), comparison.models
+    """Word-level perplexity: every seed a point, their geometric mean a tick; models without one are left out."""
+    styles = Styles(comparison.models)
+    models = [model for model in comparison.models if model.sample("word_perplexity").mean is not None]
+    if not models:
+        return None
     figure, ax = plt.subplots(figsize=(8, 0.9 + 0.36 * len(models)), layout="constrained")
     for row, model in enumerate(models):
-        spread = model.spread("word_perplexity")
-        ax.plot([spread.mean], [row], "|", color=INK, markersize=16)
+        sample = model.sample("word_perplexity")
+        ax.plot([sample.mean], [row], "|", color=INK, markersize=16)
         style = {**styles(model.label), "linestyle": "none", "markersize": 6, "alpha": 0.85}
-        ax.plot(spread.values, [row] * len(spread.values), **style)
-        ax.annotate(f"{spread.mean:.1f}", (max(spread.values), row), (8, 0), textcoords="offset points", va="center")
+        ax.plot(sample.values, [row] * len(sample.values), **style)
+        place = (sample.most, row)
+        ax.annotate(shown(sample.mean, 1), place, (8, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(models)), [model.label for model in models])
     ax.set(xlabel="perplexity per word", ylim=(len(models) - 0.5, -0.5))
     ax.margins(x=0.12)
@@ -31,14 +36,14 @@ def book_positions(comparison: Comparison) -> str | None:
     styles, (figure, axes) = Styles(comparison.models), panels(2)
 
     def values(model: ModelRuns) -> npt.NDArray[np.float64]:
-        return np.array([run.evaluated().positions.perplexity for run in model.runs])
+        return as_floats([run.evaluated().positions.perplexity for run in model.runs])
 
     for model in comparison.models:
         centres = model.first.evaluated().positions.centres
         band(axes[0], centres, values(model), styles(model.label))
         base = comparison.base(model)
         if base and base is not model:
-            band(axes[1], centres, values(model) / values(base).mean(0), styles(model.label))
+            band(axes[1], centres, values(model) / geometric_mean(values(base)), styles(model.label))
     axes[0].set(xlabel="position in the book (tokens)", ylabel="perplexity per token", yscale="log")
     axes[1].set(xlabel="position in the book (tokens)", ylabel="over the Transformer's")
     plain_log(axes[0].yaxis)
@@ -51,11 +56,12 @@ def contexts(comparison: Comparison) -> str | None:
     ticks: set[int] = set()
     for label, probe in comparison.probes.items():
         lengths = [point.context for point in probe.context]
-        values = np.array([[point.perplexity for point in probe.context]])
+        values = as_floats([[point.perplexity for point in probe.context]])
         band(axes[0], lengths, values, styles(label))
         errors = np.array([point.gain_error for point in probe.context])
-        ratios = values / values[:, :1] * (1 + errors * np.array([[-1], [0], [1]]))
-        band(axes[1], lengths, 100 * (ratios - 1), styles(label))
+        gains, error = 100 * (values[0] / values[0, :1] - 1), 100 * errors * values[0] / values[0, :1]
+        axes[1].plot(lengths, gains, **styles(label))
+        axes[1].fill_between(lengths, gains - error, gains + error, color=styles(label)["color"], alpha=0.2, lw=0)
         ticks |= set(lengths)
     axes[0].set(xlabel="window (tokens)", ylabel="perplexity per token")
     axes[1].set(xlabel="window (tokens)", ylabel="% against the shortest window")
@@ -70,10 +76,10 @@ def window_positions(comparison: Comparison) -> str | None:
         base = comparison.base(model)
         if window is None:
             continue
-        band(axes[0], window.centres, np.array([window.perplexity]), styles(model.label))
+        band(axes[0], window.centres, as_floats([window.perplexity]), styles(model.label))
         other = comparison.probes[base.label].window if base and base.label in comparison.probes else None
         if other and base is not model and len(other.tokens) == len(window.tokens):
-            ratio = np.array([window.perplexity]) / np.array([other.perplexity])
+            ratio = as_floats([window.perplexity]) / as_floats([other.perplexity])
             band(axes[1], window.centres, ratio, styles(model.label))
     axes[0].set(xlabel="position in the window (tokens)", ylabel="perplexity per token", yscale="log")
     axes[1].set(xlabel="position in the window (tokens)", ylabel="over the Transformer's")

@@ -19,7 +19,7 @@ def losses(comparison: Comparison) -> str | None:
             curve = model.curve(key)
             if not curve:
                 continue
-            steps, values = np.array([step for step, _ in curve]), np.array([spread.values for _, spread in curve])
+            steps, values = np.array([step for step, _ in curve]), np.array([values for _, values in curve])
             if key == "loss":
                 steps, values = smooth(steps, values)
             ax.plot(steps, values.mean(1), **styles(model.label, marker=key == "eval_loss"))

@@ -12,6 +12,7 @@ def test_a_criterion_passes_within_its_limit() -> None:
     assert not Criterion("", 1.2, 1.1).passed
     assert Criterion("", 1.2, 1.1, at_least=True).passed
     assert not Criterion("", float("nan"), 1.1).passed
+    assert not Criterion("", None, 1.1).passed
     assert Criterion("a", 1.2, 1.1).to_dict() == {"name": "a", "value": 1.2, "limit": "<= 1.1", "pass": False}
 
 
@@ -26,3 +27,10 @@ def test_json_alone_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert json.loads(captured.out)["figures"][0]["pass"] is True
     assert "a table" in captured.err
+
+
+def test_figures_without_a_meaning_are_null_and_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report([], [Criterion("a", None, 2)], {"rows": [float("nan")]}, as_json=True)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out, parse_constant=pytest.fail)["rows"] == [None]
+    assert captured.err == "FAIL  a: - (<= 2)\n"

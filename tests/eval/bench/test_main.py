@@ -38,3 +38,14 @@ def test_an_unknown_name_is_one_line_and_status_2(run_command: Run, assert_user_
     assert_user_error(
         result, "no benchmark is called 'speed'; choose one of aggregation, attention, generate, training"
     )
+
+
+def test_a_package_that_the_limits_need_is_named_before_anything_is_measured(
+    run_command: Run, assert_user_error: Callable[..., None]
+) -> None:
+    script = "import sys; sys.modules['cvxpylayers'] = None; sys.argv = ['bench', '--json']\n"
+    result = run_command("-c", script + "from eval.bench.aggregation import main; main()")
+    assert_user_error(
+        result, "cvxpylayers, which the limits compare with, is not installed; bash launch/setup.sh cvxpy"
+    )
+    assert result.stdout == ""

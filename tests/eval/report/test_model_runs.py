@@ -1,10 +1,6 @@
-"""Runs that differ in their seed alone are one model; spreads and curves are over its seeds."""
+"""Runs that differ in their seed alone are one model; curves are over its seeds."""
 
-import statistics
-
-import pytest
-
-from eval.report.model_runs import Spread, group_runs, headline_models
+from eval.report.model_runs import group_runs, headline_models
 from tests.eval.report.runs import make_run_in_memory as run
 
 
@@ -25,17 +21,8 @@ def test_the_headlines_are_the_first_of_each_architecture_and_strategy() -> None
     ]
 
 
-def test_spread_over_seeds() -> None:
-    values = (3.0, 4.0, 8.0)
-    spread = Spread(values)
-    assert spread.to_dict() == {"mean": 5.0, "std": pytest.approx(statistics.stdev(values)), "min": 3.0, "max": 8.0}
-    assert spread.text(1) == "5.0 ± 2.6\n3.0 to 8.0"
-    assert Spread((3.0,)).text(2) == "3.00"
-    assert Spread((3.0,)).std is None
-
-
 def test_a_curve_has_the_steps_that_every_seed_has() -> None:
     first = [{"step": step, "loss": float(step)} for step in (1, 2, 3)]
     second = [{"step": step, "loss": 10.0 * step} for step in (2, 3, 4)]
     (model,) = group_runs([run(0, first), run(1, second)])
-    assert [(step, spread.values) for step, spread in model.curve("loss")] == [(2, (2.0, 20.0)), (3, (3.0, 30.0))]
+    assert model.curve("loss") == [(2, (2.0, 20.0)), (3, (3.0, 30.0))]

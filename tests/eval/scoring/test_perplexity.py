@@ -80,3 +80,18 @@ def test_units_follow_from_the_same_total() -> None:
 def test_impossible_windows_are_refused(context: int, stride: int) -> None:
     with pytest.raises(UserError, match="is not between 1 and"):
         score_documents(build("maha"), [document(10, 0)], context, stride, 1)
+
+
+@pytest.mark.parametrize(
+    ("score", "undefined"),
+    [
+        (Score(10.0, 4, 0, 12, 14), {"word_perplexity"}),
+        (Score(7000.0, 4000, 1, 12, 14), {"word_perplexity"}),  # exp overflows
+        (Score(0.0, 0, 0, 0, 0), {"token_perplexity", "word_perplexity", "bits_per_byte", "bits_per_character"}),
+        (Score(math.nan, 4, 2, 12, 14), {"token_perplexity", "word_perplexity", "bits_per_byte", "bits_per_character"}),
+    ],
+)
+def test_a_unit_without_a_meaning_is_none_and_the_others_stay(score: Score, undefined: set[str]) -> None:
+    values = score.to_dict()
+    units = ("token_perplexity", "word_perplexity", "bits_per_byte", "bits_per_character")
+    assert {unit for unit in units if values[unit] is None} == undefined

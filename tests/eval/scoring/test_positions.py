@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from data_pipeline import DocumentInfo, TokenizedDocument
 from eval.scoring.perplexity import document_losses
 from eval.scoring.positions import (
+    ContextPoint,
     OctaveBins,
     Target,
     by_context,
@@ -109,3 +110,8 @@ def test_windows_by_position_do_not_overlap() -> None:
     targets = [Target(book.tokens, stop, 32) for stop in (128, 160, 256, 300, 639)]
     bins = by_window_position(build(), targets, 128, batch_size=2)
     assert bins.tokens == [3 * 32, 3 * 32, 3 * 64]
+
+
+def test_a_perplexity_that_overflows_is_none() -> None:
+    assert OctaveBins([800.0 * 32, 2.0], [32, 2]).perplexity == [None, pytest.approx(np.e)]
+    assert ContextPoint(64, 800.0, 32, 0.0).perplexity is None

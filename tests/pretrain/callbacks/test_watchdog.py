@@ -102,3 +102,15 @@ def test_an_error_that_nobody_has_caught_ends_the_process_as_usual(port: int) ->
     assert (other.returncode, errors) == (2, "")
     main.kill()
     main.communicate()
+
+
+def test_an_output_that_is_gone_keeps_no_rank_from_ending(port: int) -> None:
+    hung = start(0, port, "print('up', flush=True); time.sleep(60)", step_timeout=1)
+    assert hung.stdout is not None
+    assert hung.stderr is not None
+    hung.stdout.readline()
+    hung.stderr.close()
+    try:
+        assert hung.wait(timeout=20) == 1
+    finally:
+        hung.kill()

@@ -1,0 +1,128 @@
+"""launch/pretrain.sh hands signals to the processes of its own launch: real ones, whose training is to wait.
+
+The launchers below it and what it trains are small stand-ins, so that nothing loads torch; tests/integration/ has the
+real ones.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+from tests.integration.runs import kill
+
+TRAIN = """
+import signal, sys, time
+out = sys.argv[sys.argv.index("--out") + 1]
+def stop(*_):
+    open(out + "/stopped", "w").close()
+    sys.exit(0)
+signal.signal(signal.SIGUSR1, stop)
+open(out + "/ready", "w").close()
+time.sleep(60)
+"""
+PYTHON = """#!/bin/sh
+case "$*" in
+  *sysconfig*) echo {stubs} ;;
+  *pretrain.preflight*) ;;
+  *) exec {python} "$@" ;;
+esac
+"""
+DEEPSPEED = """#!/bin/sh
+while [ "$1" != pretrain.train ]; do shift; done
+shift
+{stubs}/node "$@"
+exit $?
+"""
+NODE = """#!/bin/sh
+# as DeepSpeed's launcher of a host, above the ranks; of the environment pdsh passes on what the file names
+cd {package}
+[ -z "$DS_ENV_FILE" ] || clean="env -i $(cat "$DS_ENV_FILE")"
+$clean {python} -u -m pretrain.train "$@"
+exit $?
+"""
+PDSH = """#!/bin/sh
+exec sh -c "$3"
+"""
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """start(out, *options) -> launch/pretrain.sh, once what it trains is there."""
+    stubs, package = tmp_path / "stubs", tmp_path / "package"
+    (package / "pretrain").mkdir(parents=True)
+    (package / "pretrain" / "__init__.py").touch()
+    (package / "pretrain" / "train.py").write_text(TRAIN)
+    stubs.mkdir()
+    for name, content in {"python": PYTHON, "deepspeed": DEEPSPEED, "node": NODE, "pdsh": PDSH}.items():
+        (stubs / name).write_text(content.format(stubs=stubs, python=sys.executable, package=package))
+        (stubs / name).chmod(0o755)
+    (tmp_path / "hostfile").write_text("here slots=1\n")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(out: Path, *options: str) -> subprocess.Popen[bytes]:
+        out.mkdir()
+        command = ["bash", str(ROOT / "launch" / "pretrain.sh"), *options, "--out", str(out)]
+        environment = {**os.environ, "MAHA_PYTHON": str(stubs / "python"), "HOME": str(tmp_path)}
+        environment.pop("PYTHONPATH", None)
+        started.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True))
+        wait_for(out / "ready")
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            shell = psutil.Process(process.pid)
+            kill([*shell.children(recursive=True), shell])
+        process.wait(10)
+
+
+def wait_for(path: Path, seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, f"no {path}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("launcher", ["here", "pdsh"])
+def test_a_signal_stops_what_the_command_trains(
+    start: Start, tmp_path: Path, number: signal.Signals, launcher: str
+) -> None:
+    hosts = () if launcher == "here" else ("--hostfile=~/hostfile",)
+    run = start(tmp_path / "1", *hosts)
+    run.send_signal(number)
+    assert run.wait(20) == 0
+    assert (tmp_path / "1" / "stopped").exists()
+
+
+def test_a_signal_stops_no_other_run_whatever_its_options(start: Start, tmp_path: Path) -> None:
+    hosts = ("--hostfile", str(tmp_path / "hostfile"))
+    run = start(tmp_path / "1", *hosts)
+    longer = start(tmp_path / "10", *hosts)  # its command line begins with that of the first
+    run.send_signal(signal.SIGINT)
+    assert run.wait(20) == 0
+    time.sleep(0.3)
+    assert longer.poll() is None
+    assert not (tmp_path / "10" / "stopped").exists()
+
+
+def test_a_closed_terminal_does_not_stop_what_nohup_started(start: Start, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does
+    try:
+        run = start(tmp_path / "1")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    run.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert run.poll() is None
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(20) == 0
