@@ -38,6 +38,7 @@ def configured(out: Path, **options: Any) -> RunConfig:
 
 def former_run(run: Path, rank: Rank) -> RunConfig:
     """A run of 20 steps, every fifth of them tracked, with two evaluations, none of which MLflow has."""
+    run.mkdir()
     config = configured(run, steps=40, optimizer=OptimizerConfig(lr=0.003))
     tracking = Tracking(config, rank, 0)
     tracking.mark_failed()
