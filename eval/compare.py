@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_pipeline import Manifest, UserError, user_errors, user_path
 from data_pipeline.files import atomic_write
-from eval.device import best_device
+from eval.device import best_device, device_name
 from eval.figures import to_json
 from eval.report import PARTS, Scope, command, compare, part_commands, read_memory_tables
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test")
     parser.add_argument("--stride", type=int, help="tokens between windows (default: half the context)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows per forward pass")
-    parser.add_argument("--device", default=best_device())
+    parser.add_argument("--device", type=device_name, default=best_device())
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
     )

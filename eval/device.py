@@ -1,4 +1,6 @@
-"""The device that commands use where none is given."""
+"""The device that a command computes on."""
+
+import argparse
 
 import torch
 
@@ -6,3 +8,12 @@ import torch
 def best_device() -> str:
     """`cuda` if a GPU is available, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(text: str) -> str:
+    """The value of an option --device, for argparse. Raises ArgumentTypeError if this machine has no such device."""
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        raise argparse.ArgumentTypeError(f"{text!r} is no device of this machine; give cpu or cuda") from error
+    return text

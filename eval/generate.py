@@ -10,7 +10,7 @@ import sys
 import time
 
 from data_pipeline import Tokenizer, UserError, user_errors, user_path
-from eval.device import best_device
+from eval.device import best_device, device_name
 from eval.figures import quotient, to_json
 from maha_model import ConfigError
 from maha_model.inference import Sampling, generate
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens that share the probability P")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before it; may be repeated")
-    parser.add_argument("--device", default=best_device())
+    parser.add_argument("--device", type=device_name, default=best_device())
     parser.add_argument("--json", action="store_true", help="print one JSON object, the text in it, when all is done")
     args = parser.parse_args()
     pieces: list[str] = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from data_pipeline import UserError, user_errors, user_path
-from eval.device import best_device
+from eval.device import best_device, device_name
 from pretrain.checkpoint import CONFIG, WEIGHTS
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="an export, made by python -m pretrain.export")
     parser.add_argument("--tasks", required=True, help="names of tasks, or YAML files that define them; by commas")
-    parser.add_argument("--device", default=best_device())
+    parser.add_argument("--device", type=device_name, default=best_device())
     args, others = parser.parse_known_args()
     with user_errors(ValueError, ConnectionError, FileNotFoundError):  # lm-eval has no such task, or not its data
         args.checkpoint = user_path(args.checkpoint)
@@ -40,7 +40,10 @@ def main() -> None:
 
             import maha_model.huggingface  # noqa: F401  # registers the model
         except ImportError as error:
-            raise UserError(f"{error.name} is not installed; bash launch/setup.sh hub") from error
+            raise UserError(
+                f"{error.name} is not installed; pip install 'maha-pretraining[hub]', or in a checkout "
+                "bash launch/setup.sh hub"
+            ) from error
         model = json.dumps({"pretrained": str(args.checkpoint), "backend": "causal", "add_bos_token": False})
         sys.argv = ["lm_eval", "run", "--model", "hf", "--tasks", args.tasks, "--device", args.device]
         sys.argv += ["--model_args", model, *others]  # ours first: a user's --model_args are merged into them

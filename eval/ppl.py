@@ -3,7 +3,7 @@
 import argparse
 
 from data_pipeline import Manifest, UserError, user_errors
-from eval.device import best_device
+from eval.device import best_device, device_name
 from eval.figures import quotient, shown, to_json
 from eval.scoring.evaluation import evaluate, evaluate_once
 
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, help="tokens of a window (default: the model's context length)")
     parser.add_argument("--stride", type=int, help="tokens between windows (default: half the context)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows per forward pass")
-    parser.add_argument("--device", default=best_device())
+    parser.add_argument("--device", type=device_name, default=best_device())
     parser.add_argument("--keep", action="store_true", help="keep the result beside the checkpoint, or take a kept one")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from data_pipeline import UserError, user_errors
-from eval.device import best_device
+from eval.device import best_device, device_name
 from eval.figures import to_json
 from eval.tasks import RecallTask, Training, train
 from maha_model import ConfigError, ModelConfig
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=Training.batch_size, help="sequences of an update")
     parser.add_argument("--lr", type=float, default=Training.lr, help="peak of the learning rate")
     parser.add_argument("--seed", type=int, default=Training.seed)
-    parser.add_argument("--device", default=best_device())
+    parser.add_argument("--device", type=device_name, default=best_device())
     parser.add_argument("--json", action="store_true", help="print one JSON object, when all is done")
     args = parser.parse_args()
     with user_errors(ConfigError):

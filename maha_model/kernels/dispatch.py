@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor  # noqa: PLC2701
 
 Implementation = Literal["cpu", "triton", "blocks", "chunks", "reference"]
 """`cpu`: compiled C++. `triton`: a GPU's kernels. `blocks`, `chunks`: torch's operations on parts of the input.
@@ -16,10 +16,14 @@ Implementation = Literal["cpu", "triton", "blocks", "chunks", "reference"]
 _warned: set[tuple[str, str]] = set()
 
 
-def warn_once(operator: str, reason: str) -> None:
-    """A RuntimeWarning that `operator` takes a slower path, once in a process for each reason."""
-    if (operator, reason) not in _warned:
-        _warned.add((operator, reason))
+def warn_once(operator: str, reason: str, cause: str | None = None) -> None:
+    """A RuntimeWarning that `operator` takes a slower path, once in a process for each reason.
+
+    With a `cause`, which can have slowed other operators already, once for that.
+    """
+    key = (operator, reason) if cause is None else ("", cause)
+    if key not in _warned:
+        _warned.add(key)
         warnings.warn(f"{operator}: {reason}", RuntimeWarning, stacklevel=3)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701
+from torch.utils._pytree import tree_iter  # noqa: PLC2701
 
 
 class Meter(Protocol):

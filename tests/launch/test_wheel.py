@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import os
-import re
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from launch.cli import COMMANDS
 from tests.conftest import ROOT
@@ -130,6 +130,9 @@ def test_every_dependency_is_pinned_and_within_its_bounds() -> None:
     """One policy: what pyproject.toml asks for, constraints.txt pins."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
-    names = {re.split(r"[\[<>=;~! ]", line)[0].lower() for line in wanted} - {project["name"]}
+    requirements = {one.name.lower(): one for one in map(Requirement, wanted) if one.name != project["name"]}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    assert names <= {line.partition("==")[0].lower() for line in lines}
+    pinned = dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
+    assert requirements.keys() <= pinned.keys()
+    assert all(one.specifier for one in requirements.values())
+    assert [name for name, one in requirements.items() if pinned[name] not in one.specifier] == []

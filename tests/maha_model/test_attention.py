@@ -1,4 +1,4 @@
-"""The attention modules against a position-by-position reading of DESIGN section 1, in float64."""
+"""The attention modules against a position-by-position reading of docs/model.md, in float64."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The proof obligations of DESIGN section 1: the future never reaches the past, exactly."""
+"""The proof obligations of docs/model.md: the future never reaches the past, exactly."""
 
 import pytest
 import torch

@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,16 @@ _KERNELS = Path(__file__).parent.parent
 
 
 class BuildError(Exception):
-    """A library could not be built: `mend` is what the user can do."""
+    """A library could not be built: `mend` is what the user can do, `cause` what other libraries may fail of too."""
 
-    def __init__(self, message: str, mend: str = "A C++ compiler (g++, or CXX) mends it.") -> None:
+    def __init__(
+        self,
+        message: str,
+        mend: str = "A C++ compiler (g++, or one program in CXX) mends it.",
+        cause: str | None = None,
+    ) -> None:
         super().__init__(message)
-        self.mend = mend
+        self.mend, self.cause = mend, cause or mend
 
 
 def cache_folder() -> Path:
@@ -37,8 +43,8 @@ def build_and_load(name: str, source: Path, macros: list[str]) -> None:
     """
     cpp_extension = _cpp_extension()
     compiler = os.environ.get("CXX") or "c++"
-    if shutil.which(compiler.split()[0]) is None:
-        raise BuildError("no C++ compiler")
+    if shutil.which(compiler) is None:  # cpp_extension runs it as one program, without arguments
+        raise BuildError(f"no C++ compiler {compiler!r}")
     flags = [*_FLAGS, *(f"-D{macro}" for macro in macros)]
     # Where the symbols of torch's OpenMP runtime are global, its threads serve: two runtimes would compete for cores.
     link = [] if hasattr(ctypes.CDLL(None), "GOMP_parallel") else ["-fopenmp"]
@@ -56,9 +62,12 @@ def build_and_load(name: str, source: Path, macros: list[str]) -> None:
             )  # fmt: skip
     except OSError as error:
         raise BuildError(str(error), "A writable MAHA_CACHE, a folder for what is compiled, mends it.") from error
+    except subprocess.SubprocessError as error:  # of the compiler's --version
+        raise BuildError(str(error)) from error
     except RuntimeError as error:  # the compiler's messages are its further lines
         lines = str(error).splitlines()
-        raise BuildError(next((line.strip() for line in lines if "error:" in line), lines[0])) from error
+        message = next((line.strip() for line in lines if "error:" in line), lines[0])
+        raise BuildError(message, cause=source.name) from error
 
 
 @contextlib.contextmanager

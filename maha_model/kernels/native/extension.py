@@ -64,8 +64,9 @@ def _load(
     except BuildError as error:
         warn_once(
             source.stem,
-            f"its C++ code could not be compiled for the CPU ({error}); plain torch operations take its place, several "
+            f"the C++ code could not be compiled for the CPU ({error}); plain torch operations take its place, several "
             f"times slower. {error.mend}",
+            cause=error.cause,
         )
         return None
     loaded = Extension(suffix)

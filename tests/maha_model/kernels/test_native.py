@@ -87,9 +87,14 @@ def test_constants_that_differ_from_pythons_are_an_error(cache: Path, tmp_path: 
             native.extension(source, torch.float32, constants=lambda constants=constants: constants)
 
 
-def test_a_missing_compiler_is_warned_of_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = write(tmp_path, "without_compiler")
-    monkeypatch.setenv("CXX", "no-such-compiler")
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "/bin/false", "env g++"])
+def test_a_missing_compiler_is_warned_of_once(
+    compiler: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for all sources; one that is no compiler counts as missing."""
+    monkeypatch.setattr("maha_model.kernels.dispatch._warned", set())
+    source = write(tmp_path, f"without_compiler_{len(compiler)}")
+    monkeypatch.setenv("CXX", compiler)
     with pytest.warns(RuntimeWarning, match="without_compiler: .* A C\\+\\+ compiler .* mends it"):
         assert native.extension(source, torch.float32) is None
     with warnings.catch_warnings():
@@ -106,6 +111,7 @@ def test_an_error_of_the_compiler_is_named(cache: Path, tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
+    monkeypatch.setattr("maha_model.kernels.dispatch._warned", set())
     monkeypatch.setenv("MAHA_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.warns(RuntimeWarning, match="MAHA_CACHE"):
         assert native.extension(write(tmp_path, "without_cache"), torch.float32) is None
