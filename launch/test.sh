@@ -17,6 +17,5 @@ if [ $# -eq 0 ]; then
   site=$(mktemp -d)
   trap 'rm -rf "$site"' EXIT
   NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict --site-dir "$site"
-  set -- --numprocesses 2 --dist loadgroup  # what starts processes in one worker, all else in both
 fi
 python -m pytest "$@"

@@ -16,19 +16,8 @@ from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
 
 ROOT = Path(__file__).parent.parent
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # two workers share the cores
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined: before anything imports one
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start launchers, daemons or installations run one after the other, whatever the number of workers."""
-    for item in items:
-        if item.path.is_relative_to(ROOT / "tests" / "integration") or item.path.is_relative_to(
-            ROOT / "tests" / "launch"
-        ):
-            item.add_marker(pytest.mark.xdist_group("processes"))
 
 
 def book(seed: int, words: int) -> str:
