@@ -9,7 +9,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.files import atomic_write, sha256_of
 
 RECORD = ".verified.json"
-"""Beside the data: for every file found whole its size, modification time (ns) and inode at that time."""
+"""Beside the data: for every file found whole its size, times of modification and change (ns) and inode."""
 _SETTLED = 2 * 10**9  # ns; a younger file can change once more without another modification time
 
 
@@ -42,7 +42,7 @@ def check_files(expected: dict[Path, str], folder: Path, fingerprint: str, again
 
 def _state(path: Path) -> list[int]:
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]  # the last cannot be set back
 
 
 def _read_record(folder: Path, fingerprint: str) -> dict[str, list[int]]:
