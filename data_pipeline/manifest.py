@@ -23,7 +23,7 @@ TOKENIZER = "tokenizer.model"
 
 @dataclass
 class DocumentInfo:
-    """One document: what word-level perplexity and bits per byte need to know of its raw text."""
+    """One document: the statistics of its raw text for word-level perplexity and bits per byte."""
 
     title: str
     tokens: int

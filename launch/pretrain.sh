@@ -80,7 +80,7 @@ MAHA_LAUNCH=$(</proc/sys/kernel/random/uuid)  # what signal_ranks.py finds this 
 export MAHA_LAUNCH
 deepspeed=(deepspeed --log_level "${MAHA_LAUNCHER_LOG:-error}" --no_local_rank --module)
 if [ -n "$hostfile" ]; then
-  # what pdsh and mpirun have to be told to pass on; srun passes on everything
+  # what pdsh and mpirun pass on only by name; srun passes on everything
   variables=$(compgen -e | grep -E \
     '^(PATH|LD_LIBRARY_PATH|PYTHONPATH|DS_ACCELERATOR|OMP_NUM_THREADS|(MAHA|MLFLOW|GLOO|NCCL|TORCH_NCCL)_.*)$')
   export MASTER_PORT=${MASTER_PORT:-$((20000 + ${SLURM_JOB_ID:-9500} % 20000))}

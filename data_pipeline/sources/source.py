@@ -36,7 +36,7 @@ class Source(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 over everything that decides what `open` yields, titles apart."""
+        """SHA-256 over everything that determines what `open` yields, titles apart."""
 
     @abstractmethod
     def fingerprint_of_format_1(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""A file's bytes and lines, unpacked, and what its name says of them."""
+"""A file's bytes and lines, unpacked, and the packing that its name gives."""
 
 import io
 from collections.abc import Iterator
