@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import sentencepiece
-
 from data_pipeline.errors import UserError
 
 _TRAINING_CHARACTERS = 64 * 2**20
@@ -24,6 +22,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
         UserError: if the texts are too small for `vocab_size`, or `vocab_size` is too small for their characters.
         Exception: whatever `texts` raises, as it is.
     """
+    import sentencepiece  # late: reading a prepared data set needs no tokenizer
+
     model = io.BytesIO()
     broken: list[BaseException] = []
     try:
@@ -92,6 +92,8 @@ class Tokenizer:
     """
 
     def __init__(self, path: Path) -> None:
+        import sentencepiece
+
         try:
             model = Path(path).read_bytes()
         except OSError as error:

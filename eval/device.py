@@ -17,3 +17,8 @@ def device_name(text: str) -> str:
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
         raise argparse.ArgumentTypeError(f"{text!r} is no device of this machine; give cpu or cuda") from error
     return text
+
+
+def device_title(device: str) -> str:
+    """The device's kind, with the card's name for a GPU."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device

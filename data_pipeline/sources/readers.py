@@ -5,9 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
 from data_pipeline.errors import UserError
 from data_pipeline.sources.source import Document
 from data_pipeline.sources.streams import read_lines, stem_and_kind, unreadable
@@ -36,6 +33,8 @@ def document_from(values: dict[str, Any], file: Path, where: str, fallback: str)
 
 
 def _read_parquet(file: Path, stem: str) -> Iterator[Document]:
+    import pyarrow.parquet  # late, as in streams.py: it is slow to load, and other formats do without
+
     row = 0
     with file.open("rb") as raw:
         try:

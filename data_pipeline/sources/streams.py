@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow
-
 from data_pipeline.errors import UserError
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
@@ -56,7 +54,11 @@ def unreadable(file: Path, error: Exception, where: str = "") -> Exception:
 
 def _unpacked(raw: BinaryIO, file: Path) -> Any:
     compression = COMPRESSIONS.get(file.suffix.lower())
-    return pyarrow.input_stream(raw, compression=compression) if compression else raw
+    if not compression:
+        return raw
+    import pyarrow  # late: it is slow to load, and few files are packed
+
+    return pyarrow.input_stream(raw, compression=compression)
 
 
 def _first_undecodable_line(file: Path) -> int:

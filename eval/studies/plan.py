@@ -11,7 +11,8 @@ import yaml
 
 from data_pipeline import UserError
 from eval.figures import finite
-from eval.studies.study import Study, StudyGroup, merged
+from eval.settings import merged
+from eval.studies.study import Study, StudyGroup
 
 CONFIG, METRICS = "study.yaml", "metrics.jsonl"
 

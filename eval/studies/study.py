@@ -1,16 +1,11 @@
 """The file of a study: its models, its groups of runs and its limits, read and checked."""
 
-import copy
-import difflib
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data_pipeline import UserError
-from data_pipeline.shipped import find_shipped
+from eval.settings import build, merged, nearest, read_mapping
 from maha_model import ModelConfig
 
 
@@ -65,17 +60,10 @@ class Study:
     @classmethod
     def load(cls, path: Path) -> "Study":
         """Read a study's file, here or among the shipped ones. Raises UserError if it is not one."""
-        try:
-            values = yaml.safe_load(find_shipped(path).read_text())
-        except OSError as error:
-            raise UserError(f"cannot read the study {path}: {error.strerror}; see eval/studies") from error
-        except yaml.YAMLError as error:
-            raise UserError(f"{path} is not YAML: {error}") from error
-        if not isinstance(values, dict):
-            raise UserError(f"{path} is no study; see eval/studies for examples")
+        values = read_mapping(path, "study", "eval/studies")
         groups = values.pop("groups", None) or {}
-        found = [_build(StudyGroup, {"name": name, **group}, f"{path}, group {name}") for name, group in groups.items()]
-        study = _build(cls, {**values, "groups": found}, str(path))
+        found = [build(StudyGroup, {"name": name, **group}, f"{path}, group {name}") for name, group in groups.items()]
+        study = build(cls, {**values, "groups": found}, str(path))
         study.check(path)
         return study
 
@@ -86,7 +74,7 @@ class Study:
             for model in [*group.models, *filter(None, (group.tuned_as, group.time_of))]:
                 if model not in self.models:
                     raise UserError(
-                        f"{path}, group {group.name}: no model is called {model!r}{_near(model, self.models)}"
+                        f"{path}, group {group.name}: no model is called {model!r}{nearest(model, self.models)}"
                     )
             if bool(group.learning_rates) == bool(group.best_of):
                 raise UserError(f"{path}, group {group.name}: give learning_rates to try, or best_of a sweep's name")
@@ -114,28 +102,3 @@ class Study:
         """The configuration of a model at a context length. Raises ConfigError if it cannot work."""
         values = merged(self.base.get("model", {}), self.models[model])
         return ModelConfig.from_dict({**values, "context_length": context, "vocab_size": vocab_size})
-
-
-def merged(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
-    """A copy of `base` with the values of `override`, mapping by mapping."""
-    result = copy.deepcopy(base)
-    for key, value in override.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else copy.deepcopy(value)
-    return result
-
-
-def _build(cls: type, values: dict[str, Any], where: str) -> Any:
-    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
-    for key in values:
-        if key not in known:
-            raise UserError(f"{where}: unknown key {key}{_near(key, known)}")
-    missing = [name for name, required in known.items() if required and name not in values]
-    if missing:
-        raise UserError(f"{where}: {', '.join(missing)} is missing")
-    return cls(**values)
-
-
-def _near(word: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"

@@ -1,6 +1,46 @@
-"""Synthetic tasks: a task makes sequences and measures accuracy on them; `train` trains a small model on any task."""
+"""Synthetic tasks that show what a model can retrieve from far away: tasks, training on them, and suites of runs.
 
+One module a task: `recall` (spread associative recall), `multiquery` (the published form of it), `induction`, `needle`,
+`variables`, `copying`. `Learner` trains a small model on any of them, `Suite` is a file of many such runs.
+"""
+
+from eval.tasks.conduct import conduct
+from eval.tasks.copying import CopyingTask
+from eval.tasks.criteria import Figure, criteria_of
+from eval.tasks.induction import InductionTask
+from eval.tasks.multiquery import MultiqueryTask
+from eval.tasks.needle import NeedleTask
 from eval.tasks.recall import RecallTask
-from eval.tasks.training import Point, Task, Training, train
+from eval.tasks.results import Row, rows_of, tables
+from eval.tasks.scoring import Scores, score
+from eval.tasks.suite import TASKS, Run, Suite
+from eval.tasks.task import Batch, Task
+from eval.tasks.training import Learner, Point, Stage, Training, updates_to
+from eval.tasks.variables import VariablesTask
 
-__all__ = ["Point", "RecallTask", "Task", "Training", "train"]
+__all__ = [
+    "TASKS",
+    "Batch",
+    "CopyingTask",
+    "Figure",
+    "InductionTask",
+    "Learner",
+    "MultiqueryTask",
+    "NeedleTask",
+    "Point",
+    "RecallTask",
+    "Row",
+    "Run",
+    "Scores",
+    "Stage",
+    "Suite",
+    "Task",
+    "Training",
+    "VariablesTask",
+    "conduct",
+    "criteria_of",
+    "rows_of",
+    "score",
+    "tables",
+    "updates_to",
+]

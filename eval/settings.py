@@ -1,0 +1,76 @@
+"""Files of settings: read, merged, made into dataclasses, with errors that name the nearest valid key."""
+
+import copy
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_pipeline import UserError
+from data_pipeline.shipped import find_shipped
+
+_WORDS = {int: "a whole number", float: "a number, such as 0.003", str: "a word", list: "a list", dict: "a mapping"}
+_ACCEPTED: dict[type, Any] = {float: (int, float)}
+
+
+def read_mapping(path: Path, kind: str, examples: str) -> dict[str, Any]:
+    """The values of a YAML file, here or among the shipped ones.
+
+    Raises:
+        UserError: if it cannot be read or is no mapping; it names the file as a `kind`, and the folder of `examples`.
+    """
+    try:
+        values = yaml.safe_load(find_shipped(path).read_text())
+    except OSError as error:
+        raise UserError(f"cannot read the {kind} {path}: {error.strerror}; see {examples}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is no {kind}; see {examples} for examples")
+    return values
+
+
+def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `base` with the values of `override`, mapping by mapping."""
+    result = copy.deepcopy(dict(base))
+    for key, value in override.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else copy.deepcopy(value)
+    return result
+
+
+def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """An instance of the dataclass `cls`.
+
+    Raises:
+        UserError: for an unknown or a missing key, a value of another type, or one that the class itself refuses; its
+            message begins with `where`.
+    """
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key}{nearest(key, known)}")
+    missing = [name for name, required in known.items() if required and name not in values]
+    if missing:
+        raise UserError(f"{where}: {', '.join(missing)} is missing")
+    hints = typing.get_type_hints(cls)
+    for key, value in values.items():
+        kind = typing.get_origin(hints[key]) or hints[key]
+        wrong = kind in _WORDS and (not isinstance(value, _ACCEPTED.get(kind, kind)) or isinstance(value, bool))
+        if wrong:
+            raise UserError(f"{where}: {key} is {value!r}; give {_WORDS[kind]}")
+    try:
+        return cls(**values)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message on an unknown word: the known one that is near it, or all of them."""
+    choices = list(known)
+    near = difflib.get_close_matches(str(word), choices, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(choices)}"

@@ -1,0 +1,33 @@
+"""Score entries: the products of a query with a key that an attention computes, the measure of equal work."""
+
+from maha_model import ModelConfig
+
+
+def score_entries(config: ModelConfig, length: int) -> int:
+    """Score entries of one head of one layer over a sequence of `length` tokens."""
+    span = length if config.span == "full" else config.span
+    if config.attention == "standard":
+        return _entries(length, length)
+    if config.attention == "longformer":
+        return _entries(length, span)
+    entries, n = 0, length
+    for scale in range(config.num_scales):
+        if scale and config.query == "fine":
+            cover = config.ratio**scale
+            entries += sum(min((t + 1) // cover, span) for t in range(length))
+        else:
+            entries += _entries(n, span)
+        n //= config.ratio
+    return entries
+
+
+def equal_span(config: ModelConfig, length: int) -> int:
+    """The least span of a window attention that has at least as many score entries as `config` at this length."""
+    entries = min(score_entries(config, length), _entries(length, length))
+    return next(span for span in range(1, length + 1) if _entries(length, span) >= entries)
+
+
+def _entries(n: int, span: int) -> int:
+    """Of n queries with a window of `span` keys each, the last their own."""
+    span = min(span, n)
+    return span * n - span * (span - 1) // 2

@@ -1,0 +1,178 @@
+"""The runs of a suite: those without a result are trained, several beside each other, and each leaves one JSON file."""
+
+import fcntl
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_pipeline import UserError
+from data_pipeline.files import atomic_write
+from eval.device import device_title
+from eval.figures import to_json
+from eval.tasks.suite import Run
+from eval.tasks.training import Learner, updates_to
+from maha_model import ModelConfig
+
+REACHED = 0.95
+"""Accuracy whose first point is reported as `updates_to_95`."""
+STOPPED = "stopped; run the same command again to continue"
+Report = Callable[[str], None]
+
+
+def no_report(line: str) -> None:
+    """Progress that nobody reads."""
+
+
+def conduct(runs: Sequence[Run], out: Path, device: str, jobs: int, report: Report) -> list[dict[str, Any]]:
+    """Carry out the runs that have no result in `out`; the results of all, in order. SIGTERM, SIGHUP raise UserError.
+
+    Raises:
+        UserError: if another command is at work in `out`, a file there is of another run, or a run was killed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with _stoppable(), _claim(out):
+        waiting = [run for run in runs if result_of(run, out) is None]
+        report(f"{len(runs)} runs in {out}, {len(runs) - len(waiting)} of them finished")
+        if jobs == 1:
+            for done, run in enumerate(waiting, start=1):
+                carry_out(run, out, device, report)
+                report(_line(run, out, done, len(waiting)))
+        elif waiting:
+            _in_processes(waiting, out, device, jobs, report)
+    results = [result_of(run, out) for run in runs]
+    return [result for result in results if result is not None]
+
+
+def carry_out(run: Run, out: Path, device: str, report: Report = no_report) -> None:
+    """Train and score, from the state of an interrupted run if there is one. Writes OUT/NAME.json at the end.
+
+    OUT/NAME.pt has the state after every point, until the result is there.
+    """
+    learner = Learner(run.config, run.stages, run.training, run.seed, device)
+    state = out / f"{run.name}.pt"
+    if state.exists():
+        saved = torch.load(state, map_location="cpu", weights_only=True)
+        _check_same(run, json.loads(saved["run"]), state)
+        learner.load_state_dict(saved["learner"])
+        report(f"{run.name}: continues after update {learner.points[-1].update}")
+    try:
+        while not learner.finished:
+            point = learner.advance()
+            with atomic_write(state) as file:
+                torch.save({"run": to_json(run.to_dict()), "learner": learner.state_dict()}, file)
+            report(f"{run.name}: update {point.update}, loss {point.loss:.3f}, accuracy {point.accuracy:.3f}")
+        scores = [{"length": task.length, **learner.test(task).to_dict()} for task in run.tests]
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{run.name} needs more memory than {device} has; give a smaller batch_size, or fewer --jobs"
+        ) from error
+    result = {
+        "run": run.to_dict(), "length": run.length, "chance": run.tests[0].chance,
+        "parameters": learner.model.num_parameters(), "device": device_title(device), "seconds": learner.seconds,
+        "updates": learner.points[-1].update, "updates_to_95": updates_to(learner.points, REACHED),
+        "accuracy": scores[0]["accuracy"], "scores": scores, "points": [point._asdict() for point in learner.points],
+    }  # fmt: skip
+    with atomic_write(_result(run, out)) as file:
+        file.write(to_json(result, indent=1).encode())
+    state.unlink()
+
+
+def result_of(run: Run, out: Path) -> dict[str, Any] | None:
+    """The result of a run; None before it has one. Raises UserError if the file is of other settings."""
+    try:
+        result: dict[str, Any] = json.loads(_result(run, out).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{_result(run, out)} is damaged (not JSON); remove it and run the suite again") from error
+    _check_same(run, result["run"], _result(run, out))
+    return result
+
+
+def _result(run: Run, out: Path) -> Path:
+    return out / f"{run.name}.json"
+
+
+def _check_same(run: Run, kept: dict[str, Any], path: Path) -> None:
+    """A setting of the model that the kept run did not have had the value that is its default now."""
+    expected = json.loads(to_json(run.to_dict()))
+    kept = {**kept, "config": ModelConfig.from_dict(kept["config"]).to_dict()}
+    for name, value in expected.items():
+        if kept.get(name) != value:
+            raise UserError(f"{path} is of a run with another {name}; give another --out, or remove that file")
+
+
+def _in_processes(runs: list[Run], out: Path, device: str, jobs: int, report: Report) -> None:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(threads,))
+    try:
+        futures = {pool.submit(carry_out, run, out, device): run for run in runs}
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            report(_line(futures[future], out, done, len(runs)))
+        pool.shutdown()
+    except BrokenProcessPool as error:
+        raise UserError("a process of a run was killed, perhaps for memory; run again, with fewer --jobs") from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
+def _begin(threads: int) -> None:
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the command ends these
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Of a killed command no process goes on, or it would be in the way of the same command run again."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a process of the pool"
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _line(run: Run, out: Path, done: int, of: int) -> str:
+    result = result_of(run, out)
+    assert result is not None, "carried out"
+    return f"[{done}/{of}] {run.name}: accuracy {result['accuracy']:.3f} after {result['updates']} updates"
+
+
+@contextmanager
+def _claim(out: Path) -> Iterator[None]:
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another command is at work in {out}; wait for it, or give another --out") from error
+        yield
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # nohup: the suite outlives its terminal
+            signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(*_: object) -> None:
+    raise UserError(STOPPED)

@@ -1,0 +1,97 @@
+"""The results of a suite: one row for each task, length and model, over its seeds, as tables and as JSON."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from eval.figures import finite, shown
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one model on one task at one length. Lists have a value for each seed."""
+
+    task: str
+    """Its name in the suite."""
+    length: int
+    model: str
+    parameters: int
+    span: int | str
+    """Of the attention, in tokens of a scale."""
+    chance: float
+    seeds: list[int]
+    updates: list[int]
+    updates_to_95: list[int | None]
+    """None: never."""
+    accuracies: dict[int, list[float]]
+    """By length of the test sequences; the first is the trained one."""
+    by_distance: dict[int, list[float]]
+    """Accuracy at the trained length by the least distance of a bucket, which reaches up to twice of it."""
+    seconds: list[float]
+    """Wall-clock time of the updates, as the runs went: several may have shared the machine."""
+
+    def accuracy(self, length: int | None = None) -> float | None:
+        """Median over the seeds, at a length; None if it was not tested there."""
+        found = self.accuracies.get(length or self.length)
+        return statistics.median(found) if found else None
+
+    @property
+    def median_updates_to_95(self) -> float | None:
+        """Median over the seeds; None if half of them or more never had that accuracy."""
+        return finite(statistics.median(float("inf") if n is None else n for n in self.updates_to_95))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: all values, and the medians."""
+        medians = {length: self.accuracy(length) for length in self.accuracies}
+        return {**asdict(self), "accuracy": medians, "median_updates_to_95": self.median_updates_to_95}
+
+
+def rows_of(results: Iterable[dict[str, Any]]) -> list[Row]:
+    """The rows of the runs' results, in their order."""
+    together: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for result in results:
+        run = result["run"]
+        together.setdefault((run["entry"], result["length"], run["model"]), []).append(result)
+    rows = []
+    for (task, length, model), members in together.items():
+        accuracies: dict[int, list[float]] = {}
+        by_distance: dict[int, list[float]] = {}
+        for member in members:
+            for score in member["scores"]:
+                accuracies.setdefault(score["length"], []).append(score["accuracy"])
+            for bucket in member["scores"][0]["by_distance"]:
+                by_distance.setdefault(bucket["from"], []).append(bucket["accuracy"])
+        rows.append(Row(
+            task, length, model, members[0]["parameters"], members[0]["run"]["config"]["span"], members[0]["chance"],
+            [member["run"]["seed"] for member in members], [member["updates"] for member in members],
+            [member["updates_to_95"] for member in members], accuracies, by_distance,
+            [member["seconds"] for member in members],
+        ))  # fmt: skip
+    return rows
+
+
+def tables(rows: list[Row]) -> list[str]:
+    """Two Markdown tables: the results, with medians and all values, and the accuracy by distance (medians)."""
+    head = ("Task", "Length", "Model", "Parameters", "Accuracy: median (all)", "At other lengths",
+            "Updates to 95 %: median (all)", "Updates", "Seconds")  # fmt: skip
+    body = [
+        (row.task, f"{row.length}", row.model, f"{row.parameters:,}",
+         f"{shown(row.accuracy(), 3)} ({', '.join(f'{x:.3f}' for x in row.accuracies[row.length])})",
+         ", ".join(f"{n}: {shown(row.accuracy(n), 3)}" for n in row.accuracies if n != row.length) or "-",
+         f"{shown(row.median_updates_to_95, 0)} ({', '.join(shown(n, 0) for n in row.updates_to_95)})",
+         f"{statistics.median(row.updates):.0f}", f"{statistics.median(row.seconds):.0f}")
+        for row in rows
+    ]  # fmt: skip
+    starts = sorted({start for row in rows for start in row.by_distance})
+    far_head = ("Task", "Length", "Model", *(f"{start} to {2 * start - 1}" for start in starts))
+    far = [
+        (row.task, f"{row.length}", row.model,
+         *(shown(statistics.median(row.by_distance[n]), 2) if n in row.by_distance else "" for n in starts))
+        for row in rows
+    ]  # fmt: skip
+    return [_table(head, body), "Accuracy by distance in tokens", _table(far_head, far)]
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *body))

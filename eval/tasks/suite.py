@@ -1,0 +1,207 @@
+"""A suite's file: tasks, the models that are trained on each, and limits for the results; expanded to single runs.
+
+Keys of the file:
+
+- `seeds`, `base` (model settings that all share), `training` (fields of `Training`);
+- `models`: by name, settings that are merged into `base`. `equal_scores: MODEL` sets the span so that there are as many
+  score entries as in that model; `at: {LENGTH: SETTINGS}` has settings for one length;
+- `tasks`: by name, the fields of `Entry`;
+- `figures`: limits, see `eval.tasks.criteria`.
+
+The files that are shipped stand here: `small.yaml`, for a laptop; `recall.yaml`, for a GPU.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from data_pipeline import UserError
+from eval.settings import build, merged, nearest, read_mapping
+from eval.tasks.budget import equal_span
+from eval.tasks.copying import CopyingTask
+from eval.tasks.criteria import Figure
+from eval.tasks.induction import InductionTask
+from eval.tasks.multiquery import MultiqueryTask
+from eval.tasks.needle import NeedleTask
+from eval.tasks.recall import RecallTask
+from eval.tasks.task import Task
+from eval.tasks.training import Stage, Training
+from eval.tasks.variables import VariablesTask
+from maha_model import ConfigError, ModelConfig
+
+TASKS: dict[str, type] = {
+    "recall": RecallTask, "multiquery": MultiqueryTask, "induction": InductionTask, "needle": NeedleTask,
+    "variables": VariablesTask, "copying": CopyingTask,
+}  # fmt: skip
+"""The kinds of tasks by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One model trained on one task at one length with one seed."""
+
+    entry: str
+    """The task's name in the suite."""
+    task: str
+    """Its kind, among `TASKS`."""
+    model: str
+    seed: int
+    stages: list[Stage]
+    """The last is the task itself."""
+    tests: list[Task]
+    """What is scored at the end, the task itself first."""
+    config: ModelConfig
+    training: Training
+
+    @property
+    def length(self) -> int:
+        """Tokens of a training sequence of the last stage."""
+        return self.stages[-1].task.length
+
+    @property
+    def name(self) -> str:
+        """Name among the runs of a suite, that of its files."""
+        return f"{self.entry}-{self.length}-{self.model}-{self.seed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that the result depends on, JSON-ready."""
+        return {**asdict(self), "config": self.config.to_dict()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A task of a suite."""
+
+    name: str
+    task: str
+    """A kind of task, among `TASKS`."""
+    lengths: list[int]
+    """Lengths of training sequences; each is a run of its own for every model and seed."""
+    updates: int
+    """Most updates of the last stage, which is the task itself."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Fields of the task."""
+    curriculum: list[dict[str, Any]] = field(default_factory=list)
+    """Stages before it: `updates`, fields of the task that differ and, where it does, `batch_size`. A stage that is
+    longer than the run's length, or is the task itself, is left out."""
+    test_lengths: list[int] = field(default_factory=list)
+    """Lengths that a trained model is scored at beside its own."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Model settings that are merged into the suite's `base`."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Fields of `Training` that are merged into the suite's."""
+    models: list[str] = field(default_factory=list)
+    """Names of the models; empty: all."""
+    seeds: list[int] = field(default_factory=list)
+    """Empty: the suite's."""
+    at: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """By length, other values of `updates`, `settings`, `curriculum`, `model` and `training`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """The file."""
+
+    path: Path
+    base: dict[str, Any]
+    models: dict[str, dict[str, Any]]
+    tasks: dict[str, dict[str, Any]]
+    seeds: list[int]
+    training: dict[str, Any] = field(default_factory=dict)
+    figures: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, path: Path) -> "Suite":
+        """Read a suite's file, here or among the shipped ones. Raises UserError if it is not one."""
+        suite: Suite = build(cls, {**read_mapping(path, "suite", "eval/tasks"), "path": path}, str(path))
+        for name in (*suite.models, *suite.tasks):
+            if not re.fullmatch(r"\w+", str(name)):
+                raise UserError(f"{path}: the name {name!r} is part of a file's; give letters, digits and _ only")
+        suite.limits()
+        return suite
+
+    def limits(self) -> list[Figure]:
+        """The limits for the results."""
+        return [build(Figure, values, f"{self.path}, figure {i}") for i, values in enumerate(self.figures, start=1)]
+
+    def runs(
+        self, only: Sequence[str] = (), models: Sequence[str] = (), seeds: Sequence[int] = (), **training: Any
+    ) -> list[Run]:
+        """The runs, in the file's order; empty selections are all. `training` overrides the file's.
+
+        Raises:
+            UserError: naming the file, for an unknown name or a setting that cannot work.
+        """
+        for names, among, kind in ((only, self.tasks, "task"), (models, self.models, "model")):
+            for name in names:
+                if name not in among:
+                    raise UserError(f"{self.path}: no {kind} is called {name!r}{nearest(name, among)}")
+        found = []
+        for name in only or self.tasks:
+            entry = self._entry(name)
+            for length in entry.lengths:
+                for model in entry.models or self.models:
+                    for seed in seeds or entry.seeds or self.seeds:
+                        if not models or model in models:
+                            found.append(self._run(self._entry(name, length), length, model, seed, training))
+        if not found:
+            raise UserError(f"{self.path}: none of the models runs on these tasks; choose others")
+        return found
+
+    def _entry(self, name: str, length: int | None = None) -> Entry:
+        where = f"{self.path}, task {name}"
+        entry: Entry = build(Entry, {**self.tasks[name], "name": name}, where)
+        if entry.task not in TASKS:
+            raise UserError(f"{where}: no kind of task is called {entry.task!r}{nearest(entry.task, TASKS)}")
+        for model in entry.models:
+            if model not in self.models:
+                raise UserError(f"{where}: no model is called {model!r}{nearest(model, self.models)}")
+        if length in entry.at:
+            entry = build(Entry, merged(asdict(entry), entry.at[length]), f"{where}, at {length}")
+        return entry
+
+    def _run(self, entry: Entry, length: int, model: str, seed: int, overrides: dict[str, Any]) -> Run:
+        where = f"{self.path}, task {entry.name}"
+        training = build(Training, {**merged(self.training, entry.training), **overrides}, f"{where}, training")
+
+        def make(**settings: Any) -> Task:
+            made: Task = build(TASKS[entry.task], {"length": length, **entry.settings, **settings}, where)
+            return made
+
+        task, stages = make(), []
+        for values in entry.curriculum:
+            settings = {key: value for key, value in values.items() if key not in ("updates", "batch_size")}
+            if settings.get("length", length) <= length and make(**settings) != task:
+                stage = {"batch_size": training.batch_size, **values, "task": make(**settings)}
+                stages.append(build(Stage, {key: stage[key] for key in stage if key not in settings}, where))
+        stages.append(build(Stage, {"task": task, "updates": entry.updates, "batch_size": training.batch_size}, where))
+        tests = [task, *(make(length=other) for other in entry.test_lengths if other != length)]
+        for made in (*(stage.task for stage in stages), *tests):
+            if made.vocab_size != task.vocab_size:
+                raise UserError(f"{where}: a stage of the curriculum has another vocabulary than the task")
+        context = max(made.length for made in tests)
+        config = self._config(entry, model, length, {"vocab_size": task.vocab_size, "context_length": context})
+        return Run(
+            entry=entry.name, task=entry.task, model=model, seed=seed, stages=stages, tests=tests, config=config,
+            training=training,
+        )  # fmt: skip
+
+    def _config(self, entry: Entry, model: str, length: int, given: dict[str, int]) -> ModelConfig:
+        where = f"{self.path}, task {entry.name}, model {model}"
+        settings = merged(merged(self.base, entry.model), self.models[model])
+        settings = merged(settings, settings.pop("at", {}).get(length, {}))
+        equal = settings.pop("equal_scores", None)
+        for key in given:
+            if key in settings:
+                raise UserError(f"{where}: {key} follows from the task; leave it out")
+        try:
+            config = ModelConfig.from_dict({**settings, **given})
+        except ConfigError as error:
+            raise UserError(f"{where}: {error}") from error
+        if equal is None:
+            return config
+        if equal not in self.models or "equal_scores" in self.models[equal]:
+            raise UserError(f"{where}: equal_scores is {equal!r}; give a model that has none itself")
+        return replace(config, span=equal_span(self._config(entry, equal, length, given), length))
