@@ -40,7 +40,10 @@ def conduct(runs: Sequence[Run], out: Path, device: str, jobs: int, report: Repo
     Raises:
         UserError: if another command is at work in `out`, a file there is of another run, or a run was killed.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"--out {out} is a file; give a folder") from error
     with _stoppable(), _claim(out):
         waiting = [run for run in runs if result_of(run, out) is None]
         report(f"{len(runs)} runs in {out}, {len(runs) - len(waiting)} of them finished")

@@ -119,7 +119,19 @@ class Suite:
         for name in (*suite.models, *suite.tasks):
             if not re.fullmatch(r"\w+", str(name)):
                 raise UserError(f"{path}: the name {name!r} is part of a file's; give letters, digits and _ only")
-        suite.limits()
+        for kind, group in (("model", suite.models), ("task", suite.tasks)):
+            for name, values in group.items():
+                _check_mapping(values, f"{path}, {kind} {name}")
+                for length, other in (values.get("at") or {}).items():
+                    _check_mapping(other, f"{path}, {kind} {name}, at {length}")
+        for figure in suite.limits():
+            for name in filter(None, (figure.model, figure.over, figure.where)):
+                if name not in suite.models:
+                    raise UserError(f"{path}, figures: no model is called {name!r}{nearest(name, suite.models)}")
+            if figure.task and figure.task not in suite.tasks:
+                raise UserError(
+                    f"{path}, figures: no task is called {figure.task!r}{nearest(figure.task, suite.tasks)}"
+                )
         return suite
 
     def limits(self) -> list[Figure]:
@@ -172,6 +184,7 @@ class Suite:
 
         task, stages = make(), []
         for values in entry.curriculum:
+            _check_mapping(values, f"{where}: a stage of the curriculum")
             settings = {key: value for key, value in values.items() if key not in ("updates", "batch_size")}
             if settings.get("length", length) <= length and make(**settings) != task:
                 stage = {"batch_size": training.batch_size, **values, "task": make(**settings)}
@@ -205,3 +218,8 @@ class Suite:
         if equal not in self.models or "equal_scores" in self.models[equal]:
             raise UserError(f"{where}: equal_scores is {equal!r}; give a model that has none itself")
         return replace(config, span=equal_span(self._config(entry, equal, length, given), length))
+
+
+def _check_mapping(values: object, where: str) -> None:
+    if not isinstance(values, dict):
+        raise UserError(f"{where} is {values!r}; give a mapping")

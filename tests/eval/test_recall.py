@@ -2,65 +2,72 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from eval import recall
-from eval.recall import model_settings
 from tests.conftest import Run
+from tests.eval.tasks.example import write_suite
 
-TINY = ("--length=32", "--pairs=2", "--keys=4", "--values=4", "--steps=3", "--batch-size=4")
 
-
-def test_json_is_one_object(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = ["--set", "model.d_model=16", "model.aggregation.strategy=nash", "--set", "model.span=8"]
-    monkeypatch.setattr(sys, "argv", ["recall.py", "--attention", "maha", *TINY, *settings, "--seed=3", "--json"])
+def test_json_is_one_object_with_rows_and_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--suite", str(write_suite(tmp_path)), "--out", str(tmp_path / "out"), "--device", "cpu", "--json"]
+    monkeypatch.setattr(
+        sys, "argv", ["recall.py", *options, "--only", "passages", "--models", "full", "--seeds", "3,4"]
+    )
     recall.main()
-    (line,) = capsys.readouterr().out.splitlines()
-    values = json.loads(line)
-    assert values["task"] == {"length": 32, "pairs": 2, "keys": 4, "values": 4, "gap": 0}
-    assert (values["model"]["attention"], values["model"]["d_model"], values["model"]["span"]) == ("maha", 16, 8)
-    assert values["model"]["aggregation"]["strategy"] == "nash"
-    assert (values["training"]["steps"], values["training"]["seed"], values["chance"]) == (3, 3, 0.25)
-    assert [point["update"] for point in values["points"]] == [3]
-    assert values["accuracy"] == values["points"][-1]["accuracy"]
+    out, progress = capsys.readouterr()
+    values = json.loads(out)
+    (row,) = values["rows"]
+    assert (row["task"], row["length"], row["model"], row["seeds"]) == ("passages", 16, "full", [3, 4])
+    assert len(row["accuracies"]["16"]) == len(row["updates_to_95"]) == 2
+    (figure,) = values["figures"]
+    assert figure == {
+        "name": "passages, 16 tokens: accuracy of full", "value": row["accuracy"]["16"], "limit": ">= 2", "pass": False
+    }  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == [
+        "passages-16-full-3.json", "passages-16-full-4.json"
+    ]  # fmt: skip
+    assert "passages-16-full-3: update 2, loss " in progress
 
 
-def test_the_command_prints_accuracy_and_chance(run_command: Run) -> None:
-    result = run_command("-m", "eval.recall", "--attention", "standard", *TINY, "--device=cpu")
+def test_without_json_tables_and_verdicts_are_printed_and_no_heavy_library_is_loaded(
+    tmp_path: Path, run_command: Run
+) -> None:
+    heavy = ("deepspeed", "mlflow", "sentencepiece", "pyarrow", "datasets", "matplotlib", "jsonargparse", "safetensors")
+    code = (
+        "import sys; from eval import recall; recall.main(); "
+        f"print('loaded:', [name for name in {heavy} if name in sys.modules])"
+    )
+    options = ("--suite", write_suite(tmp_path), "--only=passages", "--out", tmp_path / "out", "--device=cpu")
+    result = run_command("-c", code, *options)
     assert result.returncode == 0, result.stderr
-    update, last = result.stdout.splitlines()
-    assert update.startswith("update      3: loss ")
-    assert last.startswith("accuracy ")
-    assert last.endswith("by chance 0.250")
-
-
-def test_settings_are_nested_and_typed() -> None:
-    assert model_settings(["model.span=full", "model.aggregation.ridge=2.0", "model.aggregation.normalize=true"]) == {
-        "span": "full",
-        "aggregation": {"ridge": 2.0, "normalize": True},
-    }
+    assert result.stdout.startswith("| Task | Length | Model |")
+    assert "FAIL  passages, 16 tokens: accuracy of full: " in result.stdout
+    assert result.stdout.splitlines()[-1] == "loaded: []"
 
 
 def test_mistakes_are_one_line_and_status_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    suite = str(write_suite(tmp_path))
     mistakes = {
-        ("--set", "d_model=3"): "give it as model.KEY=VALUE",
-        ("--set", "model.d_model"): "give it as model.KEY=VALUE",
-        ("--set", "model.d_model=["): "the value is not YAML",
-        ("--set", "model.vocab_size=3"): "follows from --keys and --values",
-        ("--set", "model.aggregation=3", "model.aggregation.ridge=1"): "within a setting that is given a value itself",
-        ("--set", "model.spam=3"): "did you mean span?",
-        ("--set", "model.num_heads=5"): "num_heads 5 does not divide",
-        ("--pairs", "40"): "--pairs 40 is more than --keys 32",
-        ("--steps", "0"): "--steps is 0",
+        ("--suite", str(tmp_path / "none.yaml")): "cannot read the suite",
+        ("--suite", suite, "--only", "pears"): "no task is called 'pears'; did you mean pairs?",
+        ("--suite", suite, "--models", "nash"): "no model is called 'nash'",
+        ("--suite", suite, "--jobs", "0"): "--jobs is 0",
+        ("--suite", suite, "--precision", "bfloat16"): "precision bfloat16 is for GPUs",
+        ("--suite", suite, "--out", suite): "suite.yaml is a file; give a folder",
     }
     for options, message in mistakes.items():
-        monkeypatch.setattr(sys, "argv", ["recall.py", "--attention", "maha", *options])
+        monkeypatch.setattr(sys, "argv", ["recall.py", "--device", "cpu", "--out", str(tmp_path / "out"), *options])
         with pytest.raises(SystemExit) as ended:
             recall.main()
         assert ended.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
         assert message in line
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Attention over the whole sequence learns the recall; a window that ends before the pairs cannot."""
+"""Training: attention over the whole sequence learns a tiny recall, a window cannot; stages, states, seeds."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,8 +8,11 @@ import torch
 
 from data_pipeline import UserError
 from eval.tasks.recall import RecallTask
-from eval.tasks.training import Point, Training, train
-from maha_model import ModelConfig
+from eval.tasks.task import Task
+from eval.tasks.training import Learner, Point, Stage, Training, updates_to
+from tests.eval.tasks.models import tiny
+
+TASK = RecallTask(length=32, pairs=4, keys=4, values=4)
 
 
 @pytest.fixture(autouse=True)
@@ -21,44 +24,89 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def points(steps: int, gap: int = 0, seed: int = 0, **model: Any) -> list[Point]:
-    task = RecallTask(length=32, pairs=4, keys=4, values=4, gap=gap)
-    config = ModelConfig(
-        vocab_size=task.vocab_size, context_length=32, d_model=32, num_layers=2, num_heads=4, d_ff=64, init_std=0.1,
-        recency=8.0, **model,
-    )  # fmt: skip
-    return list(train(config, task, Training(steps=steps, seed=seed)))
+def learner(*updates: int, task: Task = TASK, every: int = 2, seed: int = 0, **model: Any) -> Learner:
+    stages = [Stage(task=task, updates=n, batch_size=32) for n in updates]
+    training = Training(every=every, scored=64, tested=64)
+    return Learner(tiny(task, **{"attention": "standard", **model}), stages, training, seed, "cpu")
 
 
-def test_full_attention_learns_a_tiny_recall() -> None:
-    first, *_, last = points(350, attention="standard")
-    assert first.update == 100
-    assert last.update == 350
-    assert last.accuracy > 0.9
-    assert last.loss < first.loss
+def points(trained: Learner) -> list[Point]:
+    while not trained.finished:
+        trained.advance()
+    return trained.points
+
+
+def test_full_attention_learns_a_tiny_recall_and_stops_when_it_has() -> None:
+    trained = learner(1000, every=25)
+    *_, before, last = points(trained)
+    assert last.update < 600
+    assert min(before.accuracy, last.accuracy) >= 0.995
+    assert trained.test(TASK).accuracy > 0.98
+    assert 0 < (updates_to(trained.points, 0.95) or 0) <= before.update
 
 
 def test_a_window_shorter_than_the_gap_stays_at_chance() -> None:
     # two layers reach 6 tokens back, and a query's pair is at least 8 before it
-    *_, last = points(150, gap=8, attention="longformer", span=4)
-    assert last.accuracy == pytest.approx(0.25, abs=0.08)
+    task = RecallTask(length=32, pairs=4, keys=4, values=4, gap=8)
+    trained = learner(80, task=task, every=80, attention="longformer", span=4)
+    points(trained)
+    assert trained.test(task).accuracy == pytest.approx(0.25, abs=0.1)
+    assert updates_to(trained.points, 0.95) is None
 
 
 def test_a_seed_repeats_the_whole_training() -> None:
-    assert points(3, attention="maha", span=8) == points(3, attention="maha", span=8)
-    assert points(3, attention="maha", span=8) != points(3, attention="maha", span=8, seed=1)
+    assert points(learner(3, attention="maha", span=8)) == points(learner(3, attention="maha", span=8))
+    assert points(learner(3, attention="maha", span=8)) != points(learner(3, attention="maha", span=8, seed=1))
+
+
+def test_a_saved_training_goes_on_bitwise_the_same_in_every_stage() -> None:
+    whole = learner(3, 5, dropout=0.1)
+    points(whole)
+    for kept in range(1, len(whole.points)):
+        first = learner(3, 5, dropout=0.1)
+        for _ in range(kept):
+            first.advance()
+        state = first.state_dict()
+        second = learner(3, 5, dropout=0.1, seed=7)
+        second.load_state_dict(state)
+        assert points(second) == whole.points
+        for one, other in zip(second.model.parameters(), whole.model.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_stages_follow_each_other_and_each_is_scored_on_its_own_task() -> None:
+    easy, seen = RecallTask(length=16, pairs=1, keys=4, values=4), []
+
+    class Watched(Learner):
+        def _step(self, stage: Stage) -> torch.Tensor:
+            seen.append(stage.task.length)
+            return super()._step(stage)
+
+    stages = [Stage(task=easy, updates=3, batch_size=4), Stage(task=TASK, updates=4, batch_size=2)]
+    trained = Watched(tiny(TASK, attention="standard"), stages, Training(every=2, scored=8), 0, "cpu")
+    assert [(point.update, point.stage) for point in points(trained)] == [(2, 0), (3, 0), (5, 1), (7, 1)]
+    assert seen == [16, 16, 16, 32, 32, 32, 32]
+
+
+def test_updates_to_an_accuracy_are_of_the_last_stage() -> None:
+    made = [Point(10, 0, 0.1, 1.0), Point(20, 1, 0.1, 0.9), Point(30, 1, 0.1, 0.96), Point(40, 1, 0.1, 0.94)]
+    assert updates_to(made, 0.95) == 30
+    assert updates_to(made, 0.97) is None
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_a_tenth() -> None:
-    training = Training(steps=1000, warmup=100)
-    rates = [training.rate(update) for update in range(1, 1001)]
+    training = Training(warmup=100)
+    rates = [training.rate(update, 1000) for update in range(1, 1001)]
     assert rates[:50] == sorted(rates[:50])
     assert rates[150:] == sorted(rates[150:], reverse=True)
     assert 0.9 < max(rates) <= 1
     assert rates[-1] == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("values", [{"steps": 0}, {"batch_size": 0}, {"lr": 0.0}])
-def test_impossible_training_is_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="is 0"):
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"every": 0}, "is 0"), ({"batch_size": 0}, "is 0"), ({"lr": 0.0}, "is 0"), ({"precision": "half"}, "choose")],
+)
+def test_impossible_training_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Training(**values)

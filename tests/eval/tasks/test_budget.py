@@ -1,0 +1,37 @@
+"""Score entries against a count of visible pairs; the window of equal work is the least one."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eval.tasks.budget import equal_span, score_entries
+from maha_model import ModelConfig
+
+SMALL = {"vocab_size": 8, "d_model": 8, "num_heads": 2, "num_layers": 1, "d_ff": 8}
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    length=st.integers(16, 90), span=st.integers(1, 30), ratio=st.integers(2, 4), scales=st.integers(1, 3),
+    query=st.sampled_from(["coarse", "fine"]),
+)  # fmt: skip
+def test_entries_are_the_visible_pairs_of_all_scales(
+    length: int, span: int, ratio: int, scales: int, query: str
+) -> None:
+    settings = {**SMALL, "context_length": length, "span": span, "ratio": ratio, "num_scales": scales, "query": query}
+    expected = 0
+    for scale in range(scales):
+        cover, n = ratio**scale, length // ratio**scale
+        for asked in range(length if query == "fine" else n):
+            newest = (asked + 1) // cover - 1 if query == "fine" else asked
+            expected += sum(newest - span < key <= newest for key in range(n))
+    config = ModelConfig.from_dict(settings)
+    assert score_entries(config, length) == expected
+    window = equal_span(config, length)
+    narrow, wide = (
+        score_entries(ModelConfig.from_dict({**settings, "attention": "longformer", "span": w}), length)
+        for w in (max(1, window - 1), window)
+    )
+    full = score_entries(ModelConfig.from_dict({**settings, "attention": "standard"}), length)
+    assert full == length * (length + 1) // 2
+    assert wide >= min(expected, full)
+    assert window == 1 or narrow < expected

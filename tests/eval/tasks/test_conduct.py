@@ -1,0 +1,148 @@
+"""Runs of a suite: each leaves one result; what is finished stays, what was killed goes on, mistakes are one line."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from data_pipeline import UserError
+from eval.tasks.conduct import carry_out, conduct, no_report, result_of
+from eval.tasks.suite import Run
+from tests.conftest import ROOT
+from tests.eval.tasks.example import VALUES, load_suite, write_suite
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return load_suite(tmp_path).runs(["pairs"], ["full"], [0])[0]
+
+
+def conducted(runs: list[Run], out: Path, jobs: int = 1) -> tuple[list[dict[str, Any]], list[str]]:
+    lines: list[str] = []
+    return conduct(runs, out, "cpu", jobs, lines.append), lines
+
+
+def without_time(result: dict[str, Any] | None) -> dict[str, Any]:
+    assert result is not None
+    return {key: value for key, value in result.items() if key != "seconds"}
+
+
+class StopError(Exception):
+    pass
+
+
+def test_a_result_has_scores_at_all_lengths_points_and_settings(run: Run, tmp_path: Path) -> None:
+    (result,), lines = conducted([run], tmp_path / "out")
+    assert json.loads((tmp_path / "out" / f"{run.name}.json").read_text()) == result
+    assert not (tmp_path / "out" / f"{run.name}.pt").exists()
+    assert (result["length"], result["chance"], result["updates"]) == (16, 0.25, 6)
+    assert [score["length"] for score in result["scores"]] == [16, 32, 64]
+    assert result["accuracy"] == result["scores"][0]["accuracy"]
+    for score in result["scores"]:
+        assert sum(bucket["targets"] for bucket in score["by_distance"]) == 8 * 2
+    assert [(point["update"], point["stage"]) for point in result["points"]] == [(2, 0), (4, 1), (6, 1)]
+    assert (result["run"]["config"]["attention"], result["run"]["seed"]) == ("standard", 0)
+    assert lines[-1].startswith(f"[1/1] {run.name}: accuracy ")
+
+
+def test_a_finished_run_is_not_run_again(run: Run, tmp_path: Path) -> None:
+    first, _ = conducted([run], tmp_path / "out")
+    time_of_change = (tmp_path / "out" / f"{run.name}.json").stat().st_mtime_ns
+    again, lines = conducted([run], tmp_path / "out")
+    assert again == first
+    assert lines == [f"1 runs in {tmp_path / 'out'}, 1 of them finished"]
+    assert (tmp_path / "out" / f"{run.name}.json").stat().st_mtime_ns == time_of_change
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_run_killed_after_a_point_goes_on_to_the_same_result(run: Run, tmp_path: Path, after: int) -> None:
+    carry_out(run, tmp_path, "cpu")
+    expected = without_time(result_of(run, tmp_path))
+    (tmp_path / f"{run.name}.json").unlink()
+    lines: list[str] = []
+
+    def stop(line: str) -> None:
+        lines.append(line)
+        if len(lines) == after:
+            raise StopError
+
+    with pytest.raises(StopError):
+        carry_out(run, tmp_path, "cpu", stop)
+    assert result_of(run, tmp_path) is None
+    carry_out(run, tmp_path, "cpu", lines.append)
+    assert lines[after] == f"{run.name}: continues after update {2 * after}"
+    assert without_time(result_of(run, tmp_path)) == expected
+
+
+def test_runs_in_processes_beside_each_other_give_the_same_results(tmp_path: Path) -> None:
+    runs = load_suite(tmp_path).runs(["passages"])
+    one, _ = conducted(runs, tmp_path / "one")
+    two, lines = conducted(runs, tmp_path / "two", jobs=2)
+    assert [without_time(result) for result in two] == [without_time(result) for result in one]
+    assert [line[:6] for line in lines[1:]] == ["[1/2] ", "[2/2] "]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 2), (signal.SIGKILL, -9)])
+def test_a_killed_suite_leaves_no_process_and_its_folder_free(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    values = {**VALUES["tasks"]["passages"], "updates": 10**6}
+    slow = write_suite(tmp_path, tasks={"passages": values})
+    command = [sys.executable, "-m", "eval.recall", "--suite", str(slow), "--out", str(tmp_path / "out"),
+               "--device", "cpu", "--jobs", "2"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    suite = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    until(lambda: len(list((tmp_path / "out").glob("*.pt"))) == 2)
+    suite.send_signal(number)
+    errors = suite.communicate()[1]  # the pipe ends with the last process that has it
+    assert suite.returncode == status
+    if number == signal.SIGTERM:
+        assert errors.splitlines()[-1] == "error: stopped; run the same command again to continue"
+    with (tmp_path / "out" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for state in (tmp_path / "out").glob("*.pt"):
+        age = state.stat().st_mtime_ns
+        time.sleep(0.5)
+        assert state.stat().st_mtime_ns == age, "nothing goes on"
+
+
+def until(condition: Any, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_folder_in_use_and_files_of_other_runs_are_refused(run: Run, tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another command is at work"):
+            conducted([run], tmp_path)
+    conducted([run], tmp_path)
+    other = load_suite(tmp_path, training={**VALUES["training"], "lr": 0.1}).runs(["pairs"], ["full"], [0])[0]
+    with pytest.raises(UserError, match=r"0\.json is of a run with another training; give another --out"):
+        conducted([other], tmp_path)
+    (tmp_path / f"{run.name}.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        conducted([run], tmp_path)
+
+
+def test_a_result_from_before_a_model_setting_existed_is_of_its_default(run: Run, tmp_path: Path) -> None:
+    carry_out(run, tmp_path, "cpu", no_report)
+    path = tmp_path / f"{run.name}.json"
+    values = yaml.safe_load(path.read_text())
+    del values["run"]["config"]["gating"]
+    path.write_text(json.dumps(values))
+    assert result_of(run, tmp_path) is not None
+    values["run"]["config"]["gating"] = True
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="another config"):
+        result_of(run, tmp_path)

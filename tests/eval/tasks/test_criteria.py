@@ -1,0 +1,65 @@
+"""Limits of a suite: differences where a window fails, speed of learning, single accuracies."""
+
+from typing import Any
+
+import pytest
+
+from eval.tasks.criteria import Figure, criteria_of
+from eval.tasks.results import Row
+
+
+def row(model: str, accuracy: float, arrived: int | None = 100, task: str = "pairs", length: int = 16) -> Row:
+    return Row(
+        task=task, length=length, model=model, parameters=1, span=4, chance=0.1, seeds=[0], updates=[200],
+        updates_to_95=[arrived], accuracies={length: [accuracy], 64: [accuracy / 2]}, by_distance={}, seconds=[1.0],
+    )  # fmt: skip
+
+
+ROWS = [
+    row("full", 1.0, 100), row("window", 0.5, None), row("maha", 0.99, 140),
+    row("full", 0.9, 100, "words"), row("window", 0.8, None, "words"), row("maha", 0.2, None, "words"),
+]  # fmt: skip
+
+
+def verdicts(**figure: Any) -> list[tuple[str, float | None, bool]]:
+    criteria = criteria_of([Figure(**{"model": "maha", "over": "full", **figure})], ROWS)
+    return [(c.name, None if c.value is None else round(c.value, 6), c.passed) for c in criteria]
+
+
+def test_a_difference_counts_only_where_the_other_model_is_below() -> None:
+    where = "tasks where window is at least 0.3 below full"
+    name = "pairs, 16 tokens: accuracy, maha less full"
+    assert verdicts(kind="difference", limit=-0.02, where="window") == [(where, 1, True), (name, -0.01, True)]
+    assert verdicts(kind="difference", limit=0, where="window") == [(where, 1, True), (name, -0.01, False)]
+    assert verdicts(kind="difference", limit=0, where="window", below=0.6) == [
+        ("tasks where window is at least 0.6 below full", 0, False)
+    ]
+
+
+def test_without_a_condition_every_task_counts_at_its_length_or_another() -> None:
+    assert [value for _, value, _ in verdicts(kind="difference", limit=0)] == [-0.01, -0.7]
+    assert verdicts(kind="difference", limit=0, task="pairs", test_length=64) == [
+        ("pairs, 16 tokens, tested at 64: accuracy, maha less full", -0.005, False)
+    ]
+
+
+def test_updates_are_a_ratio_that_fails_where_the_model_never_arrives() -> None:
+    name = "updates to 95 %, maha over full"
+    assert verdicts(kind="updates", limit=1.5) == [
+        (f"pairs, 16 tokens: {name}", 1.4, True),
+        (f"words, 16 tokens: {name}", None, False),
+    ]
+    assert verdicts(kind="updates", limit=1.5, model="full", over="window") == []
+
+
+@pytest.mark.parametrize(("limit", "passed"), [(0.98, True), (0.995, False)])
+def test_an_accuracy_has_a_least_value(limit: float, passed: bool) -> None:
+    assert verdicts(kind="accuracy", limit=limit, task="pairs") == [
+        ("pairs, 16 tokens: accuracy of maha", 0.99, passed)
+    ]
+
+
+def test_rows_that_do_not_exist_have_no_limit() -> None:
+    assert verdicts(kind="accuracy", limit=0.5, model="nash") == []
+    assert verdicts(kind="difference", limit=0, where="nash") == []
+    assert verdicts(kind="difference", limit=0, length=512) == []

@@ -1,0 +1,48 @@
+"""Rows over seeds: medians where some runs never arrived, tables with all values."""
+
+from typing import Any
+
+import pytest
+
+from eval.tasks.results import Row, rows_of, tables
+
+
+def result(seed: int, accuracy: float, arrived: int | None, model: str = "full") -> dict[str, Any]:
+    by_distance = [{"from": 4, "to": 7, "accuracy": accuracy, "right": 1, "targets": 2}]
+    scores = [{"length": n, "accuracy": accuracy - n / 1000, "by_distance": by_distance} for n in (16, 64)]
+    return {
+        "run": {"entry": "pairs", "model": model, "seed": seed, "config": {"span": 4}}, "length": 16, "chance": 0.25,
+        "parameters": 1234, "seconds": 2.0, "updates": 100, "updates_to_95": arrived, "accuracy": accuracy,
+        "scores": scores, "points": [],
+    }  # fmt: skip
+
+
+def row(*values: tuple[float, int | None]) -> Row:
+    (made,) = rows_of(result(seed, *value) for seed, value in enumerate(values))
+    return made
+
+
+def test_medians_are_over_seeds_at_each_length() -> None:
+    made = row((0.9, 50), (0.5, None), (0.7, 70))
+    assert made.seeds == [0, 1, 2]
+    assert made.accuracies[16] == pytest.approx([0.884, 0.484, 0.684])
+    assert made.accuracy() == pytest.approx(0.684)
+    assert made.accuracy(64) == pytest.approx(0.636)
+    assert made.accuracy(32) is None
+    assert made.by_distance == {4: [0.9, 0.5, 0.7]}
+
+
+def test_runs_that_never_arrived_count_as_the_slowest() -> None:
+    assert row((0.9, 50), (0.5, None), (0.7, 70)).median_updates_to_95 == 70
+    assert row((0.9, 50), (0.5, None)).median_updates_to_95 is None
+    assert row((0.5, None)).to_dict()["median_updates_to_95"] is None
+
+
+def test_tables_have_a_line_for_each_model_with_all_values() -> None:
+    rows = rows_of([result(0, 0.9, 50), result(0, 0.4, None, "window"), result(1, 0.8, 60)])
+    table, _, far = tables(rows)
+    assert len(table.splitlines()) == len(far.splitlines()) == 4
+    assert "| 0.834 (0.884, 0.784) | 64: 0.786 | 55 (50, 60) |" in table.splitlines()[2]
+    assert "| - (-) |" in table.splitlines()[3]
+    assert far.splitlines()[0].endswith("| 4 to 7 |")
+    assert far.splitlines()[2].endswith("| 0.85 |")

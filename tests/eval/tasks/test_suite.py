@@ -1,0 +1,102 @@
+"""The file of a suite expands to runs; shipped ones are whole; mistakes are named."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_pipeline import UserError
+from eval.tasks.suite import TASKS, Suite
+from maha_model import CausalLM
+from tests.conftest import ROOT
+from tests.eval.tasks.example import VALUES, load_suite
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "eval/tasks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_suite_has_all_tasks_and_models_of_one_size_within_one_percent(path: Path) -> None:
+    runs = Suite.load(path).runs(seeds=[0])
+    assert {run.task for run in runs} >= TASKS.keys() - {"multiquery"}
+    assert len({run.name for run in runs}) == len(runs)
+    sizes: dict[str, dict[str, int]] = {}
+    for run in runs:
+        of_task = sizes.setdefault(run.entry, {})
+        if run.model not in of_task:
+            with torch.device("meta"):
+                of_task[run.model] = CausalLM(run.config).num_parameters()
+    assert all(max(found.values()) < 1.01 * min(found.values()) for found in sizes.values()), sizes
+
+
+def test_a_run_for_each_task_length_model_and_seed(tmp_path: Path) -> None:
+    names = [run.name for run in load_suite(tmp_path).runs()]
+    pairs = [f"pairs-{n}-{m}-{s}" for n in (16, 32) for m in ("full", "window", "maha") for s in (0, 1)]
+    assert names == [*pairs, "passages-16-full-5", "passages-16-maha-5"]
+    chosen = load_suite(tmp_path).runs(["pairs"], ["maha"], [7])
+    assert [run.name for run in chosen] == ["pairs-16-maha-7", "pairs-32-maha-7"]
+
+
+def test_the_curriculum_goes_up_to_the_task_itself(tmp_path: Path) -> None:
+    short, long = (run.stages for run in load_suite(tmp_path).runs(["pairs"], ["full"], [0]))
+    sizes = [[(s.task.length, s.updates, s.batch_size) for s in stages] for stages in (short, long)]
+    assert sizes == [[(8, 2, 4), (16, 4, 4)], [(8, 2, 3), (24, 3, 2), (32, 5, 3)]]
+    assert [stage.task.pairs for stage in long] == [1, 2, 2]  # type: ignore[attr-defined]
+
+
+def test_a_model_has_settings_of_its_own_at_a_length_and_room_for_all_tests(tmp_path: Path) -> None:
+    short, long = (run for run in load_suite(tmp_path).runs(["pairs"], ["maha"], [0]))
+    assert (short.config.num_scales, long.config.num_scales) == (2, 3)
+    assert [task.length for task in short.tests] == [16, 32, 64]
+    assert [task.length for task in long.tests] == [32, 64]
+    assert short.config.context_length == 64
+
+
+def changed(*keys: str, value: Any) -> dict[str, Any]:
+    values = copy.deepcopy(VALUES)
+    place = values
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed("tsks", value={}), "unknown key tsks; did you mean tasks"),
+        (changed("base", value=None), "base is missing"),
+        (changed("tasks", "pairs", "task", value="recal"), "task pairs: no kind of task is called 'recal'; did you"),
+        (changed("tasks", "pairs", "update", value=3), "task pairs: unknown key update; did you mean updates"),
+        (changed("tasks", "pairs", "models", value=["ful"]), "no model is called 'ful'; did you mean full"),
+        (changed("tasks", "pairs", "settings", "pair", value=3), "unknown key pair; did you mean pairs"),
+        (changed("tasks", "pairs", "settings", "pairs", value=9), "task pairs: pairs 9 is more than keys 4"),
+        (changed("tasks", "pairs", "curriculum", value=[{"keys": 5, "updates": 1}]), "has another vocabulary"),
+        (changed("tasks", "pairs", "curriculum", value=[{"pairs": 1}]), "updates is missing"),
+        (changed("tasks", "pairs", "curriculum", value=[3]), "a stage of the curriculum is 3"),
+        (changed("tasks", "pairs", value=3), "task pairs is 3"),
+        (changed("tasks", "pairs", "updates", value="many"), "updates is 'many'; give a whole number"),
+        (changed("tasks", "pairs", "lengths", value=16), "lengths is 16; give a list"),
+        (changed("training", "lr", value="3e-3"), "training: lr is '3e-3'; give a number"),
+        (changed("models", "full", "d_modle", value=3), "task pairs, model full: unknown model setting d_modle"),
+        (changed("models", "full", value=None), "model full is None"),
+        (changed("models", "full", "vocab_size", value=3), "vocab_size follows from the task"),
+        (changed("models", "window", "equal_scores", value="window"), "give a model that has none itself"),
+        (changed("models", value={"a/b": {}}), "the name 'a/b' is part of a file's"),
+        (changed("figures", value=[{"kind": "speed", "model": "full", "limit": 1}]), "figure 1: kind is 'speed'"),
+        (changed("figures", value=[{"kind": "updates", "model": "full", "limit": 1}]), "over is missing"),
+        (changed("figures", value=[{"kind": "accuracy", "model": "ful", "limit": 1}]), "no model is called 'ful'"),
+    ],
+)
+def test_mistakes_in_the_file_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load_suite(tmp_path, **change).runs()
+
+
+def test_unknown_choices_are_named(tmp_path: Path) -> None:
+    suite = load_suite(tmp_path)
+    with pytest.raises(UserError, match="no task is called 'pair'; did you mean pairs"):
+        suite.runs(["pair"])
+    with pytest.raises(UserError, match="no model is called 'mah'; did you mean maha"):
+        suite.runs([], ["mah"])
+    with pytest.raises(UserError, match="none of the models runs on these tasks"):
+        suite.runs(["passages"], ["window"])
