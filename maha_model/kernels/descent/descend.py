@@ -11,9 +11,9 @@ from maha_model.kernels.descent.operator import attend_level
 class Descent(NamedTuple):
     """What every position takes from every scale, finest first."""
 
-    outputs_BHMd: list[Tensor]
+    outputs: list[Tensor]
     """(B, H, M, d) each; 0 where the scale has no finished token yet."""
-    log_sums_BHM: list[Tensor]
+    log_sums: list[Tensor]
     """Log-sum-exp of the scores seen, (B, H, M) each, float32 at least; -inf there."""
 
 

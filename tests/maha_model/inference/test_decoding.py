@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from maha_model import CausalLM, DecodingState, ModelConfig
-from tests.maha_model.test_causality import VOCABULARY, build, models
+from tests.maha_model.test_causality import VOCABULARY, build, models, spans
 
 DTYPES = {torch.float64: 1e-10, torch.float32: 1e-5}
 
@@ -68,7 +68,7 @@ def test_logits_stay_equal_long_after_every_span_is_full(query: str, prompt: int
 
 
 @settings(deadline=None, max_examples=30)
-@given(fields=models, B=st.integers(1, 2), prompt=st.integers(0, 40))
+@given(fields=spans, B=st.integers(1, 2), prompt=st.integers(0, 40))
 def test_the_state_has_one_size_from_the_first_token_on(fields: dict, B: int, prompt: int) -> None:
     fields = {**fields, "attention": "longformer" if fields["attention"] == "standard" else fields["attention"]}
     fields["span"] = 16 if fields["span"] == "full" else fields["span"]
