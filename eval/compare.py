@@ -10,8 +10,8 @@ from pathlib import Path
 from data_pipeline import Manifest, UserError, user_errors, user_path
 from data_pipeline.files import atomic_write
 from eval.device import best_device, device_name
-from eval.figures import to_json
 from eval.report import PARTS, Scope, command, compare, part_commands, read_memory_tables
+from eval.undefined import to_json
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--windows", type=int, default=Scope.windows, help="whole contexts that scale weights are averaged over"
     )
-    parser.add_argument("--cost-up-to", type=int, default=Scope.longest, help="longest N of the cost figure")
+    parser.add_argument("--cost-up-to", type=int, default=Scope.longest, help="longest N of the cost plot")
     parser.add_argument("--memory", type=Path, metavar="FILE", help="what python eval/memory.py --json printed")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     return parser

@@ -11,7 +11,7 @@ import time
 
 from data_pipeline import Tokenizer, UserError, user_errors, user_path
 from eval.device import best_device, device_name
-from eval.figures import quotient, to_json
+from eval.undefined import quotient, to_json
 from maha_model import ConfigError
 from maha_model.inference import Sampling, generate
 from pretrain.checkpoint import TOKENIZER, find_checkpoint, load_model

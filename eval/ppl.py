@@ -4,8 +4,8 @@ import argparse
 
 from data_pipeline import Manifest, UserError, user_errors
 from eval.device import best_device, device_name
-from eval.figures import quotient, shown, to_json
 from eval.scoring.evaluation import evaluate, evaluate_once
+from eval.undefined import quotient, shown, to_json
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from data_pipeline import UserError, user_errors, user_path
 from data_pipeline.files import atomic_write
 from eval.bench.criteria import print_report
-from eval.figures import to_json
 from eval.studies import Options, Study, conduct, criteria_of, table
+from eval.undefined import to_json
 from maha_model import ConfigError
 
 

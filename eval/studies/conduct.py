@@ -9,12 +9,12 @@ import yaml
 
 from data_pipeline import Manifest, UserError
 from data_pipeline.files import atomic_write
-from eval.figures import shown
 from eval.studies.jobs import ROOT, STOPPED, Jobs
 from eval.studies.plan import CONFIG, PlannedRun, planned_runs
 from eval.studies.results import Row, rows_of, test_scores, test_stride
 from eval.studies.speed import step_seconds
 from eval.studies.study import Study
+from eval.undefined import shown
 
 LAUNCHER = ROOT / "launch" / "pretrain.sh"
 

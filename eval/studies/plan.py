@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from data_pipeline import UserError
-from eval.figures import finite
 from eval.studies.study import Study, StudyGroup, merged
+from eval.undefined import finite
 
 CONFIG, METRICS = "study.yaml", "metrics.jsonl"
 

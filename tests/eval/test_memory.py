@@ -16,7 +16,7 @@ optimizer: {lr: 1.0e-3}
 """
 
 
-def test_json_has_every_row_ratio_and_figure(
+def test_json_has_every_row_ratio_and_criterion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "tiny.yaml"
@@ -39,7 +39,9 @@ def test_json_has_every_row_ratio_and_figure(
     peaks = {row["model"]: row["peak"] for row in report["inference"]}
     inference = report["ratios"][-1]["over"]
     assert inference["transformer_eager"] == peaks["maha_nash"] / peaks["transformer_eager"]
-    assert [set(figure) for figure in report["figures"]] == [{"name", "value", "limit", "pass"}] * (2 * (3 * 4 + 1) + 1)
+    assert [set(criterion) for criterion in report["figures"]] == [{"name", "value", "limit", "pass"}] * (
+        2 * (3 * 4 + 1) + 1
+    )
     assert report["figures"][-1]["pass"]
 
 

@@ -1,11 +1,11 @@
 """The table of all models, beside the paper's."""
 
-from eval.figures import shown
 from eval.paper import PAPER
 from eval.report import plots
 from eval.report.comparison import Comparison
 from eval.report.exhibits.source import Source, listed
 from eval.report.page import Exhibit, table
+from eval.undefined import shown
 
 HEADER = (
     "Model", "Score entries", "Seeds", "Parameters", "Tokens trained", "PPL per word (geometric mean)",
@@ -25,8 +25,8 @@ READING = (
     "on PG-19; PPL per token depends on the tokenizer. Every token is scored once, in a sliding window. Several seeds "
     "of a configuration are one row: mean ± spread, least to most beneath. Both are taken of losses: of perplexities "
     "and their ratios the mean is geometric (the perplexity of the mean loss) and the spread is relative to it, the "
-    "sample standard deviation of the logarithms; of bits per byte both are arithmetic. A dash is a figure without a "
-    "meaning, such as perplexity per word of text without spaces. PPL / Transformer pairs "
+    "sample standard deviation of the logarithms; of bits per byte both are arithmetic. A dash is an undefined "
+    "value, such as perplexity per word of text without spaces. PPL / Transformer pairs "
     "runs of the same seed where both exist. Score entries counts what our implementation computes of N tokens, W "
     "being the span. Peak memory is that of one training process (resident set on a CPU, allocator's peak on a GPU), "
     "the most among seeds. Unigram is what the training split's token frequencies alone would score."
@@ -70,13 +70,13 @@ def table_exhibits(source: Source) -> list[Exhibit]:
     published = [(row.model, row.complexity, f"{row.perplexity}", f"{row.memory_gb} GB") for row in PAPER.values()]
     return [
         Exhibit(
-            "Perplexity and memory, beside the published figures", table(HEADER, rows(comparison), _ABOVE), READING,
+            "Perplexity and memory, beside the published values", table(HEADER, rows(comparison), _ABOVE), READING,
             measured, source.part_commands["table"],
         ),
         Exhibit(
             "The paper's table, as published",
             table(("Model", "Complexity", "PG-19 PPL", "Memory"), published), PUBLISHED,
-            "nothing here; figures copied from the paper.", "arXiv 2512.14925, Table I",
+            "nothing here; values copied from the paper.", "arXiv 2512.14925, Table I",
         ),
         *source.plot(
             "table", "Perplexity per word", plots.drawn(plots.perplexities, comparison),
