@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701
 from eval.bench.criteria import Criterion, best_times, print_report
 from eval.bench.eager_attention import EagerAttention
 from maha_model import ModelConfig
+from maha_model.initialization import initialize
 from maha_model.kernels.span import scores_computed
-from maha_model.transformer import Block, initialize
+from maha_model.transformer import Block
 from pretrain.memory import LiveBytes, keep_freed_memory
 
 LENGTHS = [1024 * 2**i for i in range(6)]
