@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701
 
+from data_pipeline import CommandParser
 from eval.bench.criteria import Criterion, best_times, print_report
 from eval.bench.eager_attention import EagerAttention
 from maha_model import ModelConfig
@@ -96,7 +97,7 @@ def exponent(rows: list[dict[str, Any]], model: str, of: str) -> float:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     as_json = parser.parse_args().json
     keep_freed_memory()

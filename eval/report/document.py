@@ -27,8 +27,7 @@ class Report:
         parts += [f"**Warning**: {warning}." for warning in self.comparison.warnings]
         if self.comparison.unigram:
             header = exhibits.HEADER
-            named = [name if index < 10 else f"Paper: {name}" for index, name in enumerate(header)]
-            cells = (named, ["---"] * len(header), *exhibits.rows(self.comparison))
+            cells = (header, ["---"] * len(header), *exhibits.rows(self.comparison))
             lines = ["| " + " | ".join(row) + " |" for row in cells]
             parts += ["\n".join(line.replace("\n", "<br>") for line in lines), exhibits.READING, exhibits.PUBLISHED]
         parts += [f"Data: {self.data}. Machine: {self.source.machine}.", f"```\n{self.command}\n```"]
