@@ -1,6 +1,6 @@
 """Text to tokenizer, shards and batches: sources, Megatron `.bin/.idx` shards with a manifest, windows, sample order.
 
-Knows nothing of models. Commands: `python -m data_pipeline.prepare` and `python -m data_pipeline.verify`.
+Nothing here depends on a model. Commands: `python -m data_pipeline.prepare` and `python -m data_pipeline.verify`.
 """
 
 from data_pipeline.arguments import CommandParser, at_least

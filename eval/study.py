@@ -2,8 +2,8 @@
 
 The file lists models (overrides of one base configuration) and groups of runs (models x seeds x learning rates x
 context lengths). Every run goes through launch/pretrain.sh in a folder of its own; what is finished is never run again,
-what was interrupted continues. All runs log to one MLflow experiment. With --test the groups that ask for it are scored
-on the test split, and then only: everything before that is decided on the validation split.
+what was interrupted continues. All runs log to one MLflow experiment. With --test the groups with `test: true` are
+scored on the test split, and then only: learning rates are chosen on the validation split.
 """
 
 from pathlib import Path

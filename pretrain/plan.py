@@ -48,7 +48,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--world-size", type=at_least(1), default=1, help="processes, one per device (default 1)")
     parser.add_argument("--zero", type=int, choices=range(4), help="plan with ds_configs/zeroS.json")
     parser.add_argument("--device", choices=get_args(DeviceKind), default="cuda", help="kind of device (default cuda)")
-    parser.add_argument("--device-gib", type=float, help="memory of a device; says whether the run fits")
+    parser.add_argument("--device-gib", type=float, help="memory of a device, to check whether the run fits")
     parser.add_argument("--json", action="store_true", help="print one JSON object, in bytes")
     options, rest = parser.parse_known_args(args)
     with user_errors(ConfigError):

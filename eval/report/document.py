@@ -46,7 +46,7 @@ class Report:
             Section("training", "Training", exhibits.training_exhibits(self.source)),
             Section("context", "What context brings", exhibits.context_exhibits(self.source)),
             Section("scales", "Which scales are used", exhibits.scales_exhibits(self.source)),
-            Section("attention", "Where attention looks", exhibits.attention_exhibits(self.source)),
+            Section("attention", "Attention by distance", exhibits.attention_exhibits(self.source)),
             Section("cost", "Cost", exhibits.cost_exhibits(self.source)),
             Section("documents", "By document", exhibits.documents_exhibits(self.source)),
         ]

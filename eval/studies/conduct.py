@@ -45,7 +45,7 @@ def conduct(study: Study, options: Options) -> list[Row]:
     out.mkdir(parents=True, exist_ok=True)
     jobs = Jobs(out, options.jobs)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup: the study outlives its terminal
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup: the study continues without its terminal
             signal.signal(number, _stop)
     manifest = prepare(jobs, study, options.source, data, out)
     create_experiment(jobs.environment["MLFLOW_TRACKING_URI"], study.experiment)

@@ -18,10 +18,10 @@ HEADER = (*_RUN, *_MEASURED, *(f"Paper: {name}" for name in _PAPER))
 _ABOVE = (("", len(_RUN)), ("Measured", len(_MEASURED)), ("Published, another setting", len(_PAPER)))
 PUBLISHED = (
     "The published columns are the paper's Table I (arXiv 2512.14925), for orientation: PG-19 at 4096 tokens with 12 "
-    "layers of width 768, by a model whose positions see the future (convolutions, attention and upsampling are not "
-    "causal), with a perplexity whose unit is not stated, and memory of an unstated batch. Ours are causal models, "
-    "trained on the data that the page names, with perplexity per word. Only ratios between rows of one column can be "
-    "held against each other, and those with care."
+    "layers of width 768, by a model whose predictions depend on later tokens (convolutions, attention and upsampling "
+    "are not causal), with a perplexity whose unit is not stated, and memory of an unstated batch. Ours are causal "
+    "models, trained on the data that the page names, with perplexity per word. Only ratios between rows of one "
+    "column can be compared, and those with care."
 )
 READING = (
     "PPL per word is exp(total negative log-likelihood / whitespace words of the raw text), the literature's measure "
