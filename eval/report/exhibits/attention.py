@@ -21,8 +21,8 @@ def attention_exhibits(source: Source) -> list[Exhibit]:
         exhibits += source.plot(
             "attention", f"Attention patterns, {label}", plots.drawn(plots.attention_maps, comparison, label),
             "The probability of each key (to the right) for each query (downwards), mean over the heads, as a "
-            "multiple of equal probability for the keys that the query attends to: no colour is 0, full colour 2 or more. "
-            "A coarse scale's queries and keys are its own tokens, drawn as large as what they stand for.",
+            "multiple of equal probability for all keys that the query attends to: no colour is 0, full colour 2 or "
+            "more. A coarse scale's queries and keys are its own tokens, drawn as large as what they stand for.",
             f"the last {ATTENTION_SHOWN} tokens or fewer of a window in the middle of {source.text}; first seed.",
         )  # fmt: skip
     return exhibits + source.plot(
