@@ -11,7 +11,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the line and exit."""
-        print(f"error: {message.removeprefix('argument ')}; see --help", file=sys.stderr)
+        line = " ".join(message.removeprefix("argument ").split())
+        print(f"error: {line}; see --help", file=sys.stderr)
         sys.exit(2)
 
 

@@ -21,7 +21,7 @@ def parser() -> CommandParser:
         (["--jobs", "2.5"], "--jobs: '2.5' is not a whole number of at least 1"),
         (["--jobs", "many"], "--jobs: 'many' is not a whole number of at least 1"),
         (["--jobs"], "--jobs: expected one argument"),
-        (["--job", "1", "more"], "unrecognized arguments: more"),
+        (["--job", "1", "more\nthan"], "unrecognized arguments: more than"),
     ],
 )
 def test_a_mistake_in_the_options_is_one_line_and_status_2(
