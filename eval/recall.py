@@ -11,8 +11,8 @@ import yaml
 
 from data_pipeline import UserError, user_errors
 from eval.device import best_device, device_name
-from eval.figures import to_json
 from eval.tasks import RecallTask, Training, train
+from eval.undefined import to_json
 from maha_model import ConfigError, ModelConfig
 
 MODEL: dict[str, Any] = {

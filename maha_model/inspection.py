@@ -1,4 +1,4 @@
-"""Looking into a model: how it weighs its scales, where it attends, and how much arithmetic a token costs."""
+"""Measurements inside a model: weights of its scales, attention probabilities, arithmetic per token."""
 
 from collections import defaultdict
 from collections.abc import Callable

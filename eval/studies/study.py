@@ -59,8 +59,8 @@ class Study:
     models: dict[str, dict[str, Any]]
     """Overrides of the model's configuration by name."""
     groups: list[StudyGroup]
-    figures: list[dict[str, Any]] = field(default_factory=list)
-    """Limits that the results are compared with, see `eval.studies.criteria`."""
+    criteria: list[dict[str, Any]] = field(default_factory=list, metadata={"key": "figures"})
+    """Limits that the results are compared with, see `eval.studies.criteria`; in the file under `figures`."""
 
     @classmethod
     def load(cls, path: Path) -> "Study":
@@ -126,14 +126,15 @@ def merged(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:
-    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
+    known = {f.metadata.get("key", f.name): f for f in fields(cls)}
     for key in values:
         if key not in known:
             raise UserError(f"{where}: unknown key {key}{_near(key, known)}")
-    missing = [name for name, required in known.items() if required and name not in values]
+    required = [key for key, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    missing = [key for key in required if key not in values]
     if missing:
         raise UserError(f"{where}: {', '.join(missing)} is missing")
-    return cls(**values)
+    return cls(**{known[key].name: value for key, value in values.items()})
 
 
 def _near(word: str, known: Mapping[str, Any]) -> str:

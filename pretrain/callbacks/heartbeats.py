@@ -1,4 +1,4 @@
-"""Heartbeats of all ranks in the rendezvous store: counters that grow while a process lives.
+"""Heartbeats of all ranks in the rendezvous store: counters that grow while a process runs.
 
 Rank 0 reads those of all others, the others read rank 0's.
 """

@@ -65,7 +65,7 @@ def test_a_lost_rank_ends_the_run_and_the_other_goes_on_alone(runs: Runs, single
 
 
 def test_sigterm_finishes_the_step_saves_and_exits_cleanly(runs: Runs, single: dict[int, float]) -> None:
-    """Whoever ends the command ends its processes; then ZeRO 3 takes over what ZeRO 1 left."""
+    """A signal to the command ends its processes; then ZeRO 3 takes over what ZeRO 1 left."""
     run = runs.start("stopped", 2, "--deepspeed=ds_configs/zero1.json")
     wait_for_step(runs.folder / "stopped", 8, run)
     run.signal(signal.SIGTERM)

@@ -81,7 +81,7 @@ def test_the_state_has_one_size_from_the_first_token_on(fields: dict, B: int, pr
     for _ in range(70):
         state.step(torch.zeros(B, dtype=torch.int64))
         assert state.num_bytes() == size
-    # Keys and values of W tokens a scale; two windows; context and output; and what the local convolution looks back.
+    # Keys and values of W tokens a scale; two windows; context and output; and the local convolution's earlier inputs.
     config, L = model.config, model.config.num_scales if model.config.attention == "maha" else 1
     tokens = L * (2 * config.span + 2 * max(3, config.ratio) + 2) + 2 * config.dilation + 1
     assert size <= 8 * config.num_layers * B * config.d_model * tokens + 8 * L * config.head_dim
