@@ -41,8 +41,8 @@ def attend_level(
 
     Returns:
         the output (B, H, M, d), 0 where the scale has no finished token; log-sum-exp of the scores (B, H, M), -inf
-        there; chosen tokens, int32 (B, G, M, k), best first, -1 where there are fewer; the logarithm of each one's share
-        of attention among the chosen (B, H, M, k), 0 for none. All but the choice itself is differentiable.
+        there; chosen tokens, int32 (B, G, M, k), best first, -1 where there are fewer; the logarithm of each one's
+        share of attention among the chosen (B, H, M, k), 0 for none. All but the choice itself is differentiable.
     """
     if not _uses_operator(q_BHMd.device.type, q_BHMd.dtype, is_fake(q_BHMd)):
         return attend_level_reference(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry)
