@@ -16,6 +16,7 @@ from data_pipeline import Manifest
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
 
+pytest_plugins = ["tests.skips"]
 ROOT = Path(__file__).parent.parent
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # two workers share the cores

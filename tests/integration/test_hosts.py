@@ -80,7 +80,7 @@ def test_mpirun_starts_one_run_on_both_hosts_and_it_stops_on_request(
     hosts: TwoHosts, data: Manifest, tmp_path: Path
 ) -> None:
     if not shutil.which("mpirun"):
-        pytest.skip("needs Open MPI (Debian: openmpi-bin)")
+        pytest.skip("needs Open MPI (apt-get install openmpi-bin)")
     out = tmp_path / "run"
     process = start(hosts, out, data.folder, "--launcher=openmpi")
     wait_for_step(out, 3, process)
