@@ -79,9 +79,7 @@ def exchange(ranks: list[Heartbeats]) -> list[bool]:
     return [ranks[rank].exchange() for rank in (1, 2, 0, 1, 2)]
 
 
-def test_a_store_that_fails_for_a_moment_loses_nobody(
-    ranks: list[Heartbeats], store: DictStore, clock: Clock
-) -> None:
+def test_a_store_that_fails_for_a_moment_loses_nobody(ranks: list[Heartbeats], store: DictStore, clock: Clock) -> None:
     exchange(ranks)
     store.down = True
     assert all(exchange(ranks))
