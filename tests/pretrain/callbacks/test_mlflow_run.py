@@ -143,7 +143,7 @@ def test_the_points_that_wait_for_a_lost_store_are_bounded(
 
 @pytest.mark.usefixtures("store")
 def test_a_run_of_many_parameters_has_all_in_few_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than MLflow takes in a request; one request for each parameter would be a second for each at some servers."""
+    """More than MLflow takes in a request; a request for each parameter would take seconds at a far server."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delattr(mlflow.MlflowClient, "log_param")
     run = MLflowRun(tmp_path / "run", "study", {f"option{number}": number for number in range(120)})
