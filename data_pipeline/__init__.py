@@ -1,8 +1,9 @@
 """Text to tokenizer, shards and batches: sources, Megatron `.bin/.idx` shards with a manifest, windows, sample order.
 
-Knows nothing of models. Commands: `python -m data_pipeline.prepare` and `python -m data_pipeline.verify`.
+Nothing here depends on a model. Commands: `python -m data_pipeline.prepare` and `python -m data_pipeline.verify`.
 """
 
+from data_pipeline.arguments import CommandParser, at_least
 from data_pipeline.documents import TokenizedDocument, read_documents
 from data_pipeline.errors import UserError, user_errors
 from data_pipeline.files import user_path
@@ -12,6 +13,7 @@ from data_pipeline.tokenizer import Tokenizer
 from data_pipeline.windows import WindowDataset
 
 __all__ = [
+    "CommandParser",
     "DocumentInfo",
     "Manifest",
     "SampleOrder",
@@ -19,6 +21,7 @@ __all__ = [
     "Tokenizer",
     "UserError",
     "WindowDataset",
+    "at_least",
     "read_documents",
     "user_errors",
     "user_path",

@@ -4,7 +4,6 @@ Everything is made in DATA/.partial and moved when it is whole; manifest.json co
 a full disk continues; the same request gives the same bytes, whatever the number of workers.
 """
 
-import argparse
 import fcntl
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from data_pipeline.arguments import CommandParser, at_least
 from data_pipeline.errors import ResumableError, UserError, user_errors
 from data_pipeline.files import atomic_write, sync, user_path
 from data_pipeline.manifest import MANIFEST, TOKENIZER, Manifest
@@ -131,21 +131,18 @@ def _make(source: Source, folder: Path, request: Request, vocab_size: int, worke
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m data_pipeline.prepare", description=__doc__)
+    parser = CommandParser(prog="python -m data_pipeline.prepare", description=__doc__)
     parser.add_argument("--source", required=True, help="sample, pg19, or a file or folder of parquet, JSON or text")
     parser.add_argument("--out", required=True, help="folder of the data set to make")
     parser.add_argument(
-        "--vocab-size", type=int, help="tokens of the vocabulary (default: 4096 for sample, else 32000)"
+        "--vocab-size", type=at_least(1), help="tokens of the vocabulary (default: 4096 for sample, else 32000)"
     )
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that tokenize")
-    parser.add_argument("--shard-tokens", type=int, default=2**24, help="a shard is closed at this many tokens")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--workers", type=at_least(1), default=cores, help="processes that tokenize")
+    parser.add_argument("--shard-tokens", type=at_least(1), default=2**24, help="a shard is closed at this many tokens")
     args = parser.parse_args()
     with user_errors():
-        if args.workers < 1 or args.shard_tokens < 1:
-            raise UserError("--workers and --shard-tokens must be at least 1")
-        vocab_size = args.vocab_size if args.vocab_size is not None else 4096 if args.source == "sample" else 32000
-        if vocab_size < 1:
-            raise UserError(f"--vocab-size is {vocab_size}; it must be positive")
+        vocab_size = args.vocab_size or (4096 if args.source == "sample" else 32000)
         out = user_path(args.out)
         manifest = prepare(find_source(args.source), out, vocab_size, args.workers, args.shard_tokens)
     for name, split in manifest.splits.items():

@@ -31,7 +31,7 @@ class TextCheck:
             yield document
 
     def warnings(self, divided: bool) -> list[str]:
-        """One line each for what a user should look at; `divided`: the splits are made here, by a hash of the text."""
+        """One line each for what a user should check; `divided`: the splits are made here, by a hash of the text."""
         lines = []
         if self._empty:
             lines.append(f"{self._empty} documents have no text and are left out")
@@ -39,5 +39,5 @@ class TextCheck:
             lines.append(f"{self._copies} documents are copies of others; all copies of a text are in one split")
         if self._shared:
             found = ", ".join(f"{count} of {later} are in {first}" for (later, first), count in self._shared.items())
-            lines.append(f"the splits share documents ({found}): a score on them is not one on text never seen")
+            lines.append(f"the splits share documents ({found}): a score on them is not one on new text")
         return lines

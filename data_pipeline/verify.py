@@ -1,14 +1,13 @@
 """Check a data set against its manifest: python -m data_pipeline.verify DATA"""
 
-import argparse
-
+from data_pipeline.arguments import CommandParser
 from data_pipeline.errors import user_errors
 from data_pipeline.manifest import Manifest
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m data_pipeline.verify", description=__doc__)
+    parser = CommandParser(prog="python -m data_pipeline.verify", description=__doc__)
     parser.add_argument("data", help="folder of a prepared data set")
     args = parser.parse_args()
     with user_errors():

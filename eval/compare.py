@@ -7,11 +7,12 @@ needs no other), report.md and report.json.
 import argparse
 from pathlib import Path
 
-from data_pipeline import Manifest, UserError, user_errors, user_path
+from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors, user_path
 from data_pipeline.files import atomic_write
 from eval.device import best_device, device_name
-from eval.figures import to_json
 from eval.report import PARTS, Scope, command, compare, part_commands, read_memory_tables
+from eval.report.cost import SHORTEST
+from eval.undefined import to_json
 
 
 def main() -> None:
@@ -20,12 +21,12 @@ def main() -> None:
     args = parser.parse_args()
     with user_errors():
         args.out = user_path(args.out)
-        for name in ("batch_size", "samples", "windows"):
-            if getattr(args, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1")
+        parts = [part for part in args.only if part not in args.without]
+        if not parts:
+            raise UserError("--without leaves out every part; name one that stays, of " + ", ".join(PARTS))
         scope = Scope(
-            Manifest.load(args.data), args.split, [part for part in args.only if part not in args.without], args.stride,
-            args.batch_size, args.device, args.samples, args.windows, args.cost_up_to,
+            Manifest.load(args.data), args.split, parts, args.stride, args.batch_size,
+            args.device, args.samples, args.windows, args.cost_up_to,
         )  # fmt: skip
         comparison = compare(args.runs, scope, read_memory_tables(args.memory))
         from eval.report.document import Report  # loads the plotting library, which takes seconds
@@ -49,26 +50,31 @@ def main() -> None:
         print(to_json(result))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> CommandParser:
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder or one of its checkpoints")
     parser.add_argument("--data", required=True, help="a prepared data set")
     parser.add_argument("--out", required=True, type=Path, help="folder for report.json, report.md and report.html")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--stride", type=int, help="tokens between windows (default: half the context)")
-    parser.add_argument("--batch-size", type=int, default=8, help="windows per forward pass")
+    parser.add_argument("--stride", type=at_least(1), help="tokens between windows (default: half the context)")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, help="windows per forward pass")
     parser.add_argument("--device", type=device_name, default=best_device())
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
     )
     parser.add_argument("--without", nargs="+", choices=PARTS, default=(), metavar="PART", help="parts to leave out")
     parser.add_argument(
-        "--samples", type=int, default=Scope.samples, help="places of the text at which context lengths are tried"
+        "--samples",
+        type=at_least(1),
+        default=Scope.samples,
+        help="places of the text at which context lengths are tried",
     )
     parser.add_argument(
-        "--windows", type=int, default=Scope.windows, help="whole contexts that scale weights are averaged over"
+        "--windows", type=at_least(1), default=Scope.windows, help="whole contexts that scale weights are averaged over"
     )
-    parser.add_argument("--cost-up-to", type=int, default=Scope.longest, help="longest N of the cost figure")
+    parser.add_argument(
+        "--cost-up-to", type=at_least(SHORTEST), default=Scope.longest, help="longest N of the cost plot"
+    )
     parser.add_argument("--memory", type=Path, metavar="FILE", help="what python eval/memory.py --json printed")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     return parser

@@ -9,9 +9,9 @@ import argparse
 import sys
 import time
 
-from data_pipeline import Tokenizer, UserError, user_errors, user_path
+from data_pipeline import CommandParser, Tokenizer, UserError, at_least, user_errors, user_path
 from eval.device import best_device, device_name
-from eval.figures import quotient, to_json
+from eval.undefined import quotient, to_json
 from maha_model import ConfigError
 from maha_model.inference import Sampling, generate
 from pretrain.checkpoint import TOKENIZER, find_checkpoint, load_model
@@ -32,16 +32,16 @@ def read_prompt(prompt: str | None, file: str | None) -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--checkpoint", required=True, help="a run's folder (its newest whole checkpoint) or a checkpoint"
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", help="the text to continue; may be empty")
     source.add_argument("--prompt-file", metavar="FILE", help="a UTF-8 file with the text to continue")
-    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--max-tokens", type=at_least(0), default=256)
     parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest token (default: 1)")
-    parser.add_argument("--top-k", type=int, help="draw from the K likeliest tokens")
+    parser.add_argument("--top-k", type=at_least(1), help="draw from the K likeliest tokens")
     parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens that share the probability P")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before it; may be repeated")
@@ -56,8 +56,6 @@ def main() -> None:
             print(text, end="", flush=True)
 
     with user_errors(ConfigError, FloatingPointError):
-        if args.max_tokens < 0:
-            raise UserError(f"--max-tokens is {args.max_tokens}; it must not be negative")
         if "" in args.stop:
             raise UserError("--stop is empty; give the text to end before")
         sampling = Sampling(args.temperature, args.top_k, args.top_p)

@@ -6,21 +6,20 @@ a tokenizer that did it too would have that token predicted as if it were the te
 puts it before every context instead, for tasks of choice or generation.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from data_pipeline import UserError, user_errors, user_path
+from data_pipeline import CommandParser, UserError, user_errors, user_path
 from eval.device import best_device, device_name
 from pretrain.checkpoint import CONFIG, WEIGHTS
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description=__doc__.splitlines()[0],
         epilog="All other options are those of `lm_eval run`, which `lm_eval run --help` lists.",
         allow_abbrev=False,

@@ -1,31 +1,27 @@
 """Perplexity of a checkpoint: python eval/ppl.py --checkpoint RUN --data DATA [--split test] [--json]"""
 
-import argparse
-
-from data_pipeline import Manifest, UserError, user_errors
+from data_pipeline import CommandParser, Manifest, at_least, user_errors
 from eval.device import best_device, device_name
-from eval.figures import quotient, shown, to_json
 from eval.scoring.evaluation import evaluate, evaluate_once
+from eval.undefined import quotient, shown, to_json
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument(
         "--checkpoint", required=True, help="a run's folder (its newest whole checkpoint) or a checkpoint"
     )
     parser.add_argument("--data", required=True, help="a prepared data set")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--context", type=int, help="tokens of a window (default: the model's context length)")
-    parser.add_argument("--stride", type=int, help="tokens between windows (default: half the context)")
-    parser.add_argument("--batch-size", type=int, default=8, help="windows per forward pass")
+    parser.add_argument("--context", type=at_least(1), help="tokens of a window (default: the model's context length)")
+    parser.add_argument("--stride", type=at_least(1), help="tokens between windows (default: half the context)")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, help="windows per forward pass")
     parser.add_argument("--device", type=device_name, default=best_device())
     parser.add_argument("--keep", action="store_true", help="keep the result beside the checkpoint, or take a kept one")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     with user_errors():
-        if args.batch_size < 1:
-            raise UserError(f"--batch-size is {args.batch_size}; it must be at least 1")
         manifest = Manifest.load(args.data)
         result = (evaluate_once if args.keep else evaluate)(
             args.checkpoint, manifest, args.split, args.context, args.stride, args.batch_size, args.device

@@ -44,27 +44,29 @@ def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
 
 
 def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
-    """An instance of the dataclass `cls`.
+    """An instance of the dataclass `cls`; a field may have another name among the values, its metadata's `key`.
 
     Raises:
         UserError: for an unknown or a missing key, a value of another type, or one that the class itself refuses; its
             message begins with `where`.
     """
-    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
+    known = {f.metadata.get("key", f.name): f for f in fields(cls)}
     for key in values:
         if key not in known:
             raise UserError(f"{where}: unknown key {key}{nearest(key, known)}")
-    missing = [name for name, required in known.items() if required and name not in values]
+    required = [key for key, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    missing = [key for key in required if key not in values]
     if missing:
         raise UserError(f"{where}: {', '.join(missing)} is missing")
     hints = typing.get_type_hints(cls)
     for key, value in values.items():
-        kind = typing.get_origin(hints[key]) or hints[key]
+        hint = hints[known[key].name]
+        kind = typing.get_origin(hint) or hint
         wrong = kind in _WORDS and (not isinstance(value, _ACCEPTED.get(kind, kind)) or isinstance(value, bool))
         if wrong:
             raise UserError(f"{where}: {key} is {value!r}; give {_WORDS[kind]}")
     try:
-        return cls(**values)
+        return cls(**{known[key].name: value for key, value in values.items()})
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 

@@ -2,37 +2,36 @@
 
 The file lists models (overrides of one base configuration) and groups of runs (models x seeds x learning rates x
 context lengths). Every run goes through launch/pretrain.sh in a folder of its own; what is finished is never run again,
-what was interrupted continues. All runs log to one MLflow experiment. With --test the groups that ask for it are scored
-on the test split, and then only: everything before that is decided on the validation split.
+what was interrupted continues. All runs log to one MLflow experiment. With --test the groups with `test: true` are
+scored on the test split, and then only: learning rates are chosen on the validation split.
 """
 
-import argparse
 from pathlib import Path
 
-from data_pipeline import UserError, user_errors, user_path
+from data_pipeline import CommandParser, at_least, user_errors, user_path
 from data_pipeline.files import atomic_write
 from eval.bench.criteria import print_report
-from eval.figures import to_json
 from eval.studies import Options, Study, conduct, criteria_of, table
+from eval.undefined import to_json
 from maha_model import ConfigError
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("study", type=Path, help="a study's file, see eval/studies")
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs and the results")
     parser.add_argument("--source", help="what to prepare the data from: sample, pg19, a file or a folder")
     parser.add_argument("--data", type=Path, help="the prepared data set (default: OUT/data)")
     parser.add_argument("--group", action="append", help="only this group of runs; may be repeated")
-    parser.add_argument("--jobs", type=int, default=1, help="runs beside each other; each gets its share of the cores")
+    parser.add_argument(
+        "--jobs", type=at_least(1), default=1, help="runs in parallel; each gets its share of the cores"
+    )
     parser.add_argument("--test", action="store_true", help="score tested groups on the test split at the end")
     parser.add_argument("--only-results", action="store_true", help="train nothing: the results of what is finished")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     args = parser.parse_args()
     with user_errors(ConfigError):
-        if args.jobs < 1:
-            raise UserError(f"--jobs is {args.jobs}; it must be at least 1")
         args.out = user_path(args.out)
         data = user_path(args.data or args.out / "data")
         study = Study.load(args.study)

@@ -99,8 +99,8 @@ case $launcher in
     export PDSH_SSH_ARGS_APPEND="${PDSH_SSH_ARGS_APPEND:-} -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
     # (--force_multi: a single host need not be this one)
     start=("${deepspeed[@]}" --hostfile "$hostfile" --force_multi --master_port "$MASTER_PORT" "${train[@]}") ;;
-  openmpi)  # mpirun itself: DeepSpeed's form tells the processes neither rank nor rendezvous
-    # a node that vanishes is noticed after 20 s, not 8 minutes
+  openmpi)  # mpirun itself: DeepSpeed's form gives the processes neither rank nor rendezvous
+    # a lost node is found after 20 s, not 8 minutes
     export OMPI_MCA_oob_tcp_keepalive_{time,intvl}=5 OMPI_MCA_oob_tcp_keepalive_probes=3
     mpi=(mpirun --hostfile "$hostfile" --map-by slot --bind-to none)  # (its default is one core for each process)
     # the first process is on this host if the file names it, else on the file's first
@@ -117,12 +117,12 @@ case $launcher in
     start=(srun -n "$world" --distribution=arbitrary --kill-on-bad-exit=1 "$python" -u -m "${train[@]}") ;;
 esac
 
-# (in a session of its own: a launcher would answer a terminal's Ctrl-C by killing its processes)
+# (in a session of its own: at a terminal's Ctrl-C a launcher would kill its processes)
 setsid "${start[@]}" &
 runner=$!
 
-# signal_ranks SIGNAL: hand it to the processes that train, which finish their step, save and end; DeepSpeed's launcher would
-# die of it and leave them behind.
+# signal_ranks SIGNAL: send it to the processes that train, which finish their step, save and end; it would end DeepSpeed's
+# launcher and leave them running.
 signal_ranks() {
   case $launcher in
     "")  # they are the launcher's grandchildren

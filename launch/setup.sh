@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the project's virtual environment once: bash launch/setup.sh [EXTRA ...]   (extras of pyproject.toml; default: sample)
-# Safe to call again: it does nothing while pyproject.toml, constraints.txt and the extras asked for are unchanged.
+# Safe to call again: it does nothing while pyproject.toml, constraints.txt and the extras given are unchanged.
 # MAHA_VENV=DIR uses another place than .venv; PYTHON=... another interpreter than python3.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,4 +1,4 @@
-"""Looking into a model: how it weighs its scales, where it attends, and how much arithmetic a token costs."""
+"""Measurements inside a model: weights of its scales, attention probabilities, arithmetic per token."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maha_model.aggregation import present_scales
-from maha_model.attention import MAHAAttention, StandardAttention
+from maha_model.attention import MAHAAttention, StandardAttention, attend_down, rotary_line
 from maha_model.config import ModelConfig
 from maha_model.layers import apply_rotary
 from maha_model.transformer import CausalLM
@@ -90,6 +90,9 @@ def attention_probabilities(model: nn.Module, input_ids: Tensor) -> list[list[Sc
             found.append([_scale_attention(q, k, layer.config, layer.span, 1)])
         else:
             config = layer.config
+            if config.descent:
+                found.append(_descent_attention(layer, projected[layer.query][0], projected[layer.key]))
+                continue
             found.append([
                 _scale_attention(q, k, config, config.span, config.ratio**level)
                 for level, (q, k) in enumerate(zip(projected[layer.query], projected[layer.key], strict=True))
@@ -97,23 +100,38 @@ def attention_probabilities(model: nn.Module, input_ids: Tensor) -> list[list[Sc
     return found
 
 
+def _descent_attention(layer: MAHAAttention, q_BND: Tensor, keys: list[Tensor]) -> list[ScaleAttention]:
+    """From queries and keys before the rotation: with unit vectors for values the outputs are the probabilities."""
+    config = layer.config
+    q, *scales = (x.unflatten(-1, (config.num_heads, -1)).transpose(1, 2) for x in (q_BND, *keys))
+    values = [torch.eye(k.shape[2], dtype=k.dtype, device=k.device).expand(*k.shape[:2], -1, -1) for k in scales]
+    outputs = attend_down(q, scales, values, layer.beta, config).outputs
+    factors = [config.ratio**level for level in range(len(scales))]
+    return [ScaleAttention(out, factor, factor) for out, factor in zip(outputs, factors, strict=True)]
+
+
 def _scale_attention(q_BND: Tensor, k_BnD: Tensor, config: ModelConfig, span: int | str, factor: int) -> ScaleAttention:
     """From queries and keys before the rotation; `factor` is the scale's."""
     q, k = (x.unflatten(-1, (config.num_heads, -1)).transpose(1, 2) for x in (q_BND, k_BnD))
+    line = rotary_line(config, factor)
     n, repeat = k.shape[2], factor if config.query == "fine" and factor > 1 else 1
     if repeat > 1:  # every position attends to the coarse tokens finished by then, rotated as the last of them
         offset = factor - 1 if config.causal else 0
+        if config.positions == "token":
+            q = apply_rotary(q, config.rope_base)
         q = q[:, :, offset : offset + n * factor]
         rows = q.shape[2]
         q = nn.functional.pad(q, (0, 0, 0, n * factor - rows)).unflatten(2, (n, factor)).transpose(2, 3)
-        q = apply_rotary(q, config.rope_base).transpose(2, 3).flatten(2, 3)[:, :, :rows]
+        if config.positions == "scale":
+            q = apply_rotary(q, config.rope_base)
+        q = q.transpose(2, 3).flatten(2, 3)[:, :, :rows]
     else:
-        q = apply_rotary(q, config.rope_base)
+        q = apply_rotary(q, config.rope_base, *line)
     ahead = torch.arange(q.shape[2], device=q.device)[:, None] // repeat - torch.arange(n, device=q.device)
     visible = ahead >= 0 if config.causal else torch.ones_like(ahead, dtype=torch.bool)
     if not isinstance(span, str):
         visible &= ahead.abs() < span
-    scores = (q @ apply_rotary(k, config.rope_base).mT) * k.shape[-1] ** -0.5
+    scores = (q @ apply_rotary(k, config.rope_base, *line).mT) * k.shape[-1] ** -0.5
     return ScaleAttention(scores.masked_fill(~visible, -torch.inf).softmax(-1), factor, repeat)
 
 

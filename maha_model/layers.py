@@ -107,13 +107,13 @@ def prefer_near_(bias: Tensor, num_heads: int, height: float) -> None:
     bias_Hd[:, d // 2 :] = 0
 
 
-def apply_rotary(x_BHNd: Tensor, base: float) -> Tensor:
-    """Rotate (B, H, N, d) by the angle of each position 0..N-1 (rotary embedding, Su et al. 2021); d is even.
+def apply_rotary(x_BHNd: Tensor, base: float, first: float = 0.0, step: float = 1.0) -> Tensor:
+    """Rotate (B, H, N, d) by the angles of the positions first + step i (rotary embedding, Su et al. 2021); d is even.
 
     Angles and rotation are computed in float32 (float64 for float64 input) and returned in the input's dtype.
     """
     N, d = x_BHNd.shape[-2:]
-    positions = torch.arange(N, device=x_BHNd.device, dtype=compute_dtype(x_BHNd.dtype))
+    positions = first + step * torch.arange(N, device=x_BHNd.device, dtype=compute_dtype(x_BHNd.dtype))
     return rotate(x_BHNd, *rotary_angles(positions, d, base))
 
 

@@ -18,7 +18,7 @@ _PATIENCE = 1.0
 
 @contextmanager
 def claimed(run: Path) -> Iterator[None]:
-    """Make the folder `run` if need be and lock RUN/.lock; the system releases it when the process dies.
+    """Make the folder `run` if need be and lock RUN/.lock; the system releases it when the process ends.
 
     A folder that was made here and holds nothing else at the end is removed again.
 
@@ -43,7 +43,7 @@ def check_unclaimed(run: Path) -> None:
     """Raises UserError if a process trains into `run`. Changes nothing."""
     try:
         lock = (run / _LOCK).open("r+")
-    except OSError:  # nobody has been here, or the path cannot be used: `claimed` reports that
+    except OSError:  # no process has been here, or the path cannot be used: `claimed` reports that
         return
     with lock:
         _lock(lock, fcntl.LOCK_SH, run)

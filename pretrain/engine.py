@@ -33,7 +33,7 @@ class ClippingAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Clip and update, or do nothing. `_global_grad_norm` is where DeepSpeed looks for the norm."""
+        """Clip and update, or do nothing. DeepSpeed reads the norm from `_global_grad_norm`."""
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         self._global_grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self._clip).item()
         if math.isfinite(self._global_grad_norm):

@@ -3,10 +3,9 @@
 The folder that it writes is described in pretrain/checkpoint/export.py.
 """
 
-import argparse
 from pathlib import Path
 
-from data_pipeline import user_errors, user_path
+from data_pipeline import CommandParser, user_errors, user_path
 from maha_model import ConfigError
 from pretrain.checkpoint.export import export
 
@@ -15,7 +14,7 @@ __all__ = ["export", "main"]
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m pretrain.export", description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="python -m pretrain.export", description=__doc__.splitlines()[0])
     parser.add_argument("run", help="a run's folder, or one of its checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="the folder to make")
     arguments = parser.parse_args()

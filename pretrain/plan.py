@@ -8,7 +8,7 @@ import argparse
 import json
 from typing import Any, get_args
 
-from data_pipeline import UserError, user_errors
+from data_pipeline import CommandParser, UserError, at_least, user_errors
 from maha_model import ConfigError
 from pretrain.config import RunConfig, parse_config
 from pretrain.memory import DeviceKind, Plan, Planner, resolved
@@ -41,19 +41,17 @@ def describe(plan: Plan, config: RunConfig, world_size: int, device: DeviceKind)
 
 def main(args: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="pretrain.plan", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter,
         epilog="every other option is the run's configuration: see python -m pretrain.train --help",
     )  # fmt: skip
-    parser.add_argument("--world-size", type=int, default=1, help="processes, one per device (default 1)")
+    parser.add_argument("--world-size", type=at_least(1), default=1, help="processes, one per device (default 1)")
     parser.add_argument("--zero", type=int, choices=range(4), help="plan with ds_configs/zeroS.json")
     parser.add_argument("--device", choices=get_args(DeviceKind), default="cuda", help="kind of device (default cuda)")
-    parser.add_argument("--device-gib", type=float, help="memory of a device; says whether the run fits")
+    parser.add_argument("--device-gib", type=float, help="memory of a device, to check whether the run fits")
     parser.add_argument("--json", action="store_true", help="print one JSON object, in bytes")
     options, rest = parser.parse_known_args(args)
     with user_errors(ConfigError):
-        if options.world_size < 1:
-            raise UserError(f"--world-size is {options.world_size}; it must be at least 1")
         if options.device_gib is not None and not options.device_gib > 0:
             raise UserError(f"--device-gib is {options.device_gib}; it must be positive")
         config = resolved(parse_config(rest), options.zero, options.device)

@@ -1,6 +1,6 @@
 """A training session: everything from a configuration to a trainer that can step, and its orderly end.
 
-The one door to the training loop: `pretrain.train` and the benchmarks train through it. It hands on what a caller
+The one entry to the training loop: `pretrain.train` and the benchmarks train through it. It exports what a caller
 needs besides: the configuration's parser, the optimiser of a bare loop, and the callback that saves.
 """
 

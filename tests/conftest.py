@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,7 +17,10 @@ from data_pipeline import Manifest
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
 
+pytest_plugins = ["tests.skips"]
 ROOT = Path(__file__).parent.parent
+hypothesis.settings.register_profile("suite", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("suite")
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # two workers share the cores
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a suite in the background: its commands would ignore Ctrl-C

@@ -17,7 +17,7 @@ from pretrain.checkpoint import load_model, read_info, read_moments, sealed, ver
 from tests.pretrain.checkpoint.test_store import save
 
 FUZZ = settings(
-    max_examples=40, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=40, deadline=60_000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 LARGEST = 64 * 2**20
 

@@ -1,11 +1,10 @@
 """A benchmark by its name: python -m eval.bench NAME [options of the benchmark]"""
 
-import argparse
 import importlib
 import os
 import sys
 
-from data_pipeline import UserError, user_errors
+from data_pipeline import CommandParser, UserError, user_errors
 from eval.bench import BENCHMARKS
 
 
@@ -13,7 +12,7 @@ def main() -> None:
     """The command; `--help` after a name lists that benchmark's options."""
     script = os.path.basename(sys.argv[0])
     program = "python -m eval.bench" if script == "__main__.py" else script
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program, usage="%(prog)s NAME [options of the benchmark]", description="A benchmark by its name."
     )
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; NAME --help lists its options")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_pipeline import UserError, user_errors
+from data_pipeline import CommandParser, UserError, user_errors
 from eval.bench.aggregation_block import bench_block
 from eval.bench.criteria import Criterion, best_times, print_report
 from eval.bench.peers import Solve, peer_solvers
@@ -115,7 +115,7 @@ def bench_solvers(peers: dict[str, Solve]) -> tuple[list[dict[str, Any]], list[d
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     as_json = parser.parse_args().json
     with user_errors():

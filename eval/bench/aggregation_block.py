@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from eval.bench.criteria import best_times
 from maha_model import AggregationConfig, ModelConfig
 from maha_model.aggregation import Aggregator
+from maha_model.initialization import initialize
 from maha_model.multiscale import upsample
-from maha_model.transformer import Block, initialize
+from maha_model.transformer import Block
 
 
 class PlainGate(nn.Module):

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701
 
+from data_pipeline import CommandParser
 from eval.bench.criteria import Criterion, best_times, print_report
 from eval.bench.eager_attention import EagerAttention
 from maha_model import ModelConfig
+from maha_model.initialization import initialize
 from maha_model.kernels.span import scores_computed
-from maha_model.transformer import Block, initialize
+from maha_model.transformer import Block
 from pretrain.memory import LiveBytes, keep_freed_memory
 
 LENGTHS = [1024 * 2**i for i in range(6)]
@@ -95,7 +97,7 @@ def exponent(rows: list[dict[str, Any]], model: str, of: str) -> float:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     as_json = parser.parse_args().json
     keep_freed_memory()

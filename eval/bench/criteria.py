@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eval.figures import to_json
+from eval.undefined import to_json
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Criterion:
 
     name: str
     value: float | None
-    """None where it has no meaning."""
+    """None where it is undefined."""
     limit: float
     at_least: bool = False
     """Whether the limit is a lower bound."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from data_pipeline import user_errors
+from data_pipeline import CommandParser, user_errors
 from eval.bench.criteria import Criterion, best_times, print_report
 from maha_model import CausalLM, ConfigError
 from pretrain.memory import keep_freed_memory
@@ -113,7 +113,7 @@ def bench_compiled(config: RunConfig) -> dict[str, float]:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a data set made by data_pipeline.prepare")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     arguments = parser.parse_args()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from data_pipeline import UserError
-from eval.figures import quotient
 from eval.paper import PAPER
 from eval.report.cost import Cost, measure_costs
 from eval.report.environment import environment
@@ -20,6 +19,7 @@ from eval.scoring.evaluation import evaluate_once
 from eval.scoring.perplexity import Score
 from eval.scoring.sample import Sample
 from eval.scoring.unigram import unigram_score
+from eval.undefined import quotient
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from eval.bench.criteria import best_times
 from maha_model import ModelConfig, flops_per_token
-from maha_model.transformer import Block, initialize
+from maha_model.initialization import initialize
+from maha_model.transformer import Block
 from pretrain.memory import keep_freed_memory
 
 SHORTEST = 512

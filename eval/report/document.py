@@ -27,8 +27,7 @@ class Report:
         parts += [f"**Warning**: {warning}." for warning in self.comparison.warnings]
         if self.comparison.unigram:
             header = exhibits.HEADER
-            named = [name if index < 10 else f"Paper: {name}" for index, name in enumerate(header)]
-            cells = (named, ["---"] * len(header), *exhibits.rows(self.comparison))
+            cells = (header, ["---"] * len(header), *exhibits.rows(self.comparison))
             lines = ["| " + " | ".join(row) + " |" for row in cells]
             parts += ["\n".join(line.replace("\n", "<br>") for line in lines), exhibits.READING, exhibits.PUBLISHED]
         parts += [f"Data: {self.data}. Machine: {self.source.machine}.", f"```\n{self.command}\n```"]
@@ -47,7 +46,7 @@ class Report:
             Section("training", "Training", exhibits.training_exhibits(self.source)),
             Section("context", "What context brings", exhibits.context_exhibits(self.source)),
             Section("scales", "Which scales are used", exhibits.scales_exhibits(self.source)),
-            Section("attention", "Where attention looks", exhibits.attention_exhibits(self.source)),
+            Section("attention", "Attention by distance", exhibits.attention_exhibits(self.source)),
             Section("cost", "Cost", exhibits.cost_exhibits(self.source)),
             Section("documents", "By document", exhibits.documents_exhibits(self.source)),
         ]

@@ -10,9 +10,9 @@ import torch
 
 from data_pipeline import Manifest, UserError, read_documents
 from data_pipeline.files import atomic_write, sha256_of
-from eval.figures import quotient, to_json
 from eval.scoring.perplexity import Score, document_losses
 from eval.scoring.positions import OctaveBins
+from eval.undefined import quotient, to_json
 from maha_model import scale_weight_statistics
 from pretrain.checkpoint import CheckpointInfo, find_checkpoint, load_model, read_info
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from data_pipeline import DocumentInfo, TokenizedDocument, UserError
 from data_pipeline.indexed_dataset import Tokens
-from eval.figures import perplexity, quotient
+from eval.undefined import perplexity, quotient
 from maha_model import CausalLM
 
 _IGNORED = -100
@@ -23,7 +23,7 @@ Losses = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Score:
-    """Negative log-likelihood of some text and the units it can be expressed in; a unit that has no meaning is None."""
+    """Negative log-likelihood of some text and the units it can be expressed in; an undefined one is None."""
 
     nll: float
     """Nats, summed over the scored tokens in float64."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from data_pipeline import TokenizedDocument
 from data_pipeline.indexed_dataset import Tokens
-from eval.figures import perplexity
 from eval.scoring.perplexity import Losses, Window, window_losses
+from eval.undefined import perplexity
 from maha_model import CausalLM
 
 SHORTEST_CONTEXT = 64

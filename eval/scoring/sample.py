@@ -9,7 +9,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from eval.figures import finite, perplexity, quotient, shown
+from eval.undefined import finite, perplexity, quotient, shown
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Sample:
     """One positive quantity over seeds. Nothing but `values` is defined where one of them is not."""
 
     values: tuple[float | None, ...]
-    """One for each seed; None where it has no meaning."""
+    """One for each seed; None where it is undefined."""
     is_loss: bool = False
     """Whether the values are losses themselves, such as bits per byte, and not perplexities or ratios of them."""
 
@@ -56,7 +56,7 @@ class Sample:
         return max(self._defined(), default=None)
 
     def text(self, digits: int) -> str:
-        """`mean ± spread`; of one seed the mean alone; "-" where it has no meaning."""
+        """`mean ± spread`; of one seed the mean alone; "-" where it is undefined."""
         spread = self.spread
         return shown(self.mean, digits) + ("" if spread is None else f" ± {spread:.{digits}f}")
 

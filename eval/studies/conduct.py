@@ -9,12 +9,12 @@ import yaml
 
 from data_pipeline import Manifest, UserError
 from data_pipeline.files import atomic_write
-from eval.figures import shown
 from eval.studies.jobs import ROOT, STOPPED, Jobs
 from eval.studies.plan import CONFIG, PlannedRun, planned_runs
 from eval.studies.results import Row, rows_of, test_scores, test_stride
 from eval.studies.speed import step_seconds
 from eval.studies.study import Study
+from eval.undefined import shown
 
 LAUNCHER = ROOT / "launch" / "pretrain.sh"
 
@@ -45,7 +45,7 @@ def conduct(study: Study, options: Options) -> list[Row]:
     out.mkdir(parents=True, exist_ok=True)
     jobs = Jobs(out, options.jobs)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup: the study outlives its terminal
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup: the study continues without its terminal
             signal.signal(number, _stop)
     manifest = prepare(jobs, study, options.source, data, out)
     create_experiment(jobs.environment["MLFLOW_TRACKING_URI"], study.experiment)

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from data_pipeline import UserError
-from eval.figures import finite
 from eval.settings import merged
 from eval.studies.study import Study, StudyGroup
+from eval.undefined import finite
 
 CONFIG, METRICS = "study.yaml", "metrics.jsonl"
 
@@ -48,7 +48,7 @@ class PlannedRun:
         written = self.folder(out) / CONFIG
         if written.exists() and yaml.safe_load(written.read_text()) != self.config:
             raise UserError(
-                f"{written.parent} holds a run of another configuration than the study asks for; give another --out, "
+                f"{written.parent} holds a run of another configuration than the study's; give another --out, "
                 f"or remove that folder to train it again"
             )
         last = [line for line in self.history(out) if line["step"] == self.config["steps"] and "eval_loss" in line]

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from eval.figures import perplexity
 from eval.scoring.sample import Sample
 from eval.studies.plan import PlannedRun
 from eval.studies.study import StudyGroup
+from eval.undefined import perplexity
 from pretrain.checkpoint import find_checkpoint, model_from, read_info
 
 

@@ -54,8 +54,8 @@ class Study:
     models: dict[str, dict[str, Any]]
     """Overrides of the model's configuration by name."""
     groups: list[StudyGroup]
-    figures: list[dict[str, Any]] = field(default_factory=list)
-    """Limits that the results are compared with, see `eval.studies.criteria`."""
+    criteria: list[dict[str, Any]] = field(default_factory=list, metadata={"key": "figures"})
+    """Limits that the results are compared with, see `eval.studies.criteria`; in the file under `figures`."""
 
     @classmethod
     def load(cls, path: Path) -> "Study":

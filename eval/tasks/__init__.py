@@ -6,7 +6,7 @@ One module a task: `recall` (spread associative recall), `multiquery` (the publi
 
 from eval.tasks.conduct import conduct
 from eval.tasks.copying import CopyingTask
-from eval.tasks.criteria import Figure, criteria_of
+from eval.tasks.criteria import Limit, criteria_of
 from eval.tasks.induction import InductionTask
 from eval.tasks.multiquery import MultiqueryTask
 from eval.tasks.needle import NeedleTask
@@ -22,9 +22,9 @@ __all__ = [
     "TASKS",
     "Batch",
     "CopyingTask",
-    "Figure",
     "InductionTask",
     "Learner",
+    "Limit",
     "MultiqueryTask",
     "NeedleTask",
     "Point",

@@ -19,9 +19,9 @@ import torch
 from data_pipeline import UserError
 from data_pipeline.files import atomic_write
 from eval.device import device_title
-from eval.figures import to_json
 from eval.tasks.suite import Run
 from eval.tasks.training import Learner, updates_to
+from eval.undefined import to_json
 from maha_model import ModelConfig
 
 REACHED = 0.95

@@ -6,12 +6,12 @@ from typing import Literal
 
 from data_pipeline import UserError
 from eval.bench.criteria import Criterion
-from eval.figures import quotient
 from eval.tasks.results import Row
+from eval.undefined import quotient
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Limit:
     """A limit for `model` at every task and length of the suite, or at those that are given."""
 
     kind: Literal["accuracy", "difference", "updates"]
@@ -37,45 +37,45 @@ class Figure:
             raise UserError("over is missing: the model to compare with")
 
 
-def criteria_of(figures: Iterable[Figure], rows: list[Row]) -> list[Criterion]:
-    """The limits of the figures whose rows exist. Values are None where one has no meaning."""
+def criteria_of(limits: Iterable[Limit], rows: list[Row]) -> list[Criterion]:
+    """The limits whose rows exist, as criteria. Values are None where one has no meaning."""
     found = {(row.task, row.length, row.model): row for row in rows}
     criteria = []
-    for figure in figures:
+    for limit in limits:
         places = [
             place for place in dict.fromkeys((row.task, row.length) for row in rows)
-            if figure.task in ("", place[0]) and figure.length in (0, place[1])
-            and all((*place, model) in found for model in filter(None, (figure.model, figure.over, figure.where)))
+            if limit.task in ("", place[0]) and limit.length in (0, place[1])
+            and all((*place, model) in found for model in filter(None, (limit.model, limit.over, limit.where)))
         ]  # fmt: skip
-        if figure.where and places:
-            places = [place for place in places if _is_below(figure, found, place)]
-            name = f"tasks where {figure.where} is at least {figure.below:g} below {figure.over}"
+        if limit.where and places:
+            places = [place for place in places if _is_below(limit, found, place)]
+            name = f"tasks where {limit.where} is at least {limit.below:g} below {limit.over}"
             criteria.append(Criterion(name, len(places), 1, at_least=True))
         for place in places:
-            criterion = _criterion(figure, found, place)
+            criterion = _criterion(limit, found, place)
             if criterion is not None:
                 criteria.append(criterion)
     return criteria
 
 
-def _is_below(figure: Figure, found: dict[tuple[str, int, str], Row], place: tuple[str, int]) -> bool:
-    low, high = (found[*place, model].accuracy(figure.test_length) for model in (figure.where, figure.over))
-    return low is not None and high is not None and low <= high - figure.below
+def _is_below(limit: Limit, found: dict[tuple[str, int, str], Row], place: tuple[str, int]) -> bool:
+    low, high = (found[*place, model].accuracy(limit.test_length) for model in (limit.where, limit.over))
+    return low is not None and high is not None and low <= high - limit.below
 
 
-def _criterion(figure: Figure, found: dict[tuple[str, int, str], Row], place: tuple[str, int]) -> Criterion | None:
-    one = found[*place, figure.model]
-    tested = f", tested at {figure.test_length}" if figure.test_length else ""
+def _criterion(limit: Limit, found: dict[tuple[str, int, str], Row], place: tuple[str, int]) -> Criterion | None:
+    one = found[*place, limit.model]
+    tested = f", tested at {limit.test_length}" if limit.test_length else ""
     name = f"{place[0]}, {place[1]} tokens{tested}: "
-    value = one.accuracy(figure.test_length)
-    if figure.kind == "accuracy":
-        return Criterion(f"{name}accuracy of {figure.model}", value, figure.limit, at_least=True)
-    other = found[*place, figure.over]
-    if figure.kind == "updates":
+    value = one.accuracy(limit.test_length)
+    if limit.kind == "accuracy":
+        return Criterion(f"{name}accuracy of {limit.model}", value, limit.limit, at_least=True)
+    other = found[*place, limit.over]
+    if limit.kind == "updates":
         if other.median_updates_to_95 is None:
             return None
         ratio = quotient(one.median_updates_to_95, other.median_updates_to_95)
-        return Criterion(f"{name}updates to 95 %, {figure.model} over {figure.over}", ratio, figure.limit)
-    base = other.accuracy(figure.test_length)
+        return Criterion(f"{name}updates to 95 %, {limit.model} over {limit.over}", ratio, limit.limit)
+    base = other.accuracy(limit.test_length)
     difference = None if value is None or base is None else value - base
-    return Criterion(f"{name}accuracy, {figure.model} less {figure.over}", difference, figure.limit, at_least=True)
+    return Criterion(f"{name}accuracy, {limit.model} less {limit.over}", difference, limit.limit, at_least=True)

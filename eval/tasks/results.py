@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eval.figures import finite, shown
+from eval.undefined import finite, shown
 
 
 @dataclass(frozen=True)

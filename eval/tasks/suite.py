@@ -21,7 +21,7 @@ from data_pipeline import UserError
 from eval.settings import build, merged, nearest, read_mapping
 from eval.tasks.budget import equal_span
 from eval.tasks.copying import CopyingTask
-from eval.tasks.criteria import Figure
+from eval.tasks.criteria import Limit
 from eval.tasks.induction import InductionTask
 from eval.tasks.multiquery import MultiqueryTask
 from eval.tasks.needle import NeedleTask
@@ -110,7 +110,8 @@ class Suite:
     tasks: dict[str, dict[str, Any]]
     seeds: list[int]
     training: dict[str, Any] = field(default_factory=dict)
-    figures: list[dict[str, Any]] = field(default_factory=list)
+    criteria: list[dict[str, Any]] = field(default_factory=list, metadata={"key": "figures"})
+    """Limits for the results; in the file under `figures`."""
 
     @classmethod
     def load(cls, path: Path) -> "Suite":
@@ -124,19 +125,17 @@ class Suite:
                 _check_mapping(values, f"{path}, {kind} {name}")
                 for length, other in (values.get("at") or {}).items():
                     _check_mapping(other, f"{path}, {kind} {name}, at {length}")
-        for figure in suite.limits():
-            for name in filter(None, (figure.model, figure.over, figure.where)):
+        for limit in suite.limits():
+            for name in filter(None, (limit.model, limit.over, limit.where)):
                 if name not in suite.models:
                     raise UserError(f"{path}, figures: no model is called {name!r}{nearest(name, suite.models)}")
-            if figure.task and figure.task not in suite.tasks:
-                raise UserError(
-                    f"{path}, figures: no task is called {figure.task!r}{nearest(figure.task, suite.tasks)}"
-                )
+            if limit.task and limit.task not in suite.tasks:
+                raise UserError(f"{path}, figures: no task is called {limit.task!r}{nearest(limit.task, suite.tasks)}")
         return suite
 
-    def limits(self) -> list[Figure]:
+    def limits(self) -> list[Limit]:
         """The limits for the results."""
-        return [build(Figure, values, f"{self.path}, figure {i}") for i, values in enumerate(self.figures, start=1)]
+        return [build(Limit, values, f"{self.path}, figure {i}") for i, values in enumerate(self.criteria, start=1)]
 
     def runs(
         self, only: Sequence[str] = (), models: Sequence[str] = (), seeds: Sequence[int] = (), **training: Any

@@ -1,5 +1,6 @@
 """Fusing scale outputs per position and head: the learned inputs of the problem, and its solution by the strategy."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -27,7 +28,7 @@ class Aggregator(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config.aggregation
-        self.num_scales, self.num_heads = config.num_scales, config.num_heads
+        self.num_scales, self.num_heads, self.ratio = config.num_scales, config.num_heads, config.ratio
         strategy, target = self.config.strategy, self.config.target
         self.solves = strategy in ("convex", "nash", "best_response")
         self.utility = self.project = self.logits = None
@@ -68,7 +69,12 @@ class Aggregator(nn.Module):
             normal_(self.utility.weight, std=(0.1 if own_gain else 1.0) * self.utility.in_features**-0.5)
 
     def forward(
-        self, x_BND: Tensor, outputs_BHnd: list[Tensor], value_BNHd: Tensor, placements: list[Placement]
+        self,
+        x_BND: Tensor,
+        outputs_BHnd: list[Tensor],
+        value_BNHd: Tensor,
+        placements: list[Placement],
+        log_sums_BHN: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Fuse L scale outputs, each at its own resolution.
 
@@ -77,6 +83,7 @@ class Aggregator(nn.Module):
             outputs_BHnd: scale outputs (B, H, n_l, d), finest first.
             value_BNHd: the values at full resolution (target `value`).
             placements: which row of each scale stands at a position.
+            log_sums_BHN: log-sum-exp of the scores of every scale, -inf where it is absent (`joint`).
 
         Returns:
             combined (B, N, H, d); weights (L, B, N, H) float32 or float64, zero where absent; aux, the mean of
@@ -91,7 +98,7 @@ class Aggregator(nn.Module):
             elif problem.kind == "target":
                 target = self._target(x_BND, value_BNHd)
             elif problem.kind == "given":
-                linear = self._given_weights(x_BND, placements)
+                linear = self._given_weights(x_BND, placements, log_sums_BHN)
             if self.solves and (self.config.strategy == "best_response" or self.config.solver == "cvxpylayers"):
                 linear = self._weights_by_other_solver(outputs_BHnd, placements, length, problem, linear, target)
                 problem, target = replace(problem, kind="given"), None
@@ -113,11 +120,17 @@ class Aggregator(nn.Module):
         """What the mixture should approach: (B, N, H, d)."""
         return value if self.project is None else self.project(x.to(self.project.weight.dtype)).view(value.shape)
 
-    def _given_weights(self, x: Tensor, placements: list[Placement]) -> Tensor:
+    def _given_weights(self, x: Tensor, placements: list[Placement], log_sums_BHN: list[Tensor] | None) -> Tensor:
         """Weights (B, N, L, H) of the strategies that solve nothing: a softmax over present scales, or their mean."""
         B, N, _ = x.shape
         L = len(placements)
-        if self.utility is not None:
+        if self.config.strategy == "joint":
+            assert log_sums_BHN is not None, "joint comes with a descent"
+            # A coarse token counts as often as the tokens that it covers.
+            scores = torch.stack(
+                [mass + level * math.log(self.ratio) for level, mass in enumerate(log_sums_BHN)], dim=-1
+            ).permute(0, 2, 3, 1)
+        elif self.utility is not None:
             scores = self._utilities(x, L)
         elif self.logits is not None:
             scores = self.logits[:L].expand(B, N, L, self.num_heads)

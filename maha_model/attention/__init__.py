@@ -2,6 +2,7 @@
 
 from maha_model.attention.base import Attention
 from maha_model.attention.maha import MAHAAttention, ScaleProjections
+from maha_model.attention.scales import ScaleOutputs, attend_down, descend_from, rotary_line, rotate_keys
 from maha_model.attention.standard import StandardAttention
 from maha_model.config import ModelConfig
 
@@ -11,4 +12,15 @@ def build_attention(config: ModelConfig) -> Attention:
     return MAHAAttention(config) if config.attention == "maha" else StandardAttention(config)
 
 
-__all__ = ["Attention", "MAHAAttention", "ScaleProjections", "StandardAttention", "build_attention"]
+__all__ = [
+    "Attention",
+    "MAHAAttention",
+    "ScaleOutputs",
+    "ScaleProjections",
+    "StandardAttention",
+    "attend_down",
+    "build_attention",
+    "descend_from",
+    "rotary_line",
+    "rotate_keys",
+]

@@ -8,10 +8,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from maha_model.config import ModelConfig
+from maha_model.local_context import LocalContext
 
 
 class Attention(nn.Module):
-    """What the attention modules share: the configuration, the output projection, selective recomputation.
+    """What the attention modules share: local context before, the output projection, selective recomputation.
 
     Every one maps (B, N, D) -> ((B, N, D), aux), aux being a scalar (the aggregation's sparsity term, 0 without one).
     """
@@ -23,6 +24,7 @@ class Attention(nn.Module):
         super().__init__()
         self.config = config
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.local = LocalContext(config) if config.dilation else nn.Identity()
 
     def maybe_recompute(self, function: Callable[..., Any], *args: Any) -> Any:
         """function(*args), its inside computed again in the backward pass if `recompute` is set."""

@@ -24,7 +24,7 @@ class StandardAttention(Attention):
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, D) -> (B, N, D), 0."""
-        mixed_BND = self.maybe_recompute(self.attend, self.qkv(x_BND))
+        mixed_BND = self.maybe_recompute(self.attend, self.qkv(self.local(x_BND)))
         return self.out(mixed_BND), x_BND.new_zeros(())
 
     def attend(self, qkv: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from maha_model.config.checks import ConfigError, check_choices
 class AggregationConfig:
     """How the scale outputs of one position and head are fused (docs/model.md: convex = paper eq. 7, nash = eq. 8)."""
 
-    strategy: Literal["convex", "nash", "best_response", "mean", "softmax", "gate"] = "convex"
+    strategy: Literal["convex", "nash", "best_response", "mean", "softmax", "gate", "joint"] = "convex"
     """`convex` and `nash` solve a small QP exactly; `best_response` is Nash by unrolled sweeps; `mean`, `softmax`
-    (static logits) and `gate` (softmax of a linear map of the input) are the baselines."""
+    (static logits), `gate` (softmax of a linear map of the input) and `joint` (one softmax over all tokens that a
+    descent reaches at any scale, a coarse one counting as often as those it covers) are the baselines."""
     domain: Literal["simplex", "budget"] = "simplex"
     """Feasible set of `convex`: weights sum to 1, or to at most 1 (there the sparsity term can switch scales off)."""
     target: Literal["utility", "projection", "value", "output"] = "utility"

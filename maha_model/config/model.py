@@ -34,6 +34,15 @@ class ModelConfig:
     """W, how many tokens of its own scale a query attends to, the last its own; `full` is quadratic."""
     query: Literal["coarse", "fine"] = "coarse"
     """Queries at a coarse scale: one a coarse token, their output upsampled (the paper), or one a position."""
+    positions: Literal["scale", "token"] = "scale"
+    """What rotary positions count: tokens of each scale's own (the paper), or tokens of the text, a coarse one standing
+    in the middle of what it covers."""
+    descent: int = 0
+    """k > 0: every position attends to the whole of the coarsest scale and, at each finer one, to the children of the k
+    tokens chosen at the scale above, besides the newest W: exact tokens at any distance. 0: spans alone. Needs
+    `query: fine`, `positions: token` and shared projections."""
+    descent_groups: int | None = None
+    """Groups of heads that choose together; must divide `num_heads`. null: every head chooses alone."""
     projections: Literal["shared", "separate"] = "shared"
     """Queries and keys of the scales: `shared`, one full-rank matrix of which every coarser scale has its own learned
     gain for every channel; `separate`, a matrix for each scale (the paper)."""
@@ -46,8 +55,10 @@ class ModelConfig:
     decomposition: Literal["conv", "max_pool"] = "conv"
     """How a scale is made from the finer one: causal depthwise strided convolution, or causal max pooling."""
     dilation: int = 0
-    """Dilation of the causal convolution that gives local context before the decomposition (the paper's hybrid block,
-    eq. 11); 0 leaves it out. Compare: eval/studies/pg19_mini.yaml, dilated_convolution."""
+    """Dilation of the causal convolution over 3 tokens that gives local context before attention, the baselines' too
+    (the paper's hybrid block, eq. 11); 0 leaves it out. Compare: eval/studies/pg19_mini.yaml, dilated_convolution."""
+    local_activation: Literal["relu", "none"] = "relu"
+    """After that convolution: `relu` (the paper) or `none`, a plain convolution."""
     gating: bool = False
     """Blend every scale with the coarser one through a learned per-head gate (the paper's hybrid block). Compare:
     eval/studies/pg19_mini.yaml, cross_scale_gating."""
@@ -62,7 +73,7 @@ class ModelConfig:
     causal: bool = True
     """False: the paper's bidirectional encoder."""
     rope_base: float = 10000.0
-    """Base of the rotary position embedding, applied in each scale's own coordinates."""
+    """Base of the rotary position embedding."""
     recency: float | None = None
     """Queries and keys have biases that make every head start with a preference for near tokens: a score that falls
     from this height (on average over the heads, of which no two are alike) at distance 0 towards 0 at far ones. 0: no
@@ -92,8 +103,11 @@ class ModelConfig:
             raise ConfigError(f"recency is {self.recency}; it must be positive, or 0 for none")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
+        if self.dilation < 0:
+            raise ConfigError(f"dilation is {self.dilation}; it must be 0 (no local convolution) or positive")
         if self.attention == "maha":
             self._check_scales()
+            self._check_descent()
 
     def _check_scales(self) -> None:
         if not 1 <= self.num_scales <= 8:
@@ -108,11 +122,28 @@ class ModelConfig:
             )
         if self.qk_dim is not None and (self.qk_dim < 2 or self.qk_dim % 2):
             raise ConfigError(f"qk_dim is {self.qk_dim}; rotary positions need an even number of at least 2")
-        if self.dilation < 0:
-            raise ConfigError(f"dilation is {self.dilation}; it must be 0 (no local convolution) or positive")
         costs = self.aggregation.costs
         if costs is not None and len(costs) != self.num_scales:
             raise ConfigError(f"aggregation.costs has {len(costs)} entries for {self.num_scales} scales")
+
+    def _check_descent(self) -> None:
+        if self.descent < 0:
+            raise ConfigError(f"descent is {self.descent}; it must be 0 (none) or how many tokens a scale chooses")
+        if not self.descent:
+            if self.aggregation.strategy == "joint":
+                raise ConfigError("aggregation.strategy 'joint' needs descent; set descent to at least 1")
+            return
+        needs = {"query": "fine", "positions": "token", "projections": "shared", "causal": True}
+        for name, value in needs.items():
+            if getattr(self, name) != value:
+                raise ConfigError(
+                    f"descent needs {name} {value}, not {getattr(self, name)}; change it or set descent 0"
+                )
+        if self.span == "full":
+            raise ConfigError("descent needs a finite span, not 'full'; give a number of tokens or set descent 0")
+        groups = self.descent_groups
+        if groups is not None and (groups < 1 or self.num_heads % groups):
+            raise ConfigError(f"descent_groups is {groups}; it must divide num_heads {self.num_heads}")
 
     @property
     def head_dim(self) -> int:

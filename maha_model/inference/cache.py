@@ -50,6 +50,10 @@ class KeyValues:
             into[:, :, start : start + to_end] = new[:, :, :to_end]
             into[:, :, : kept - to_end] = new[:, :, to_end:]
 
+    def all(self) -> tuple[Tensor, Tensor]:
+        """The keys and values that are kept, of a cache that grows in their order."""
+        return self.keys[:, :, : self.count], self.values[:, :, : self.count]
+
     def attend(self, q_BH1d: Tensor) -> Tensor:
         """Attention of one query over all that is kept: (B, H, 1, d)."""
-        return attend_to_all(q_BH1d, self.keys[:, :, : self.count], self.values[:, :, : self.count])
+        return attend_to_all(q_BH1d, *self.all())

@@ -1,4 +1,4 @@
-"""Decoding token by token: the model over a state whose size does not depend on the number of tokens."""
+"""Decoding token by token: the model over a state whose size, without a descent, does not depend on their number."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -6,6 +6,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from maha_model.attention import rotary_line
 from maha_model.inference.streams import PyramidPosition, build_stream
 from maha_model.kernels.fuse import compute_dtype
 from maha_model.layers import rotary_angles
@@ -15,8 +16,8 @@ from maha_model.transformer import Block, CausalLM
 class DecodingState:
     """The state of `model` (in evaluation mode) after the tokens so far of `batch_size` sequences of equal length.
 
-    The logits are those of the full forward. The size is O(L W D) a layer with a finite span; `standard` attention and
-    `span: full` keep every key and value, in room that doubles when it is full.
+    The logits are those of the full forward. The size is O(L W D) a layer with a finite span; `standard` attention,
+    `span: full` and a descent keep every key and value, in room that doubles when it is full.
     """
 
     def __init__(self, model: CausalLM, batch_size: int = 1) -> None:
@@ -25,7 +26,7 @@ class DecodingState:
         """Tokens so far."""
         maha = self.config.attention == "maha"
         self._qk_dim = self.config.scale_qk_dim if maha else self.config.head_dim
-        self._at = PyramidPosition(0, 0, [self._angles(0) for _ in range(self.config.num_scales if maha else 1)])
+        self._at = PyramidPosition(0, 0, 0, [self._angles(0) for _ in range(self.config.num_scales if maha else 1)])
         like = model.lm_head.weight.new_zeros(batch_size, 0)
         blocks = [block for block in model.transformer.blocks if isinstance(block, Block)]
         self._layers = [(block, build_stream(block.attention, like)) for block in blocks]
@@ -63,10 +64,12 @@ class DecodingState:
         counts = [(self.position // ratio**level, before // ratio**level) for level in range(len(at.angles))]
         at.finished = sum(after > earlier for after, earlier in counts)
         at.present = sum(after > 0 for after, _ in counts)
+        at.position = self.position - 1
         for level in range(at.finished):
-            at.angles[level] = self._angles(counts[level][0] - 1)
+            first, step = rotary_line(self.config, ratio**level)
+            at.angles[level] = self._angles(first + step * (counts[level][0] - 1))
 
-    def _angles(self, position: int) -> tuple[Tensor, Tensor]:
+    def _angles(self, position: float) -> tuple[Tensor, Tensor]:
         weight = self.model.lm_head.weight
         position_1 = torch.tensor([position], dtype=compute_dtype(weight.dtype), device=weight.device)
         return rotary_angles(position_1, self._qk_dim, self.config.rope_base)

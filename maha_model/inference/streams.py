@@ -2,17 +2,19 @@
 
 Of every scale MAHA keeps the keys and values of its last W tokens, the last inputs of the convolutions that make its
 tokens (a partial block), its last context before the gate and, with coarse queries, its output, which stands until the
-scale's next token. A prompt goes through the modules' own full forward, which leaves the same behind.
+scale's next token; with a descent all keys and values. A prompt goes through the modules' own full forward, which
+leaves the same behind.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 
+import torch
 from torch import Tensor, nn
 
 from maha_model.aggregation import Placement
-from maha_model.attention import MAHAAttention, StandardAttention
+from maha_model.attention import MAHAAttention, StandardAttention, descend_from, rotate_keys
 from maha_model.config import ModelConfig
 from maha_model.inference.cache import KeyValues, Window
 from maha_model.layers import apply_rotary, rotate
@@ -24,6 +26,8 @@ from maha_model.multiscale import CrossScaleGate, Decomposition
 class PyramidPosition:
     """The scales at the position of the newest token; the same in every layer."""
 
+    position: int
+    """Of the newest token."""
     finished: int
     """Scales that finish a token at this position: the first so many."""
     present: int
@@ -46,18 +50,18 @@ class MAHAStream:
     def __init__(self, attention: MAHAAttention, like: Tensor) -> None:
         self.attention, config = attention, attention.config
         B, H, L = like.shape[0], config.num_heads, config.num_scales
-        self.local = attention.local if isinstance(attention.local, LocalContext) else None
-        self.inputs = Window(like, self.local.window if self.local else 0, config.d_model)
+        self.local = LocalInputs(attention.local, like, config)
         self.contexts = Pyramid(attention.decompose, like, config)
         self.values = Pyramid(attention.decompose, like, config)
-        self.scales = [KeyValues(like, H, config.scale_qk_dim, config.head_dim, config.span) for _ in range(L)]
+        span = "full" if config.descent else config.span
+        self.scales = [KeyValues(like, H, config.scale_qk_dim, config.head_dim, span) for _ in range(L)]
         self.newest = [like.new_zeros(B, 1, config.d_model) for _ in range(L)]  # contexts before the gates
         self.outputs = [like.new_zeros(B, H, 1, config.head_dim) for _ in range(L)]
 
     def step(self, x_B1D: Tensor, at: PyramidPosition) -> Tensor:
         """(B, 1, D) -> (B, 1, D)."""
         attention, coarse = self.attention, self.attention.config.query == "coarse"
-        context_B1D = self.local.last(self.inputs.push(x_B1D)) if self.local else x_B1D
+        context_B1D = self.local.step(x_B1D)
         contexts = self.contexts.step(context_B1D, at.finished)
         if attention.config.values == "shared":
             values = self.values.step(attention.value[0](context_B1D), at.finished)
@@ -71,36 +75,49 @@ class MAHAStream:
         for level, (context, value) in enumerate(zip(contexts, values, strict=True)):
             key = rotate(self._heads(attention.key(context, level)), *at.angles[level])
             self.scales[level].push(key, self._heads(value))
-        for level in range(at.finished if coarse else at.present):
-            query = attention.query(contexts[level if coarse else 0], level)
-            self.outputs[level] = self._attend_at(level, query, at)
+        log_sums = None
+        if attention.config.descent:
+            query = rotate(self._heads(attention.query(contexts[0], 0)), *at.angles[0])
+            keys, kept = zip(*(cache.all() for cache in self.scales[: at.present]), strict=True)
+            found = descend_from(at.position, query, list(keys), list(kept), attention.beta, attention.config)
+            self.outputs[: at.present], log_sums = found.outputs, found.log_sums
+            assert log_sums is not None
+            log_sums = log_sums + [torch.full_like(log_sums[0], -torch.inf)] * (len(self.outputs) - at.present)
+        else:
+            for level in range(at.finished if coarse else at.present):
+                query = attention.query(contexts[level if coarse else 0], level)
+                self.outputs[level] = self._attend_at(level, query, at)
         value_B1Hd = self._heads(values[0]).transpose(1, 2)
         # Absent scales stand from the position after this one on.
         placements = [Placement(int(level >= at.present), 1) for level in range(len(self.outputs))]
-        mixed_B1Hd, _, _ = attention.aggregate(x_B1D, self.outputs, value_B1Hd, placements)
+        mixed_B1Hd, _, _ = attention.aggregate(x_B1D, self.outputs, value_B1Hd, placements, log_sums)
         return attention.out(mixed_B1Hd.flatten(2))
 
     def prefill(self, x_BND: Tensor, at: PyramidPosition) -> Tensor:
         """(B, N, D) -> (B, N, D), of an empty stream."""
         attention, config = self.attention, self.attention.config
         contexts, queries, keys, values = attention.project(x_BND)
-        self.inputs.push(x_BND)
+        self.local.prefill(x_BND)
         self.contexts.prefill(contexts)
         self.values.prefill(values)
-        for level, (context, query, key, value) in enumerate(zip(contexts, queries, keys, values, strict=True)):
+        for level, (context, key, value) in enumerate(zip(contexts, keys, values, strict=True)):
             self.newest[level] = context[:, -1:].clone()
-            self.scales[level].push(apply_rotary(self._heads(key), config.rope_base), self._heads(value))
-            self.outputs[level] = self._attend_at(level, query[:, -1:], at)
+            self.scales[level].push(rotate_keys(self._heads(key), level, config), self._heads(value))
+        if config.query == "coarse":  # with fine queries every step makes its own outputs
+            for level, query in enumerate(queries):
+                self.outputs[level] = self._attend_at(level, query[:, -1:], at)
         return attention.out(attention.attend_and_aggregate(x_BND, queries, keys, values)[0])
 
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
-        windows = [self.inputs, *self.contexts.windows, *self.values.windows]
+        windows = [self.local.inputs, *self.contexts.windows, *self.values.windows]
         kept = [(cache.keys, cache.values) for cache in self.scales]
         return chain((window.last for window in windows), *kept, self.newest, self.outputs)
 
     def _attend_at(self, level: int, query_B1D: Tensor, at: PyramidPosition) -> Tensor:
-        return self.scales[level].attend(rotate(self._heads(query_B1D), *at.angles[level]))
+        config = self.attention.config
+        own = config.query == "coarse" or config.positions == "scale"  # else a query stands at its own position
+        return self.scales[level].attend(rotate(self._heads(query_B1D), *at.angles[level if own else 0]))
 
     def _heads(self, x_BnD: Tensor) -> Tensor:
         return x_BnD.unflatten(-1, (self.attention.config.num_heads, -1)).transpose(1, 2)
@@ -111,28 +128,46 @@ class StandardStream:
 
     def __init__(self, attention: StandardAttention, like: Tensor) -> None:
         self.attention, config = attention, attention.config
+        self.local = LocalInputs(attention.local, like, config)
         self.cache = KeyValues(like, config.num_heads, config.head_dim, config.head_dim, attention.span)
 
     def step(self, x_B1D: Tensor, at: PyramidPosition) -> Tensor:
         """(B, 1, D) -> (B, 1, D)."""
-        q, k, v = self._project(x_B1D)
+        q, k, v = self._project(self.local.step(x_B1D))
         self.cache.push(rotate(k, *at.angles[0]), v)
         mixed_BH1d = self.cache.attend(rotate(q, *at.angles[0]))
         return self.attention.out(mixed_BH1d.transpose(1, 2).flatten(2))
 
     def prefill(self, x_BND: Tensor, at: PyramidPosition) -> Tensor:
         """(B, N, D) -> (B, N, D), of an empty stream."""
-        _, k, v = self._project(x_BND)
+        _, k, v = self._project(self.local.prefill(x_BND))
         self.cache.push(apply_rotary(k, self.attention.config.rope_base), v)
         return self.attention(x_BND)[0]
 
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
-        return self.cache.keys, self.cache.values
+        return self.cache.keys, self.cache.values, self.local.inputs.last
 
     def _project(self, x_BND: Tensor) -> tuple[Tensor, ...]:
         qkv = self.attention.qkv(x_BND).unflatten(-1, (3, self.attention.config.num_heads, -1))
         return qkv.permute(2, 0, 3, 1, 4).unbind()
+
+
+class LocalInputs:
+    """The local context before attention token by token: the last inputs of its convolution, none without one."""
+
+    def __init__(self, local: nn.Module, like: Tensor, config: ModelConfig) -> None:
+        self.local = local
+        self.inputs = Window(like, local.window if isinstance(local, LocalContext) else 0, config.d_model)
+
+    def step(self, x_B1D: Tensor) -> Tensor:
+        """(B, 1, D) -> (B, 1, D)."""
+        return self.local.last(self.inputs.push(x_B1D)) if isinstance(self.local, LocalContext) else x_B1D
+
+    def prefill(self, x_BND: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D), of an empty stream."""
+        self.inputs.push(x_BND)
+        return self.local(x_BND)
 
 
 class Pyramid:

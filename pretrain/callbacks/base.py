@@ -29,7 +29,7 @@ class StepResult:
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; raised on every process alike, with the last good step intact. The message says why."""
+    """Training cannot go on; raised on every process, with the last good step intact. The message has the reason."""
 
 
 class Callback:

@@ -1,4 +1,4 @@
-"""Heartbeats of all ranks in the rendezvous store: counters that grow while a process lives.
+"""Heartbeats of all ranks in the rendezvous store: counters that grow while a process runs.
 
 Rank 0 reads those of all others, the others read rank 0's.
 """
@@ -37,11 +37,20 @@ class Heartbeats:
     run. Where it stays away, the peers' heartbeats do not change, and `lost_peers` names them.
     """
 
-    def __init__(self, connect: Callable[[], Store], rank: int, world_size: int) -> None:
-        """`connect` opens a connection to the store; ConnectionRefusedError means that its process has ended."""
-        self._connect, self._store, self._rank = connect, connect(), rank
+    def __init__(
+        self,
+        connect: Callable[[], Store],
+        rank: int,
+        world_size: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`connect` opens a connection to the store; ConnectionRefusedError means that its process has ended.
+
+        `clock` gives seconds.
+        """
+        self._connect, self._store, self._rank, self._clock = connect, connect(), rank, clock
         peers = range(1, world_size) if rank == 0 else range(1)
-        now = time.monotonic()
+        now = clock()
         self._changed = {peer: now for peer in peers if peer != rank}
         self._beats: dict[int, bytes] = {}
         self._hosts: dict[int, str] = {}
@@ -75,7 +84,7 @@ class Heartbeats:
 
     def lost_peers(self, patience: float) -> tuple[str, str] | None:
         """Ranks (hosts) without a change for more than `patience` seconds, and what ended them; None if all beat."""
-        silent = {peer: time.monotonic() - changed for peer, changed in self._changed.items()}
+        silent = {peer: self._clock() - changed for peer, changed in self._changed.items()}
         lost = [peer for peer, spent in silent.items() if spent > patience and self._beats.get(peer) != b"done"]
         if not lost:
             return None
@@ -110,7 +119,7 @@ class Heartbeats:
             return
         beat = self._store.get(_beat_key(peer))
         if beat != self._beats.get(peer):
-            self._changed[peer] = time.monotonic()
+            self._changed[peer] = self._clock()
         self._beats[peer] = beat
         if beat == b"failed":
             self._changed[peer] = -math.inf

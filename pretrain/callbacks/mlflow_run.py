@@ -29,6 +29,7 @@ MOST_WAITING = 50_000
 # A request costs about as much whatever it holds, 5 to 10 ms for SQLite: steps shorter than this share one.
 _SECONDS_BETWEEN_REQUESTS = 1.0
 _MOST_IN_REQUEST = 500  # MLflow takes 1,000
+_MOST_PARAMETERS = 100  # in a request: MLflow's limit
 # The pauses between attempts on a lost store double up to the last; so that attempts which wait for a time-out cost
 # little, a pause is also that many times as long as the attempt before it.
 _FIRST_PAUSE, _LAST_PAUSE, _PAUSE_PER_ATTEMPT = 2.0, 300.0, 20.0
@@ -147,7 +148,10 @@ class MLflowRun:
 
 
 def _new_run(client: "MlflowClient", experiment: str, name: str, parameters: dict[str, Any]) -> str:
+    from mlflow.entities import Param
+
     run_id = client.create_run(active_experiment(client, experiment), run_name=name).info.run_id
-    for parameter, value in flattened(parameters).items():
-        client.log_param(run_id, parameter, value)
+    values = [Param(parameter, str(value)) for parameter, value in flattened(parameters).items()]
+    for start in range(0, len(values), _MOST_PARAMETERS):
+        client.log_batch(run_id, params=values[start : start + _MOST_PARAMETERS])
     return run_id

@@ -46,7 +46,7 @@ def opened_store(uri: str) -> Iterator["MlflowClient"]:
 
 @contextmanager
 def explained_errors(uri: str) -> Iterator[None]:
-    """Turn every failure of the store into a UserError that says what is wrong and how to mend it."""
+    """Turn every failure of the store into a UserError: what is wrong and how to mend it."""
     try:
         yield
     except UserError:

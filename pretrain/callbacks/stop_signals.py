@@ -27,5 +27,5 @@ class StopSignals(Callback):
 
         for number in STOP_SIGNALS:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup: the run outlives its terminal
+                continue  # nohup: the run continues without its terminal
             signal.signal(number, request_stop)

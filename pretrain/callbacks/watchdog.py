@@ -36,15 +36,19 @@ class Watchdog:
         step_timeout: float,
         peer_timeout: float,
         before_exit: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`connect` opens a connection to the store. Timeouts in seconds. `before_exit` gets ten seconds at most."""
+        """`connect` opens a connection to the store. Timeouts in seconds, as measured by `clock`.
+
+        `before_exit` gets ten seconds at most.
+        """
         self._rank, self._world_size = rank, world_size
         self._step_timeout, self._peer_timeout = step_timeout, peer_timeout
-        self._before_exit = before_exit
+        self._before_exit, self._clock = before_exit, clock
         self._interval = min(5.0, peer_timeout / 5)
         self._closed = threading.Event()
-        self._activity, self._since = "starting", time.monotonic()
-        self._heartbeats = Heartbeats(connect, rank, world_size)
+        self._activity, self._since = "starting", clock()
+        self._heartbeats = Heartbeats(connect, rank, world_size, clock)
         self._threads = [
             threading.Thread(target=target, name=f"watchdog {target.__name__}", daemon=True)
             for target in (self._beat, self._watch)
@@ -55,7 +59,7 @@ class Watchdog:
 
     def begin(self, activity: str) -> None:
         """Training has come to `activity` ("step 12"): its time limit starts now."""
-        self._activity, self._since = activity, time.monotonic()
+        self._activity, self._since = activity, self._clock()
 
     def close(self, failed: bool) -> None:
         """This rank is about to end; the others wait no longer for it, and end at once if it `failed`."""
@@ -68,9 +72,9 @@ class Watchdog:
 
     def explain(self) -> str | None:
         """After a failed collective: which rank is lost, or None if all beat within three of their intervals."""
-        until = time.monotonic() + 3.5 * self._interval
+        until = self._clock() + 3.5 * self._interval
         reason = None
-        while time.monotonic() < until and reason is None:
+        while self._clock() < until and reason is None:
             reason = self._reason(2.5 * self._interval)
             time.sleep(0.05)
         return reason
@@ -102,7 +106,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._closed.wait(min(1.0, self._interval)):
-            spent = time.monotonic() - self._since
+            spent = self._clock() - self._since
             if spent > self._step_timeout:
                 self._dump(spent)
                 self.end(

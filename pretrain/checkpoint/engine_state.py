@@ -77,7 +77,7 @@ def restore_checkpoint(engine: deepspeed.DeepSpeedEngine, path: Path) -> Checkpo
     """Restore the engine from a checkpoint of its model. Raises UserError if it is damaged or of another model."""
     info, weights = read_info(path), read_weights(path)
     if weights.keys() != {name for name, _ in engine.module.named_parameters()}:
-        raise UserError(f"{path / WEIGHTS} is of another model than its configuration says")
+        raise UserError(f"{path / WEIGHTS} is not of the model of its configuration")
     restore_tensors(engine, weights, read_moments(path), info.step)
     return info
 

@@ -19,7 +19,7 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> CausalLM:
     info, weights = read_info(path), read_weights(path)
     layers = info.model.get("num_layers") if isinstance(info.model, dict) else None
     if not isinstance(layers, int) or layers > len(weights):  # before anything is made from the number
-        raise UserError(f"{path / WEIGHTS} is of another model than its configuration says")
+        raise UserError(f"{path / WEIGHTS} is not of the model of its configuration")
     with torch.device("meta"):
         _check_shapes(model_from(info), weights, path)
     model = model_from(info)
@@ -48,7 +48,7 @@ def _unknown_models() -> Iterator[None]:
     try:
         yield
     except (ConfigError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
-        raise UserError(f"the checkpoint is of a model that this version does not know: {error}") from error
+        raise UserError(f"this version cannot build the checkpoint's model: {error}") from error
 
 
 def load_weights(model: CausalLM, path: Path) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ def load_weights(model: CausalLM, path: Path) -> dict[str, Tensor]:
 def _check_shapes(model: CausalLM, weights: dict[str, Tensor], path: Path) -> None:
     own = dict(model.named_parameters())
     if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
-        raise UserError(f"{path / WEIGHTS} is of another model than its configuration says")
+        raise UserError(f"{path / WEIGHTS} is not of the model of its configuration")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -45,9 +45,9 @@ class Stretch:
     """The part of a micro-batch between the gradients of two parameters. Bytes; weights and past gradients excluded."""
 
     peak: int
-    """Most bytes alive at once, the gradient that ends the stretch included."""
+    """Most live bytes at once, the gradient that ends the stretch included."""
     arrival: int
-    """Bytes alive when that gradient is there, itself included."""
+    """Live bytes when that gradient is there, itself included."""
     gradient: int
     """The gradient's own bytes."""
 

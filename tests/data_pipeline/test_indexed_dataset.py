@@ -1,4 +1,4 @@
-"""The Megatron pair: round trips, the documented layout, and no trust in what a file says."""
+"""The Megatron pair: round trips, the documented layout, and checks of what a file holds."""
 
 import contextlib
 import struct

@@ -1,4 +1,4 @@
-"""Files are hashed once while they stay as they are, and always when that is asked for."""
+"""Files are hashed once while they stay as they are, and always on request."""
 
 import json
 import os

@@ -220,7 +220,7 @@ def test_copies_and_documents_without_text_are_reported(tmp_path: Path, run_comm
         f"warning: not read of {tmp_path}: notes.docx (none of .parquet, .jsonl, .json, .txt)",
         "warning: 1 documents have no text and are left out",
         "warning: the splits share documents (2 of validation are in train, 1 of test are in validation, "
-        "1 of test are in train): a score on them is not one on text never seen",
+        "1 of test are in train): a score on them is not one on new text",
     ]
     assert "train: 9 documents" in result.stdout
 

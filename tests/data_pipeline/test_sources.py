@@ -1,4 +1,4 @@
-"""Every source yields the same documents from the same text; every bad one says what is wrong."""
+"""Every source yields the same documents from the same text; every bad one is refused with the reason."""
 
 import bz2
 import errno
@@ -70,7 +70,7 @@ def test_the_sample_holds_out_whole_books() -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The hub's answer to which commit a branch is: `main` can be moved by the test."""
+    """The commit of each branch on the hub: `main` can be moved by the test."""
     branches = {"main": "1" * 40}
 
     def dataset_info(_: object, name: str, revision: str) -> object:

@@ -1,4 +1,4 @@
-"""The tokenizer is lossless, deterministic and honest about its limits."""
+"""The tokenizer is lossless, deterministic, and its limits are errors."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A tiny trained-looking run: real checkpoints through the writer, a real metrics file, no launcher."""
+"""A tiny run as training leaves it: real checkpoints through the writer, a real metrics file, no launcher."""
 
 from collections.abc import Callable
 from pathlib import Path

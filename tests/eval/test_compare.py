@@ -109,6 +109,7 @@ def test_the_report_stands_alone_and_names_what_was_measured(
             assert text in markdown
     for text in ("23.1", "Warning", data.fingerprint[:12], "3.000 GiB", "seeds 0, 1", "torch 2."):
         assert text in page.text
+    assert "| Peak memory | Paper: PPL | Paper: PPL / Transformer | Paper: Memory |\n" in markdown
     assert str(out / "report.html") in result.stdout
 
 
@@ -158,4 +159,5 @@ def test_compare_reports_what_it_cannot_read_and_writes_nothing(
     assert_user_error(compare(tmp_path / "none"), "does not exist")
     other.write_text('{"rows": 3}')
     assert_user_error(compare(f"--memory={other}"), "has no tables")
+    assert_user_error(compare("--only", "cost", "--without", "cost"), "--without leaves out every part")
     assert not out.exists()

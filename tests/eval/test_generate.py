@@ -77,9 +77,9 @@ def test_mistakes_are_one_line_and_status_2(
         return run_here("--checkpoint", checkpoint, *options)
 
     assert_user_error(command("--prompt", "", "--temperature", -1), "--temperature is -1.0")
-    assert_user_error(command("--prompt", "", "--top-k", 0), "--top-k is 0")
+    assert_user_error(command("--prompt", "", "--top-k", 0), "--top-k: '0' is not")
     assert_user_error(command("--prompt", "", "--top-p", 1.5), "--top-p is 1.5")
-    assert_user_error(command("--prompt", "", "--max-tokens", -3), "--max-tokens is -3")
+    assert_user_error(command("--prompt", "", "--max-tokens", -3), "--max-tokens: '-3' is not")
     assert_user_error(command("--prompt", "", "--stop", ""), "--stop is empty")
     assert_user_error(command("--prompt-file", tmp_path / "none"), "does not exist")
     assert_user_error(command("--prompt-file", tmp_path / "latin"), "is not UTF-8 at byte 3")

@@ -26,14 +26,14 @@ _forkserver.set_forkserver_preload([
 
 
 class ForkedRun:
-    """`python -m MODULE OPTIONS` (its `main`) on `processes` ranks, from the moment it is made.
+    """`python -m MODULE OPTIONS` (its `main`, or another function) on `processes` ranks, from the moment it is made.
 
     As under a launcher, a rank that fails takes the others with it, if they have not ended within `GRACE` seconds.
     """
 
     GRACE = 5.0
 
-    def __init__(self, processes: int, *options: str, module: str = "pretrain.train") -> None:
+    def __init__(self, processes: int, *options: str, module: str = "pretrain.train", function: str = "main") -> None:
         handle, name = tempfile.mkstemp(prefix="ranks-", suffix=".log")
         os.close(handle)
         self.log = Path(name)
@@ -46,7 +46,7 @@ class ForkedRun:
         with _environment(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1"):  # read when the server starts and imports
             for rank in range(processes):
                 env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                self._ranks.append(_forkserver.Process(target=_run, args=(module, env, options, self.log)))
+                self._ranks.append(_forkserver.Process(target=_run, args=(module, function, env, options, self.log)))
                 self._ranks[-1].start()
 
     @property
@@ -81,7 +81,7 @@ class ForkedRun:
             rank.join()
 
 
-def _run(module: str, env: dict[str, str], options: tuple[str, ...], log: Path) -> None:
+def _run(module: str, function: str, env: dict[str, str], options: tuple[str, ...], log: Path) -> None:
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(env)
@@ -89,7 +89,7 @@ def _run(module: str, env: dict[str, str], options: tuple[str, ...], log: Path) 
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.argv = [module, *options]
-    importlib.import_module(module).main()
+    getattr(importlib.import_module(module), function)()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ def missing() -> str | None:
     """What this machine lacks for two hosts, or None."""
     absent = [name for name in COMMANDS if not shutil.which(name, path=PATH)]
     if absent:
-        return f"needs iproute2, openssh-server and pdsh; not found: {', '.join(absent)}"
+        return f"needs two hosts (apt-get install iproute2 openssh-server pdsh); not found: {', '.join(absent)}"
     if os.geteuid() or subprocess.run(["ip", "netns", "add", "maha-probe"], capture_output=True).returncode:
         return "needs the right to make network namespaces (root)"
     subprocess.run(["ip", "netns", "del", "maha-probe"], check=True)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -163,6 +164,13 @@ def training_processes(out: Path) -> list[psutil.Process]:
     commands = [(process, process.info["cmdline"] or []) for process in processes]
     found = [it for it, command in commands if command[2:4] == ["-m", "pretrain.train"] and f"--out={out}" in command]
     return sorted(found, key=lambda process: process.pid)
+
+
+def signals(process: psutil.Process, kind: str) -> set[int]:
+    """Those that `process` has pending ("ShdPnd"), ignores ("SigIgn") or catches ("SigCgt")."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    mask = int(re.findall(rf"^{kind}:\s*(\w+)", status, re.MULTILINE)[0], 16)
+    return {number for number in signal.Signals if mask >> (number - 1) & 1}
 
 
 def kill(processes: list[psutil.Process]) -> None:

@@ -50,7 +50,7 @@ def missing() -> str | None:
     """What this machine lacks for a cluster, or None."""
     absent = [name for name in DAEMONS if not _find(name)]
     if absent:
-        return f"needs Slurm and munge (Debian: slurm-wlm munge); not found: {', '.join(absent)}"
+        return f"needs Slurm (apt-get install slurm-wlm munge); not found: {', '.join(absent)}"
     return None if os.geteuid() == 0 else "needs root to start Slurm's daemons"
 
 

@@ -1,4 +1,4 @@
-"""lm-eval itself, on local tasks, through an export: its figures are those of our own evaluation."""
+"""lm-eval itself, on local tasks, through an export: its values are those of our own evaluation."""
 
 import json
 from collections.abc import Callable
@@ -91,7 +91,7 @@ def test_lm_eval_agrees_with_our_own_evaluation(
     export(make_run("maha"), folder)
     expected = [choice_loglikelihoods(folder, question) for question in QUESTIONS]
     best = [found.index(max(found)) for found in expected]
-    labels = [best[0], best[1], (best[2] + 1) % len(expected[2])]  # so that it answers two of three as labelled
+    labels = [best[0], best[1], (best[2] + 1) % len(expected[2])]  # so that two of three choices are as labelled
     questions = [{**question, "label": label} for question, label in zip(QUESTIONS, labels, strict=True)]
 
     done = run_command(
@@ -101,10 +101,10 @@ def test_lm_eval_agrees_with_our_own_evaluation(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (result,) = (tmp_path / "out").rglob("results_*.json")
-    figures = json.loads(result.read_text())["results"]
+    results = json.loads(result.read_text())["results"]
 
     ours = evaluate(folder, held_out, "test", context=CONTEXT, stride=CONTEXT).score
-    theirs = figures["maha_perplexity"]
+    theirs = results["maha_perplexity"]
     assert ours.tokens > 2 * CONTEXT
     assert theirs["word_perplexity,none"] == pytest.approx(ours.word_perplexity, rel=1e-5)
     assert theirs["bits_per_byte,none"] == pytest.approx(ours.bits_per_byte, rel=1e-6)
@@ -113,7 +113,7 @@ def test_lm_eval_agrees_with_our_own_evaluation(
     answers = [json.loads(line)["resps"] for line in samples.read_text().splitlines()]
     for answer, found in zip(answers, expected, strict=True):
         assert [float(response[0][0]) for response in answer] == pytest.approx(found, rel=1e-5)
-    assert figures["maha_choice"]["acc,none"] == pytest.approx(2 / 3)
+    assert results["maha_choice"]["acc,none"] == pytest.approx(2 / 3)
 
 
 def test_mistakes_are_one_line_and_status_2(

@@ -128,7 +128,7 @@ def test_srun_starts_one_run_in_an_allocation_and_it_stops_on_request(jobs: Jobs
     wait_for_step(out, 3, process)
     (command,) = psutil.Process(process.pid).children()
     command.terminate()
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert_one_run_stopped(out, output)
 

@@ -84,9 +84,9 @@ def test_a_study_is_stopped_continued_and_scored(tmp_path: Path, data: Manifest)
     ]
     headline = {row["model"]: row for row in values["rows"] if row["group"] == "headline"}
     ratio = headline["maha"]["test_word_perplexity"]["mean"] / headline["transformer"]["test_word_perplexity"]["mean"]
-    (figure,) = values["figures"]
-    assert figure["value"] == pytest.approx(ratio)
-    assert figure["pass"]
+    (criterion,) = values["figures"]
+    assert criterion["value"] == pytest.approx(ratio)
+    assert criterion["pass"]
     speeds = json.loads((out / "speed-timed.json").read_text())
     (timed,) = (row for row in values["rows"] if row["group"] == "timed")
     assert timed["tokens"] == round(12 * speeds["maha"] / speeds["transformer"]) * 256

@@ -5,14 +5,13 @@ import math
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 
 import mlflow
 import pytest
 
 from pretrain.checkpoint import find_checkpoint, load_model
-from tests.integration.runs import STEPS, Runs, kill, largest_difference, wait_for_step, wait_until
+from tests.integration.runs import STEPS, Runs, kill, largest_difference, signals, wait_for_step, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +64,7 @@ def test_a_lost_rank_ends_the_run_and_the_other_goes_on_alone(runs: Runs, single
 
 
 def test_sigterm_finishes_the_step_saves_and_exits_cleanly(runs: Runs, single: dict[int, float]) -> None:
-    """Whoever ends the command ends its processes; then ZeRO 3 takes over what ZeRO 1 left."""
+    """A signal to the command ends its processes; then ZeRO 3 takes over what ZeRO 1 left."""
     run = runs.start("stopped", 2, "--deepspeed=ds_configs/zero1.json")
     wait_for_step(runs.folder / "stopped", 8, run)
     run.signal(signal.SIGTERM)
@@ -88,18 +87,24 @@ def test_a_second_interrupt_ends_at_once_and_leaves_nothing_behind(runs: Runs, s
     """
     slow = ("--global_batch_size=4096", "--eval_interval=1000")
     run = runs.start(f"interrupted-{stalled}", 2, "--deepspeed=ds_configs/zero1.json", *slow)
-    wait_until(lambda: "from step 0" in run.output, run)
-    time.sleep(2)
-    for rank in run.ranks if stalled else []:
+
+    def every_rank(kind: str, number: int) -> bool:
+        return [number in signals(rank, kind) for rank in run.ranks] == [True, True]
+
+    wait_until(lambda: every_rank("SigCgt", signal.SIGUSR1), run)  # both train
+    for rank in run.ranks:
         rank.suspend()
     run.signal(signal.SIGINT, group=True)
-    time.sleep(1)
-    assert run.poll() is None
-    run.signal(signal.SIGINT, group=True)
-    time.sleep(1)
-    for rank in run.ranks if stalled else []:
+    wait_until(lambda: every_rank("ShdPnd", signal.SIGUSR1), run)
+    for rank in [] if stalled else run.ranks:
         rank.resume()
-    result = run.wait(30)
+    wait_until(lambda: every_rank("ShdPnd", signal.SIGUSR1) == stalled, run)
+    run.signal(signal.SIGINT, group=True)
+    if stalled:
+        wait_until(lambda: every_rank("ShdPnd", signal.SIGINT) and every_rank("ShdPnd", signal.SIGTERM), run)
+        for rank in run.ranks:
+            rank.resume()
+    result = run.wait()
     assert result.returncode not in (0, 2), result.stdout
     assert "stopped at once; the last checkpoint stays" in result.stdout
     assert "Traceback" not in result.stdout

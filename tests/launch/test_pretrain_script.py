@@ -16,17 +16,23 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.integration.runs import kill
+from tests.integration.runs import kill, signals
 
 TRAIN = """
-import signal, sys, time
+import os, signal, sys, time
 out = sys.argv[sys.argv.index("--out") + 1]
+def leave(name, text=""):
+    with open(out + "/." + name, "w") as file:
+        file.write(text)
+    os.rename(file.name, out + "/" + name)
 def stop(*_):
-    open(out + "/stopped", "w").close()
+    leave("stopped")
     sys.exit(0)
 signal.signal(signal.SIGUSR1, stop)
-open(out + "/ready", "w").close()
-time.sleep(60)
+signal.signal(signal.SIGUSR2, lambda *_: leave("answer"))
+leave("ready", str(os.getpid()))
+while True:
+    time.sleep(0.05)
 """
 PYTHON = """#!/bin/sh
 case "$*" in
@@ -56,7 +62,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """start(out, *options) -> launch/pretrain.sh, once what it trains is there."""
+    """start(out, *options, nohup=False) -> launch/pretrain.sh, once what it trains is there."""
     stubs, package = tmp_path / "stubs", tmp_path / "package"
     (package / "pretrain").mkdir(parents=True)
     (package / "pretrain" / "__init__.py").touch()
@@ -68,12 +74,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
     (tmp_path / "hostfile").write_text("here slots=1\n")
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(out: Path, *options: str) -> subprocess.Popen[bytes]:
+    def start(out: Path, *options: str, nohup: bool = False) -> subprocess.Popen[bytes]:
         out.mkdir()
         command = ["bash", str(ROOT / "launch" / "pretrain.sh"), *options, "--out", str(out)]
         environment = {**os.environ, "MAHA_PYTHON": str(stubs / "python"), "HOME": str(tmp_path)}
         environment.pop("PYTHONPATH", None)
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)  # the process inherits it
         started.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True))
+        signal.signal(signal.SIGHUP, before)
         wait_for(out / "ready")
         return started[-1]
 
@@ -85,11 +93,18 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.wait(10)
 
 
-def wait_for(path: Path, seconds: float = 20) -> None:
+def wait_for(path: Path, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < until, f"no {path}"
         time.sleep(0.02)
+
+
+def assert_goes_on(out: Path) -> None:
+    """No signal has come before this one: of several, a process handles those with lower numbers first."""
+    os.kill(int((out / "ready").read_text()), signal.SIGUSR2)
+    wait_for(out / "answer")
+    assert not (out / "stopped").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -100,7 +115,7 @@ def test_a_signal_stops_what_the_command_trains(
     hosts = () if launcher == "here" else ("--hostfile=~/hostfile",)
     run = start(tmp_path / "1", *hosts)
     run.send_signal(number)
-    assert run.wait(20) == 0
+    assert run.wait(60) == 0
     assert (tmp_path / "1" / "stopped").exists()
 
 
@@ -109,20 +124,17 @@ def test_a_signal_stops_no_other_run_whatever_its_options(start: Start, tmp_path
     run = start(tmp_path / "1", *hosts)
     longer = start(tmp_path / "10", *hosts)  # its command line begins with that of the first
     run.send_signal(signal.SIGINT)
-    assert run.wait(20) == 0
-    time.sleep(0.3)
+    assert run.wait(60) == 0
+    assert_goes_on(tmp_path / "10")
     assert longer.poll() is None
-    assert not (tmp_path / "10" / "stopped").exists()
 
 
 def test_a_closed_terminal_does_not_stop_what_nohup_started(start: Start, tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does
-    try:
-        run = start(tmp_path / "1")
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    run = start(tmp_path / "1", nohup=True)
+    trained = psutil.Process(int((tmp_path / "1" / "ready").read_text()))
+    for process in (psutil.Process(run.pid), trained):
+        assert signal.SIGHUP in signals(process, "SigIgn")
     run.send_signal(signal.SIGHUP)
-    time.sleep(0.3)
-    assert run.poll() is None
+    assert_goes_on(tmp_path / "1")
     run.send_signal(signal.SIGTERM)
-    assert run.wait(20) == 0
+    assert run.wait(60) == 0

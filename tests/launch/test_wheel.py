@@ -127,7 +127,7 @@ def test_the_suite_runs_at_the_pinned_versions() -> None:
 
 
 def test_every_dependency_is_pinned_and_within_its_bounds() -> None:
-    """One policy: what pyproject.toml asks for, constraints.txt pins."""
+    """One policy: what pyproject.toml requires, constraints.txt pins."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
     requirements = {one.name.lower(): one for one in map(Requirement, wanted) if one.name != project["name"]}

@@ -79,11 +79,11 @@ def test_maha_matches_the_definition_position_by_position(
                 j = (t + 1) // factor - 1
                 if j < 0:
                     continue
-                seen = range(max(0, j - span + 1), j + 1)
+                attended = range(max(0, j - span + 1), j + 1)
                 for h in range(H):
-                    asked = rotate(q[t if query == "fine" else j, h], j, config.rope_base)
-                    keys = [rotate(k[i, h], i, config.rope_base) for i in seen]
-                    scale_outputs[level, t, h] = attend(asked, keys, [v[i, h] for i in seen])
+                    rotated_query = rotate(q[t if query == "fine" else j, h], j, config.rope_base)
+                    keys = [rotate(k[i, h], i, config.rope_base) for i in attended]
+                    scale_outputs[level, t, h] = attend(rotated_query, keys, [v[i, h] for i in attended])
         placements = [Placement(ratio**level - 1, 1) for level in range(len(contexts))]
         outputs = [o[None, where.first :].transpose(1, 2) for o, where in zip(scale_outputs, placements, strict=True)]
         weights = attention.aggregate(x, outputs, values[0].unflatten(-1, (H, -1)), placements)[1][:, 0]
@@ -126,12 +126,12 @@ def test_baselines_match_the_definition_position_by_position(kind: str, recency:
         q, k, v = attention.qkv(x)[0].unflatten(-1, (3, H, -1)).unbind(1)
         rows = []
         for t in range(N):
-            seen = range(max(0, t - 4) if kind == "longformer" else 0, t + 1)
+            attended = range(max(0, t - 4) if kind == "longformer" else 0, t + 1)
             heads = [
                 attend(
                     rotate(q[t, h], t, config.rope_base),
-                    [rotate(k[i, h], i, config.rope_base) for i in seen],
-                    [v[i, h] for i in seen],
+                    [rotate(k[i, h], i, config.rope_base) for i in attended],
+                    [v[i, h] for i in attended],
                 )
                 for h in range(H)
             ]

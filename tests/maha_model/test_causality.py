@@ -29,21 +29,43 @@ def build(seed: int, **fields) -> CausalLM:
     return CausalLM(config).double().eval()
 
 
-models = st.fixed_dictionaries(
+spans = st.fixed_dictionaries(
     {
         "attention": st.sampled_from(["maha", "maha", "maha", "standard", "longformer"]),
         "num_scales": st.integers(1, 5),
         "ratio": st.integers(2, 4),
         "span": st.one_of(st.integers(1, 20), st.just("full")),
         "query": st.sampled_from(["coarse", "fine"]),
+        "positions": st.sampled_from(["scale", "token"]),
         "decomposition": st.sampled_from(["conv", "max_pool"]),
         "dilation": st.integers(0, 3),
+        "local_activation": st.sampled_from(["relu", "none"]),
         "gating": st.booleans(),
         "projections": st.sampled_from(["shared", "separate"]),
         "values": st.sampled_from(["shared", "separate"]),
         "aggregation": st.sampled_from(AGGREGATIONS).map(lambda fields: AggregationConfig(**fields)),
     }
 )
+
+
+descents = st.fixed_dictionaries(
+    {
+        "descent": st.integers(1, 6),
+        "descent_groups": st.sampled_from([None, 1]),
+        "query": st.just("fine"),
+        "positions": st.just("token"),
+        "num_scales": st.integers(1, 5),
+        "ratio": st.integers(2, 4),
+        "span": st.integers(1, 8),
+        "dilation": st.integers(0, 2),
+        "gating": st.booleans(),
+        "values": st.sampled_from(["shared", "separate"]),
+        "aggregation": st.sampled_from([*AGGREGATIONS, {"strategy": "joint"}]).map(
+            lambda fields: AggregationConfig(**fields)
+        ),
+    }
+)
+models = spans | descents
 
 
 @settings(deadline=None, max_examples=150)

@@ -23,11 +23,23 @@ def ids(length: int) -> Tensor:
     return torch.randint(VOCABULARY, (2, length), generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("query", ["coarse", "fine"])
-@pytest.mark.parametrize("span", [5, "full"])
+DESCENT = {"query": "fine", "positions": "token", "descent": 2, "span": 5}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"query": query, "positions": positions, "span": span}
+        for query in ("coarse", "fine")
+        for positions in ("scale", "token")
+        for span in (5, "full")
+    ]
+    + [DESCENT],
+    ids=str,
+)
 @pytest.mark.parametrize("length", [1, 6, 45])
-def test_attention_probabilities_reproduce_the_scale_outputs(query: str, span: int | str, length: int) -> None:
-    model = build(query=query, span=span)
+def test_attention_probabilities_reproduce_the_scale_outputs(fields: dict, length: int) -> None:
+    model = build(**fields)
     values: list[list[Tensor]] = []
     outputs: list[list[Tensor]] = []
     for layer in model.modules():

@@ -1,14 +1,17 @@
 """The configuration: shipped files, overrides, and mistakes named with the nearest valid key."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from data_pipeline import UserError
+from data_pipeline import Manifest, UserError
 from maha_model import ConfigError, ModelConfig
 from pretrain.config import RunConfig, parse_config, read_deepspeed_config
+from pretrain.preflight import main
 from tests.conftest import ROOT
 
 CONFIGS = sorted((ROOT / "pretrain" / "configs").glob("*.yaml"))
@@ -113,20 +116,31 @@ Check = Callable[..., None]
 
 
 def test_the_preflight_command_reports_mistakes_with_status_2(
-    tmp_path: Path, run_command: Callable, assert_user_error: Check, data: object
+    tmp_path: Path,
+    run_command: Callable,
+    assert_user_error: Check,
+    data: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def preflight(*options: object, **env: str) -> object:
-        return run_command(
-            "-m", "pretrain.preflight", "--data", data.folder, "--out", tmp_path / "run", *options, **env
-        )
-
+    """Its `main` in this process, where that is enough: a command imports for seconds."""
     small = ("--model.context_length", 64, "--model.d_model", 32, "--model.num_heads", 4)
-    assert preflight(*small).returncode == 0
-    assert_user_error(preflight(*small, "--model.num_heads", 5), "does not divide")
-    assert_user_error(preflight(*small, "--modle.span", 8), "did you mean model.span?")
-    assert_user_error(preflight(*small, "--model.context_length", 10**6), "is longer than the data")
-    assert_user_error(preflight(*small, "--global_batch_size", 8, WORLD_SIZE="3"), "3 processes")
-    assert_user_error(preflight(*small, "--resume", tmp_path / "none"), "does not exist")
+    command = ("--data", data.folder, "--out", tmp_path / "run", *small)
+
+    def preflight(*options: object) -> "subprocess.CompletedProcess[str]":
+        monkeypatch.setattr(sys, "argv", ["preflight", *map(str, (*command, *options))])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return subprocess.CompletedProcess([], ended.value.code, *capsys.readouterr())
+
+    assert run_command("-m", "pretrain.preflight", *command).returncode == 0
+    mistaken = run_command("-m", "pretrain.preflight", *command, "--modle.span", 8)
+    assert_user_error(mistaken, "did you mean model.span?")
+    assert_user_error(preflight("--model.num_heads", 5), "does not divide")
+    assert_user_error(preflight("--model.context_length", 10**6), "is longer than the data")
+    assert_user_error(preflight("--resume", tmp_path / "none"), "does not exist")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert_user_error(preflight("--global_batch_size", 8), "3 processes")
     assert not (tmp_path / "run").exists()
 
 

@@ -48,6 +48,7 @@ def test_mistakes_are_one_line(tmp_path: Path, run_command: Callable, assert_use
     ("options", "message"),
     [
         (["--world-size", "3"], "3 processes"),
+        (["--world-size", "0"], "--world-size: '0' is not a whole number of at least 1"),
         (["--zero", "0", "--precision", "bfloat16"], "choose ds_configs/zero1.json"),
         (["--modle.span", "8"], "did you mean model.span?"),
         (["--device-gib", "-1"], "it must be positive"),

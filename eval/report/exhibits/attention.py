@@ -20,14 +20,14 @@ def attention_exhibits(source: Source) -> list[Exhibit]:
     for label in [label for label in shown if label in by_architecture.values()]:
         exhibits += source.plot(
             "attention", f"Attention patterns, {label}", plots.drawn(plots.attention_maps, comparison, label),
-            "How much each query (downwards) looks at each key (to the right), mean over the heads, as a multiple "
-            "of what it would be if the query looked at all it sees alike: no colour is 0, full colour 2 or more. "
-            "A coarse scale's queries and keys are its own tokens, drawn as large as what they stand for.",
+            "The probability of each key (to the right) for each query (downwards), mean over the heads, as a "
+            "multiple of equal probability for all keys that the query attends to: no colour is 0, full colour 2 or "
+            "more. A coarse scale's queries and keys are its own tokens, drawn as large as what they stand for.",
             f"the last {ATTENTION_SHOWN} tokens or fewer of a window in the middle of {source.text}; first seed.",
         )  # fmt: skip
     return exhibits + source.plot(
         "attention", "Mean attention distance by scale", plots.drawn(plots.attention_distances, comparison),
-        "How far back, in tokens, a scale looks on average; one pale point for each layer, lines through the mean. "
-        "The baselines have one scale.",
+        "Mean distance from query to key, in tokens, weighted by probability; one pale point for each layer, "
+        "lines through the mean. The baselines have one scale.",
         f"a window of {ATTENTION_MEASURED} tokens or fewer in the middle of {source.text}; first seed.",
     )  # fmt: skip

@@ -22,7 +22,7 @@ def context_exhibits(source: Source) -> list[Exhibit]:
         exhibits += source.plot(
             "table", "Perplexity by position in the book", plots.drawn(plots.book_positions, comparison),
             "Each point covers positions up to twice as far as the one before, over all documents; right, over the "
-            "Transformer. What is far into a book is only seen through the sliding window, and few books are long, "
+            "Transformer. Positions far into a book have only the sliding window as context, and few books are long, "
             "so that the left curve shows the text as much as the model.",
             f"every token of {source.text}; {seeds_of(comparison.models)}; lines are geometric means over seeds, bands "
             "their range.",

@@ -15,8 +15,8 @@ def cost_exhibits(source: Source) -> list[Exhibit]:
             "cost", "Cost against N", plots.drawn(plots.costs, comparison),
             "Left, the shortest time of one block over one sequence of N random inputs in float32; the models take "
             "turns in one process. Right, floating-point operations of matrix products per token in training the "
-            "whole model, counted: full attention counts its whole square of scores, spans the pairs that see each "
-            "other.", f"batches of one sequence, widths and heads of the models above; {source.machine}.",
+            "whole model, counted: full attention counts its whole square of scores, spans the pairs of query and "
+            "key within them.", f"batches of one sequence, widths and heads of the models above; {source.machine}.",
         )  # fmt: skip
     for name, rows in (comparison.memory or {}).items():
         exhibits.append(

@@ -1,9 +1,9 @@
 """Perplexity of each document."""
 
-from eval.figures import shown
 from eval.report.exhibits.source import Source
 from eval.report.page import Exhibit, table
 from eval.scoring.sample import Sample
+from eval.undefined import shown
 
 
 def documents_exhibits(source: Source) -> list[Exhibit]:

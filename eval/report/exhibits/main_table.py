@@ -1,32 +1,35 @@
 """The table of all models, beside the paper's."""
 
-from eval.figures import shown
 from eval.paper import PAPER
 from eval.report import plots
 from eval.report.comparison import Comparison
 from eval.report.exhibits.source import Source, listed
 from eval.report.page import Exhibit, table
+from eval.undefined import shown
 
-HEADER = (
-    "Model", "Score entries", "Seeds", "Parameters", "Tokens trained", "PPL per word (geometric mean)",
-    "PPL per token (geometric mean)", "Bits per byte (mean)", "PPL / Transformer (geometric mean)", "Peak memory",
-    "PPL", "PPL / Transformer", "Memory",
+_RUN = ("Model", "Score entries", "Seeds", "Parameters", "Tokens trained")
+_MEASURED = (
+    "PPL per word (geometric mean)", "PPL per token (geometric mean)", "Bits per byte (mean)",
+    "PPL / Transformer (geometric mean)", "Peak memory",
 )  # fmt: skip
-_ABOVE = (("", 5), ("Measured", 5), ("Published, another setting", 3))
+_PAPER = ("PPL", "PPL / Transformer", "Memory")
+HEADER = (*_RUN, *_MEASURED, *(f"Paper: {name}" for name in _PAPER))
+"""The columns, for a table without headings above them."""
+_ABOVE = (("", len(_RUN)), ("Measured", len(_MEASURED)), ("Published, another setting", len(_PAPER)))
 PUBLISHED = (
     "The published columns are the paper's Table I (arXiv 2512.14925), for orientation: PG-19 at 4096 tokens with 12 "
-    "layers of width 768, by a model whose positions see the future (convolutions, attention and upsampling are not "
-    "causal), with a perplexity whose unit is not stated, and memory of an unstated batch. Ours are causal models, "
-    "trained on the data that the page names, with perplexity per word. Only ratios between rows of one column can be "
-    "held against each other, and those with care."
+    "layers of width 768, by a model whose predictions depend on later tokens (convolutions, attention and upsampling "
+    "are not causal), with a perplexity whose unit is not stated, and memory of an unstated batch. Ours are causal "
+    "models, trained on the data that the page names, with perplexity per word. Only ratios between rows of one "
+    "column can be compared, and those with care."
 )
 READING = (
     "PPL per word is exp(total negative log-likelihood / whitespace words of the raw text), the literature's measure "
     "on PG-19; PPL per token depends on the tokenizer. Every token is scored once, in a sliding window. Several seeds "
     "of a configuration are one row: mean ± spread, least to most beneath. Both are taken of losses: of perplexities "
     "and their ratios the mean is geometric (the perplexity of the mean loss) and the spread is relative to it, the "
-    "sample standard deviation of the logarithms; of bits per byte both are arithmetic. A dash is a figure without a "
-    "meaning, such as perplexity per word of text without spaces. PPL / Transformer pairs "
+    "sample standard deviation of the logarithms; of bits per byte both are arithmetic. A dash is an undefined "
+    "value, such as perplexity per word of text without spaces. PPL / Transformer pairs "
     "runs of the same seed where both exist. Score entries counts what our implementation computes of N tokens, W "
     "being the span. Peak memory is that of one training process (resident set on a CPU, allocator's peak on a GPU), "
     "the most among seeds. Unigram is what the training split's token frequencies alone would score."
@@ -70,13 +73,14 @@ def table_exhibits(source: Source) -> list[Exhibit]:
     published = [(row.model, row.complexity, f"{row.perplexity}", f"{row.memory_gb} GB") for row in PAPER.values()]
     return [
         Exhibit(
-            "Perplexity and memory, beside the published figures", table(HEADER, rows(comparison), _ABOVE), READING,
+            "Perplexity and memory, beside the published values",
+            table((*_RUN, *_MEASURED, *_PAPER), rows(comparison), _ABOVE), READING,
             measured, source.part_commands["table"],
         ),
         Exhibit(
             "The paper's table, as published",
             table(("Model", "Complexity", "PG-19 PPL", "Memory"), published), PUBLISHED,
-            "nothing here; figures copied from the paper.", "arXiv 2512.14925, Table I",
+            "nothing here; values copied from the paper.", "arXiv 2512.14925, Table I",
         ),
         *source.plot(
             "table", "Perplexity per word", plots.drawn(plots.perplexities, comparison),

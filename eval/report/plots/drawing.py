@@ -20,18 +20,18 @@ _POINTS = 240
 
 def panels(count: int, height: float = 3.2) -> tuple[Figure, Sequence[Axes]]:
     """Panels of the page's width in one row."""
-    figure, axes = plt.subplots(1, count, figsize=(8.6, height), layout="constrained")
-    return figure, list(np.atleast_1d(axes))
+    fig, axes = plt.subplots(1, count, figsize=(8.6, height), layout="constrained")
+    return fig, list(np.atleast_1d(axes))
 
 
 def grid_of_panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     """Panels in one row, of equal y where they are bars."""
-    figure, axes = plt.subplots(1, count, figsize=(max(4.5, 2.9 * count), height), layout="constrained", sharey=True)
-    return figure, list(np.atleast_1d(axes))
+    fig, axes = plt.subplots(1, count, figsize=(max(4.5, 2.9 * count), height), layout="constrained", sharey=True)
+    return fig, list(np.atleast_1d(axes))
 
 
 def as_floats(rows: Sequence[Sequence[float | None]]) -> npt.NDArray[np.float64]:
-    """Rows of equal length as an array; what has no meaning is NaN, which a plot leaves out."""
+    """Rows of equal length as an array; what is undefined is NaN, which a plot leaves out."""
     return np.array(rows, dtype=np.float64)
 
 
@@ -80,7 +80,7 @@ def plain_log(axis: Any) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def finish_pair(figure: Figure, axes: Sequence[Axes], ticks: list[int]) -> str | None:
+def finish_pair(fig: Figure, axes: Sequence[Axes], ticks: list[int]) -> str | None:
     """Two panels over a logarithmic axis of tokens, the second left out if it is empty."""
     for ax in axes:
         ax.set(xscale="log")
@@ -92,11 +92,11 @@ def finish_pair(figure: Figure, axes: Sequence[Axes], ticks: list[int]) -> str |
         axes[1].remove()
     elif axes[1].get_ylabel().startswith("over"):
         axes[1].axhline(1, color=INK, lw=0.8, ls=":")
-    return to_svg(figure, axes[0].has_data(), legend=axes)
+    return to_svg(fig, axes[0].has_data(), legend=axes)
 
 
-def to_svg(figure: Figure, drawn: bool, legend: Sequence[Axes] = ()) -> str | None:
-    """The figure as SVG, its legend below; None if nothing was drawn."""
+def to_svg(fig: Figure, drawn: bool, legend: Sequence[Axes] = ()) -> str | None:
+    """The plot as SVG, its legend below; None if nothing was drawn."""
     try:
         if not drawn:
             return None
@@ -104,11 +104,11 @@ def to_svg(figure: Figure, drawn: bool, legend: Sequence[Axes] = ()) -> str | No
         entries = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
         if entries:
             columns = min(len(entries), 4 if max(map(len, entries)) < 24 else 3)
-            figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+            fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
         stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, dpi=110, metadata={"Date": None})
+        fig.savefig(stream, format="svg", transparent=True, dpi=110, metadata={"Date": None})
     finally:
-        plt.close(figure)
+        plt.close(fig)
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     # ids of SVG groups, which several plots on one page would share

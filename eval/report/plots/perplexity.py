@@ -4,11 +4,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 
-from eval.figures import shown
 from eval.report.comparison import Comparison
 from eval.report.model_runs import ModelRuns
 from eval.report.plots.drawing import as_floats, band, finish_pair, geometric_mean, panels, plain_log, to_svg
 from eval.report.plots.style import INK, Styles
+from eval.undefined import shown
 
 
 def perplexities(comparison: Comparison) -> str | None:
@@ -17,7 +17,7 @@ def perplexities(comparison: Comparison) -> str | None:
     models = [model for model in comparison.models if model.sample("word_perplexity").mean is not None]
     if not models:
         return None
-    figure, ax = plt.subplots(figsize=(8, 0.9 + 0.36 * len(models)), layout="constrained")
+    fig, ax = plt.subplots(figsize=(8, 0.9 + 0.36 * len(models)), layout="constrained")
     for row, model in enumerate(models):
         sample = model.sample("word_perplexity")
         ax.plot([sample.mean], [row], "|", color=INK, markersize=16)
@@ -28,12 +28,12 @@ def perplexities(comparison: Comparison) -> str | None:
     ax.set_yticks(range(len(models)), [model.label for model in models])
     ax.set(xlabel="perplexity per word", ylim=(len(models) - 0.5, -0.5))
     ax.margins(x=0.12)
-    return to_svg(figure, True)
+    return to_svg(fig, True)
 
 
 def book_positions(comparison: Comparison) -> str | None:
     """Perplexity by position in the document; beside it over the Transformer's."""
-    styles, (figure, axes) = Styles(comparison.models), panels(2)
+    styles, (fig, axes) = Styles(comparison.models), panels(2)
 
     def values(model: ModelRuns) -> npt.NDArray[np.float64]:
         return as_floats([run.evaluated().positions.perplexity for run in model.runs])
@@ -47,12 +47,12 @@ def book_positions(comparison: Comparison) -> str | None:
     axes[0].set(xlabel="position in the book (tokens)", ylabel="perplexity per token", yscale="log")
     axes[1].set(xlabel="position in the book (tokens)", ylabel="over the Transformer's")
     plain_log(axes[0].yaxis)
-    return finish_pair(figure, axes, [10**i for i in range(1, 8)])
+    return finish_pair(fig, axes, [10**i for i in range(1, 8)])
 
 
 def contexts(comparison: Comparison) -> str | None:
     """Perplexity of the same targets against the length of the window before them; beside it the gain."""
-    styles, (figure, axes) = Styles(comparison.models), panels(2)
+    styles, (fig, axes) = Styles(comparison.models), panels(2)
     ticks: set[int] = set()
     for label, probe in comparison.probes.items():
         lengths = [point.context for point in probe.context]
@@ -65,12 +65,12 @@ def contexts(comparison: Comparison) -> str | None:
         ticks |= set(lengths)
     axes[0].set(xlabel="window (tokens)", ylabel="perplexity per token")
     axes[1].set(xlabel="window (tokens)", ylabel="% against the shortest window")
-    return finish_pair(figure, axes, sorted(ticks))
+    return finish_pair(fig, axes, sorted(ticks))
 
 
 def window_positions(comparison: Comparison) -> str | None:
     """Perplexity by position in the window; beside it over the Transformer's."""
-    styles, (figure, axes) = Styles(comparison.models), panels(2)
+    styles, (fig, axes) = Styles(comparison.models), panels(2)
     for model in comparison.headlines:
         window = comparison.probes[model.label].window
         base = comparison.base(model)
@@ -84,4 +84,4 @@ def window_positions(comparison: Comparison) -> str | None:
     axes[0].set(xlabel="position in the window (tokens)", ylabel="perplexity per token", yscale="log")
     axes[1].set(xlabel="position in the window (tokens)", ylabel="over the Transformer's")
     plain_log(axes[0].yaxis)
-    return finish_pair(figure, axes, [4**i for i in range(1, 12)])
+    return finish_pair(fig, axes, [4**i for i in range(1, 12)])

@@ -13,14 +13,14 @@ def scales_by_layer(comparison: Comparison) -> str | None:
     used = [(label, probe.scales) for label, probe in comparison.probes.items() if probe.scales]
     if not used:
         return None
-    figure, axes = grid_of_panels(len(used), 2.6)
+    fig, axes = grid_of_panels(len(used), 2.6)
     for ax, (label, use) in zip(axes, used, strict=True):
         stacked_bars(ax, use.by_layer)
         ax.set_title(label)
         ax.set(xlabel="layer")
         ax.set_xticks(range(len(use.by_layer)), [str(layer + 1) for layer in range(len(use.by_layer))])
     axes[0].set(ylabel="mean weight")
-    return to_svg(figure, True, legend=axes)
+    return to_svg(fig, True, legend=axes)
 
 
 def scales_by_head(comparison: Comparison) -> str | None:
@@ -32,7 +32,7 @@ def scales_by_head(comparison: Comparison) -> str | None:
     for _, use in used:
         weights_NHL = np.array(use.by_head)
         maps.append((weights_NHL @ np.arange(weights_NHL.shape[2])) / np.maximum(weights_NHL.sum(2), 1e-9))
-    figure, axes = grid_of_panels(len(used), 0.9 + 0.28 * max(map(len, maps)))
+    fig, axes = grid_of_panels(len(used), 0.9 + 0.28 * max(map(len, maps)))
     low, high = min(map(np.min, maps)), max(map(np.max, maps))
     for ax, (label, _), values in zip(axes, used, maps, strict=True):
         image = ax.imshow(values, cmap=SCALE_COLOURS, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
@@ -46,8 +46,8 @@ def scales_by_head(comparison: Comparison) -> str | None:
                 bright = value > (low + high) / 2
                 ax.text(head, layer, f"{value:.2f}", ha="center", va="center", color="black" if bright else "white")
     axes[0].set(ylabel="layer")
-    figure.colorbar(image, ax=axes, label="mean scale", shrink=0.9)
-    return to_svg(figure, True)
+    fig.colorbar(image, ax=axes, label="mean scale", shrink=0.9)
+    return to_svg(fig, True)
 
 
 def leans(comparison: Comparison) -> str | None:
@@ -56,7 +56,7 @@ def leans(comparison: Comparison) -> str | None:
     if not used:
         return None
     styles = Styles(comparison.models)
-    figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.2), layout="constrained", sharex=True)
+    fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.2), layout="constrained", sharex=True)
     for ax, name in zip(axes, ("classes", "ranks"), strict=True):
         names = [lean.name for lean in getattr(used[0][1], name)]
         for label, use in used:
@@ -68,4 +68,4 @@ def leans(comparison: Comparison) -> str | None:
         ax.set_xlabel("% of the weight on coarse scales")
     axes[0].set_title("kind of token")
     axes[1].set_title("frequency in the training split")
-    return to_svg(figure, True, legend=list(axes))
+    return to_svg(fig, True, legend=list(axes))

@@ -13,7 +13,7 @@ from eval.report.plots.style import Styles, scale_colour
 
 def losses(comparison: Comparison) -> str | None:
     """Training loss, smoothed, and validation loss: mean over the seeds and the range."""
-    styles, (figure, axes) = Styles(comparison.models), panels(2)
+    styles, (fig, axes) = Styles(comparison.models), panels(2)
     for model in comparison.models:
         for ax, key in zip(axes, ("loss", "eval_loss"), strict=True):
             curve = model.curve(key)
@@ -28,7 +28,7 @@ def losses(comparison: Comparison) -> str | None:
     axes[1].set(title="validation loss", xlabel="step")
     for ax in axes:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    return to_svg(figure, axes[1].has_data() or axes[0].has_data(), legend=axes)
+    return to_svg(fig, axes[1].has_data() or axes[0].has_data(), legend=axes)
 
 
 def scales_in_training(comparison: Comparison) -> str | None:
@@ -36,7 +36,7 @@ def scales_in_training(comparison: Comparison) -> str | None:
     used = [model for model in comparison.headlines if len(_logged(model)) > 1]
     if not used:
         return None
-    figure, axes = grid_of_panels(len(used), 2.6)
+    fig, axes = grid_of_panels(len(used), 2.6)
     for ax, model in zip(axes, used, strict=True):
         logged = _logged(model)
         means = np.array([[layer["mean"] for layer in layers] for layers in logged.values()])
@@ -49,7 +49,7 @@ def scales_in_training(comparison: Comparison) -> str | None:
         ax.set(xlabel="step", ylim=(0, None))
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes[0].set(ylabel="mean weight")
-    return to_svg(figure, True, legend=axes)
+    return to_svg(fig, True, legend=axes)
 
 
 def _logged(model: ModelRuns) -> dict[int, Any]:

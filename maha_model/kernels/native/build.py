@@ -72,7 +72,7 @@ def build_and_load(name: str, source: Path, macros: list[str]) -> None:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system releases when a process dies.
+    """Hold the folder's lock, which the system releases when a process ends.
 
     cpp_extension's own lock is the mere existence of a file, which a killed build leaves behind and every later one
     waits on; as nothing else builds here, such a file is old and is removed.

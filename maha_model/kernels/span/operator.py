@@ -24,7 +24,7 @@ def span_attention(
         k_BHNd: keys (B, H, N, dk).
         v_BHNd: values (B, H, N, d); d may differ from dk.
         span: W >= 1 in tokens, the query's own included, or `full`.
-        causal: look back only.
+        causal: only keys at or before the query.
 
     Returns:
         (B, H, N, d), for any N.

@@ -29,7 +29,7 @@ def test_json_alone_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a table" in captured.err
 
 
-def test_figures_without_a_meaning_are_null_and_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+def test_undefined_values_are_null_and_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
     print_report([], [Criterion("a", None, 2)], {"rows": [float("nan")]}, as_json=True)
     captured = capsys.readouterr()
     assert json.loads(captured.out, parse_constant=pytest.fail)["rows"] == [None]

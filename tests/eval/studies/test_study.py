@@ -31,6 +31,8 @@ def test_all_models_of_a_shipped_study_have_the_same_size_within_one_percent(pat
     ("change", "message"),
     [
         ({"tokes": 3}, "unknown key tokes; did you mean tokens"),
+        ({"figurs": []}, "unknown key figurs; did you mean figures"),
+        ({"criteria": []}, "unknown key criteria"),
         ({"experiment": None}, "experiment is missing"),
         ({"groups": {"a": {"models": ["plan"], "context_lengths": [32], "learning_rates": [1]}}}, "did you mean plain"),
         ({"groups": {"a": {"models": ["plain"], "context_lengths": [48], "learning_rates": [1]}}}, "does not divide"),

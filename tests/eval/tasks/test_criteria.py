@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from eval.tasks.criteria import Figure, criteria_of
+from eval.tasks.criteria import Limit, criteria_of
 from eval.tasks.results import Row
 
 
@@ -22,7 +22,7 @@ ROWS = [
 
 
 def verdicts(**figure: Any) -> list[tuple[str, float | None, bool]]:
-    criteria = criteria_of([Figure(**{"model": "maha", "over": "full", **figure})], ROWS)
+    criteria = criteria_of([Limit(**{"model": "maha", "over": "full", **figure})], ROWS)
     return [(c.name, None if c.value is None else round(c.value, 6), c.passed) for c in criteria]
 
 

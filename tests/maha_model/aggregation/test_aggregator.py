@@ -102,7 +102,7 @@ def test_nash_weights_of_the_module_are_not_exploitable() -> None:
 
 
 def test_redundant_scales_share_one_budget() -> None:
-    """Scales 1 and 2 say the same, scale 0 is different and equally useful: so it gets more than either."""
+    """Scales 1 and 2 are equal, scale 0 is different and equally useful: so its weight is larger than either's."""
     aggregator, (x, scales, value, _) = build(strategy="convex", redundancy=1.0, ridge=0.1)
     torch.nn.init.zeros_(aggregator.utility.weight)
     like = scales[0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from maha_model import CausalLM, DecodingState, ModelConfig
-from tests.maha_model.test_causality import VOCABULARY, build, models
+from tests.maha_model.test_causality import VOCABULARY, build, models, spans
 
 DTYPES = {torch.float64: 1e-10, torch.float32: 1e-5}
 
@@ -68,7 +68,7 @@ def test_logits_stay_equal_long_after_every_span_is_full(query: str, prompt: int
 
 
 @settings(deadline=None, max_examples=30)
-@given(fields=models, B=st.integers(1, 2), prompt=st.integers(0, 40))
+@given(fields=spans, B=st.integers(1, 2), prompt=st.integers(0, 40))
 def test_the_state_has_one_size_from_the_first_token_on(fields: dict, B: int, prompt: int) -> None:
     fields = {**fields, "attention": "longformer" if fields["attention"] == "standard" else fields["attention"]}
     fields["span"] = 16 if fields["span"] == "full" else fields["span"]
@@ -81,7 +81,7 @@ def test_the_state_has_one_size_from_the_first_token_on(fields: dict, B: int, pr
     for _ in range(70):
         state.step(torch.zeros(B, dtype=torch.int64))
         assert state.num_bytes() == size
-    # Keys and values of W tokens a scale; two windows; context and output; and what the local convolution looks back.
+    # Keys and values of W tokens a scale; two windows; context and output; and the local convolution's earlier inputs.
     config, L = model.config, model.config.num_scales if model.config.attention == "maha" else 1
     tokens = L * (2 * config.span + 2 * max(3, config.ratio) + 2) + 2 * config.dilation + 1
     assert size <= 8 * config.num_layers * B * config.d_model * tokens + 8 * L * config.head_dim

@@ -37,7 +37,7 @@ def test_text_passes_up_to_the_first_stop_string(pieces: list[str], stops: list[
             held = so_far[len(passed) :]
             assert held == "" or any(stop.startswith(held) for stop in stops)
     passed += filtered.flush()
-    # A stop string is noticed with the piece that ends it: the first to be complete, not always the first to begin.
+    # A stop string is found with the piece that ends it: the first to be complete, not always the first to begin.
     ends = [whole.find(stop) + len(stop) for stop in stops if stop in whole]
     if not ends:
         assert passed == whole

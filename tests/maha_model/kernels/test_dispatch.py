@@ -86,5 +86,5 @@ def test_tensors_without_data_lose_nothing() -> None:
 
 
 def test_an_unknown_operator_is_refused() -> None:
-    with pytest.raises(ValueError, match="choose one of span, fuse, qp, cross_entropy"):
+    with pytest.raises(ValueError, match="choose one of span, descent, fuse, qp, cross_entropy"):
         which("attention")

@@ -23,6 +23,7 @@ def out_of_order(store: Path) -> Iterator[None]:
         database.execute("ALTER TABLE metrics_away RENAME TO metrics")
 
 
+@pytest.mark.usefixtures("store")
 def test_a_resumed_run_continues_the_same_mlflow_run_without_repeating_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,6 +48,7 @@ def test_a_resumed_run_continues_the_same_mlflow_run_without_repeating_points(
     assert MLflowRun(run, "study", {}).run_id != first.run_id  # a run the store has lost is started anew
 
 
+@pytest.mark.usefixtures("store")
 def test_an_evaluation_lost_between_two_points_of_a_step_is_logged_by_the_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +69,7 @@ def test_an_evaluation_lost_between_two_points_of_a_step_is_logged_by_the_replay
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("store")
 def test_points_of_a_second_share_a_request_and_none_is_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +96,7 @@ def test_points_of_a_second_share_a_request_and_none_is_left_behind(
     assert stored() == list(range(1, 700))
 
 
+@pytest.mark.usefixtures("store")
 def test_a_store_that_is_away_for_a_while_gets_every_point_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +125,7 @@ def test_a_store_that_is_away_for_a_while_gets_every_point_when_it_is_back(
     assert output.count("MLflow is back and has every point of the time without it") == 1
 
 
+@pytest.mark.usefixtures("store")
 def test_the_points_that_wait_for_a_lost_store_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +141,17 @@ def test_the_points_that_wait_for_a_lost_store_are_bounded(
     assert "MLflow is back and has all but 15 points, the oldest," in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("store")
+def test_a_run_of_many_parameters_has_all_in_few_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than MLflow takes in a request; a request for each parameter would take seconds at a far server."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delattr(mlflow.MlflowClient, "log_param")
+    run = MLflowRun(tmp_path / "run", "study", {f"option{number}": number for number in range(120)})
+    stored = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(run.run_id).data.params
+    assert stored == {f"option{number}": str(number) for number in range(120)}
+
+
+@pytest.mark.usefixtures("store")
 def test_a_store_lost_during_training_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,7 +97,7 @@ def test_a_file_that_is_no_database_or_of_another_version_is_named_as_such(tmp_p
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):
-    """A server that knows nobody."""
+    """A server that refuses every user."""
 
     def do_GET(self) -> None:
         self.send_error(401)

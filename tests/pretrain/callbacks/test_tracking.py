@@ -62,6 +62,7 @@ def history(run: Path, name: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in client.get_metric_history(stored_run(run).info.run_id, name)]
 
 
+@pytest.mark.usefixtures("store")
 def test_settings_that_a_resume_changes_are_printed_and_written_down_everywhere(
     tmp_path: Path, rank: Rank, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +86,7 @@ def test_settings_that_a_resume_changes_are_printed_and_written_down_everywhere(
     assert (run / "metrics.jsonl").read_text().count('"changed"') == 1
 
 
+@pytest.mark.usefixtures("store")
 def test_changes_before_the_first_step_of_a_start_add_up(tmp_path: Path, rank: Rank) -> None:
     run = tmp_path / "run"
     former_run(run, rank)
@@ -93,6 +95,7 @@ def test_changes_before_the_first_step_of_a_start_add_up(tmp_path: Path, rank: R
     assert stored_run(run).data.tags["changed_at_step_15"] == "steps 40 -> 120"
 
 
+@pytest.mark.usefixtures("store")
 def test_a_configuration_of_another_version_or_a_damaged_one_does_not_keep_a_run_from_resuming(
     tmp_path: Path, rank: Rank, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +112,7 @@ def test_a_configuration_of_another_version_or_a_damaged_one_does_not_keep_a_run
     assert "config.yaml is damaged" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("store")
 def test_a_copied_folder_gets_an_mlflow_run_of_its_own_with_the_history(
     tmp_path: Path, rank: Rank, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +136,7 @@ def test_a_copied_folder_gets_an_mlflow_run_of_its_own_with_the_history(
     assert history(copy, "loss") == [(5, 1 / 5), (10, 1 / 10)]
 
 
+@pytest.mark.usefixtures("store")
 def test_a_renamed_folder_continues_its_mlflow_run(tmp_path: Path, rank: Rank) -> None:
     former_run(tmp_path / "a", rank)
     before = stored_run(tmp_path / "a").info.run_id
@@ -143,6 +148,7 @@ def test_a_renamed_folder_continues_its_mlflow_run(tmp_path: Path, rank: Rank) -
     assert stored_run(tmp_path / "c").info.run_id != before
 
 
+@pytest.mark.usefixtures("store")
 def test_points_that_never_reached_mlflow_are_sent_at_the_next_start(tmp_path: Path, rank: Rank) -> None:
     config = former_run(tmp_path / "run", rank)  # killed while the store was lost: nothing of its steps is there
     Tracking(config, rank, 15)

@@ -33,9 +33,9 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, data: Manifest) ->
     with pytest.raises(UserError, match="does not match its own checksum"):
         read_info(path)
     (path / "checkpoint.json").write_text(json.dumps(sealed(index)))
-    with pytest.raises(UserError, match="is of another model than its configuration says"):
+    with pytest.raises(UserError, match="is not of the model of its configuration"):
         load_model(path)
     index["model"]["warp"] = 9
     (path / "checkpoint.json").write_text(json.dumps(sealed(index)))
-    with pytest.raises(UserError, match="a model that this version does not know"):
+    with pytest.raises(UserError, match="this version cannot build the checkpoint's model"):
         load_model(path)

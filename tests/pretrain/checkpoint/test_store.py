@@ -31,7 +31,7 @@ def save(
     keep_every: int = 0,
     model: dict[str, Any] | None = None,
 ) -> tuple[Path, CausalLM]:
-    """A checkpoint of a fresh model of `config`; its index says `model`, if that is given."""
+    """A checkpoint of a fresh model of `config`; its index has `model`, if that is given."""
     torch.manual_seed(step)
     built = CausalLM(config)
     weights = {name: parameter.detach().clone() for name, parameter in built.named_parameters()}

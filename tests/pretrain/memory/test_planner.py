@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ def small_buckets(folder: Path, name: str) -> Path:
     return path
 
 
-def test_the_planned_peak_is_the_measured_one(tmp_path: Path, run_command: Callable) -> None:
+def test_the_planned_peak_is_the_measured_one(tmp_path: Path) -> None:
     runs = []
     for name in SHIPPED:
         for policy in POLICIES if name == "zero1" else ["block"]:
@@ -38,16 +37,17 @@ def test_the_planned_peak_is_the_measured_one(tmp_path: Path, run_command: Calla
             runs.append([*RUN, "--activation_checkpointing", policy, "--deepspeed", zero])
     runs.append([*RUN, "--deepspeed", str(ROOT / "ds_configs" / "zero2.json")])  # its gigabytes of buckets as shipped
     runs.append([*MODEL, "--micro_batch_size", "1", "--global_batch_size", "1", "--activation_checkpointing", "block"])
-    result = run_command("-m", "tests.pretrain.memory.measured_steps", json.dumps(runs), DS_ACCELERATOR="cpu")
-    assert_planned_as_measured(runs, result, 1)
+    assert_planned_as_measured(runs, measured_steps(1, runs), 1)
 
 
 def test_the_planned_peak_is_the_measured_one_of_two_processes(tmp_path: Path) -> None:
     options = (*RUN, "--global_batch_size", "8", "--activation_checkpointing", "block")
     runs = [[*options, "--deepspeed", str(small_buckets(tmp_path, name))] for name in SHIPPED]
-    assert_planned_as_measured(
-        runs, ForkedRun(2, json.dumps(runs), module="tests.pretrain.memory.measured_steps").wait(), 2
-    )
+    assert_planned_as_measured(runs, measured_steps(2, runs), 2)
+
+
+def measured_steps(processes: int, runs: list[list[str]]) -> "subprocess.CompletedProcess[str]":
+    return ForkedRun(processes, json.dumps(runs), module="tests.pretrain.memory.measured_steps").wait()
 
 
 def assert_planned_as_measured(

@@ -1,4 +1,4 @@
-"""Text for which some figures have no meaning: everything else is measured, printed, kept and reported all the same."""
+"""Text for which some values are undefined: everything else is measured, printed, kept and reported all the same."""
 
 import json
 import random
@@ -37,7 +37,7 @@ def unspaced(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return Manifest.load(manifest.folder)
 
 
-def test_text_without_words_is_scored_with_null_where_a_figure_has_no_meaning(
+def test_text_without_words_is_scored_with_null_where_a_value_is_undefined(
     unspaced: Manifest, make_run: MakeRun, run_command: Run
 ) -> None:
     run = make_run("maha", on=unspaced)

@@ -1,4 +1,4 @@
-"""Figures derived from measurements. One that has no meaning is None: `null` in JSON, "-" in a table.
+"""Values derived from measurements. One that is undefined is None: `null` in JSON, "-" in a table.
 
 Text without spaces has no perplexity per word, a blank document none per token, and exp overflows above 709 nats.
 """

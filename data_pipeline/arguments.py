@@ -1,0 +1,31 @@
+"""What the parsers of all commands share: one line for a mistake in the options, and the type of a count."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that reports a mistake like `user_errors`: one line on stderr, without the usage, and status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit."""
+        line = " ".join(message.removeprefix("argument ").split())
+        print(f"error: {line}; see --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The `type` of an option that takes whole numbers from `least` up."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return value
+
+    return number

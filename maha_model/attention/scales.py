@@ -1,0 +1,100 @@
+"""Attention at every scale of the pyramid: over spans of each scale's own, or down the scales."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maha_model.config import ModelConfig
+from maha_model.kernels.descent import descend
+from maha_model.kernels.fuse import Placement
+from maha_model.kernels.span import span_attention
+from maha_model.layers import apply_rotary
+
+
+class ScaleOutputs(NamedTuple):
+    """What the aggregation fuses."""
+
+    outputs: list[Tensor]
+    """Outputs of the scales (B, H, n_l, d), each at its own resolution, finest first."""
+    placements: list[Placement]
+    """Which row of each stands at a position."""
+    log_sums: list[Tensor] | None = None
+    """With a descent: log-sum-exp of every position's scores at each scale, (B, H, N), -inf where it is absent."""
+
+
+def rotary_line(config: ModelConfig, factor: int) -> tuple[float, float]:
+    """Rotary position of token 0 of the scale whose tokens cover `factor` positions, and the distance to the next."""
+    return (0.0, 1.0) if config.positions == "scale" else ((factor - 1) / 2, float(factor))
+
+
+def rotate_keys(k_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
+    """Keys (B, H, n, dk) of a scale, rotated."""
+    return apply_rotary(k_BHnd, config.rope_base, *rotary_line(config, config.ratio**level))
+
+
+def attend_down(
+    q_BHNd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig
+) -> ScaleOutputs:
+    """Descent: one query a position, keys and values of every scale (B, H, n_l, ...), none of them rotated."""
+    keys = [rotate_keys(k, level, config) for level, k in enumerate(keys)]
+    return descend_from(0, apply_rotary(q_BHNd, config.rope_base), keys, values, beta_L, config)
+
+
+def descend_from(
+    start: int, q_BHMd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig
+) -> ScaleOutputs:
+    """Descent of the queries at positions start.., everything rotated; rows before a scale's first token left out."""
+    beta_L = q_BHMd.new_zeros(0) if beta_L is None else beta_L
+    groups = config.descent_groups or config.num_heads
+    assert config.span != "full"
+    found = descend(q_BHMd, keys, values, beta_L, config.ratio, config.span, config.descent, groups, start)
+    firsts = [max(0, config.ratio**level - 1 - start) for level in range(len(keys))]
+    outputs = [x[:, :, first:] for x, first in zip(found.outputs, firsts, strict=True)]
+    return ScaleOutputs(outputs, [Placement(first, 1) for first in firsts], found.log_sums)
+
+
+def attend_in_spans(
+    queries: list[Tensor], keys: list[Tensor], values: list[Tensor], config: ModelConfig
+) -> ScaleOutputs:
+    """Attention of every scale to at most W tokens of its own; queries, keys, values (B, H, n, ...), not rotated."""
+    attend = _attend_coarse if config.query == "coarse" else _attend_fine
+    triples = enumerate(zip(queries, keys, values, strict=True))
+    return ScaleOutputs(
+        [attend(q, k, v, level, config) for level, (q, k, v) in triples], _placements(len(keys), config)
+    )
+
+
+def _placements(num_scales: int, config: ModelConfig) -> list[Placement]:
+    """The visibility rule (docs/model.md): coarse token j is first visible at position factor*(j+1) - 1."""
+    factors = [config.ratio**level for level in range(num_scales)]
+    repeated = [factor if config.query == "coarse" else 1 for factor in factors]
+    return [Placement(f - 1 if config.causal else 0, r) for f, r in zip(factors, repeated, strict=True)]
+
+
+def _attend_coarse(q_BHnd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
+    """The scale attends to itself: (B, H, n, d)."""
+    q_BHnd, k_BHnd = (rotate_keys(x, level, config) for x in (q_BHnd, k_BHnd))
+    return span_attention(q_BHnd, k_BHnd, v_BHnd, config.span, config.causal)
+
+
+def _attend_fine(q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
+    """Every position from the first with a finished coarse token on attends to those: (B, H, n*factor, d).
+
+    The `factor` positions for which the same coarse tokens are visible become as many heads, each with one query
+    per coarse token, so that the attention is that of the coarse sequence with itself. A bidirectional tail
+    without a coarse token of its own has no row here.
+    """
+    factor, (_, H, n, _) = config.ratio**level, k_BHnd.shape
+    offset = factor - 1 if config.causal else 0
+    if config.positions == "token":
+        q_BHNd = apply_rotary(q_BHNd, config.rope_base)
+    q_BHNd = q_BHNd[:, :, offset : offset + n * factor]
+    q_BHNd = torch.nn.functional.pad(q_BHNd, (0, 0, 0, n * factor - q_BHNd.shape[2]))
+    q_BHfnd = q_BHNd.unflatten(2, (n, factor)).transpose(2, 3)
+    if config.positions == "scale":  # a query stands where the newest token that it sees does
+        q_BHfnd = apply_rotary(q_BHfnd, config.rope_base)
+    k_BGnd = rotate_keys(k_BHnd, level, config).repeat_interleave(factor, dim=1)
+    v_BGnd = v_BHnd.repeat_interleave(factor, dim=1)
+    out = span_attention(q_BHfnd.flatten(1, 2), k_BGnd, v_BGnd, config.span, config.causal)
+    return out.unflatten(1, (H, factor)).transpose(2, 3).flatten(2, 3)

@@ -1,0 +1,11 @@
+"""Descent: attention down the scales, from every coarse token to the finest ones that it leads to (docs/model.md).
+
+The coarsest scale is seen whole; of every finer one a query sees its own newest W tokens and the children of the k
+tokens that it chose at the scale above. reference.py is the definition.
+"""
+
+from maha_model.kernels.descent.descend import descend
+from maha_model.kernels.descent.geometry import Geometry
+from maha_model.kernels.descent.operator import attend_level, implementation
+
+__all__ = ["Geometry", "attend_level", "descend", "implementation"]

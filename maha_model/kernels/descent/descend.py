@@ -1,0 +1,55 @@
+"""The walk down the scales."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from maha_model.kernels.descent.geometry import Geometry
+from maha_model.kernels.descent.operator import attend_level
+
+
+class Descent(NamedTuple):
+    """What every position takes from every scale, finest first."""
+
+    outputs: list[Tensor]
+    """(B, H, M, d) each; 0 where the scale has no finished token yet."""
+    log_sums: list[Tensor]
+    """Log-sum-exp of the scores seen, (B, H, M) each, float32 at least; -inf there."""
+
+
+def descend(
+    q_BHMd: Tensor,
+    keys_BHnd: list[Tensor],
+    values_BHnd: list[Tensor],
+    beta_L: Tensor,
+    ratio: int,
+    span: int,
+    top: int,
+    groups: int,
+    start: int = 0,
+) -> Descent:
+    """Attention of queries at positions start.. to every scale, down from the coarsest.
+
+    Args:
+        q_BHMd: queries (B, H, M, dk), rotated to their positions.
+        keys_BHnd: keys of the scales (B, H, n_l, dk), finest first, rotated to positions in tokens of the finest.
+        values_BHnd: values (B, H, n_l, d).
+        beta_L: (L - 1,), by how much a chosen token's log share of attention raises the scores of its children; entry l
+            for those at scale l.
+        ratio: r.
+        span: W, near tokens of every scale but the coarsest.
+        top: k, tokens that every position chooses at every scale but the finest.
+        groups: of heads, that choose together.
+        start: position of the first query.
+    """
+    outputs, log_sums, parents, bias = [], [], None, None
+    for level in reversed(range(len(keys_BHnd))):
+        geometry = Geometry(ratio**level, ratio, span, top if level else 0, groups, start)
+        out, log_sum, chosen, share = attend_level(
+            q_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry
+        )
+        outputs.append(out)
+        log_sums.append(log_sum)
+        if level:
+            parents, bias = chosen, share * beta_L[level - 1]
+    return Descent(outputs[::-1], log_sums[::-1])

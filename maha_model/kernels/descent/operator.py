@@ -1,0 +1,147 @@
+"""The operator `maha::attend_level`, one scale of a descent, and the choice of what computes it."""
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from maha_model.kernels.descent import cpu
+from maha_model.kernels.descent.geometry import Geometry
+from maha_model.kernels.descent.reference import attend_level_reference
+from maha_model.kernels.dispatch import Implementation, implementation_on_cpu, is_fake, warn_once
+from maha_model.kernels.native import DTYPES
+
+
+def attend_level(
+    q_BHMd: Tensor,
+    k_BHnd: Tensor,
+    v_BHnd: Tensor,
+    parents_BGMk: Tensor | None,
+    bias_BHMk: Tensor | None,
+    geometry: Geometry,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Attention of every position over one scale: its newest tokens and the children of the chosen parents.
+
+    Query m stands at position t = start + m. Token j of the scale is finished there if factor (j + 1) - 1 <= t, near if
+    it is among the W newest finished ones. Near tokens are seen, and of the parents' children those that are finished
+    and not near, their scores q k / sqrt(dk) raised by the parent's bias; all in one softmax. With no parents given,
+    at the coarsest scale, every finished token is seen.
+
+    Chosen are the k seen tokens of highest score that cover a token of the finer scale older than its W newest: ties go
+    to the lower index. Heads of a group choose together, by the highest attention weight that any of them gives.
+
+    Args:
+        q_BHMd: queries (B, H, M, dk), rotated; float32, float64 or bfloat16.
+        k_BHnd: keys of the scale (B, H, n, dk), rotated.
+        v_BHnd: its values (B, H, n, d).
+        parents_BGMk: int32 (B, G, M, k'), tokens of the next coarser scale, -1 for none, none twice; None at the
+            coarsest scale.
+        bias_BHMk: (B, H, M, k') float32 (float64 with float64 queries), for every parent.
+        geometry: which tokens are where.
+
+    Returns:
+        the output (B, H, M, d), 0 where the scale has no finished token; log-sum-exp of the scores (B, H, M), -inf
+        there; chosen tokens, int32 (B, G, M, k), best first, -1 where there are fewer; the logarithm of each one's
+        share of attention among the chosen (B, H, M, k), 0 for none. All but the choice itself is differentiable.
+    """
+    if not _uses_operator(q_BHMd.device.type, q_BHMd.dtype, is_fake(q_BHMd)):
+        return attend_level_reference(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry)
+    return torch.ops.maha.attend_level(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, list(geometry))
+
+
+def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implementation:
+    """What attends to a scale on a kind of device: `cpu`, `triton` or `reference`."""
+    if device == "cuda":
+        try:
+            from maha_model.kernels.descent import triton  # noqa: F401
+        except ImportError:
+            if warn:
+                warn_once(
+                    "descent", "Triton cannot be imported; plain torch takes quadratic memory (pip install triton)"
+                )
+            return "reference"
+        return "triton"
+    if device != "cpu":
+        return "reference"
+    return implementation_on_cpu("descent", dtype, DTYPES, cpu.kernels(dtype), "reference", warn)
+
+
+@torch.compiler.assume_constant_result
+def _uses_operator(device: str, dtype: torch.dtype, fake: bool) -> bool:
+    """Whether the registered operator serves; a shapes-only run (`meta`) needs no code for it."""
+    return device == "meta" or implementation(device, dtype, warn=not fake) != "reference"
+
+
+def kernel_module(device: str) -> ModuleType:
+    """The module whose `forward` and `backward` run on a kind of device: `descent.cpu` or `descent.triton`."""
+    if device == "cuda":
+        from maha_model.kernels.descent import triton
+
+        return triton
+    return cpu
+
+
+@torch.library.custom_op("maha::attend_level", mutates_args=())
+def _attend_level(
+    q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: list[int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return kernel_module(q.device.type).forward(q, k, v, parents, bias, Geometry(*geometry))
+
+
+@_attend_level.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: list[int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return empty_results(q, v, Geometry(*geometry))
+
+
+def empty_results(q_BHMd: Tensor, v_BHnd: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Room for what `attend_level` returns."""
+    B, H, M, _ = q_BHMd.shape
+    wide, k = torch.promote_types(q_BHMd.dtype, torch.float32), geometry.choose
+    return (
+        v_BHnd.new_empty(B, H, M, v_BHnd.shape[3]),
+        v_BHnd.new_empty(B, H, M, dtype=wide),
+        v_BHnd.new_empty(B, geometry.groups, M, k, dtype=torch.int32),
+        v_BHnd.new_empty(B, H, M, k, dtype=wide),
+    )
+
+
+@torch.library.custom_op("maha::attend_level_backward", mutates_args=())
+def _attend_level_backward(
+    grad_out: Tensor, grad_log_sum: Tensor | None, grad_share: Tensor | None, q: Tensor, k: Tensor, v: Tensor,
+    parents: Tensor | None, bias: Tensor | None, out: Tensor, log_sum: Tensor, chosen: Tensor, share: Tensor,
+    geometry: list[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return kernel_module(q.device.type).backward(
+        grad_out, grad_log_sum, grad_share, q, k, v, parents, bias, out, log_sum, chosen, share, Geometry(*geometry)
+    )
+
+
+@_attend_level_backward.register_fake
+def _(
+    grad_out: Tensor, grad_log_sum: Tensor | None, grad_share: Tensor | None, q: Tensor, k: Tensor, v: Tensor,
+    parents: Tensor | None, bias: Tensor | None, out: Tensor, log_sum: Tensor, chosen: Tensor, share: Tensor,
+    geometry: list[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
+    return grads[0], grads[1], grads[2], log_sum.new_empty((0,) if bias is None else bias.shape)
+
+
+def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    *tensors, ctx.geometry = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.mark_non_differentiable(output[2])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, grad_out, grad_log_sum, _, grad_share):  # type: ignore[no-untyped-def]
+    q, k, v, parents, bias, out, log_sum, chosen, share = ctx.saved_tensors
+    grad_out = torch.zeros_like(out) if grad_out is None else grad_out
+    grad_q, grad_k, grad_v, grad_bias = torch.ops.maha.attend_level_backward(
+        grad_out, grad_log_sum, grad_share, q, k, v, parents, bias, out, log_sum, chosen, share, ctx.geometry
+    )
+    return grad_q, grad_k, grad_v, None, None if bias is None else grad_bias, None
+
+
+_attend_level.register_autograd(_backward, setup_context=_setup_context)
