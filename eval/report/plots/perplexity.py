@@ -88,7 +88,7 @@ def window_positions(comparison: Comparison) -> str | None:
 
 
 def bigram_distances(comparison: Comparison) -> str | None:
-    """Perplexity of tokens that complete a bigram seen before by the distance to it; beside it over the Transformer's."""
+    """Perplexity of tokens whose bigram was seen before, by the distance to it; beside it over the Transformer's."""
     styles, (fig, axes) = Styles(comparison.models), panels(2)
 
     def values(model: ModelRuns) -> npt.NDArray[np.float64]:
