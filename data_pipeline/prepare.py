@@ -1,4 +1,4 @@
-"""Text to a training data set: python -m data_pipeline.prepare --source sample|pg19|PATH --out DATA
+"""Text to a training data set: python -m data_pipeline.prepare --source sample|pg19|python:PACKAGE,...|PATH --out DATA
 
 Everything is made in DATA/.partial and moved when it is whole; manifest.json comes last. A second start after a kill or
 a full disk continues; the same request gives the same bytes, whatever the number of workers.
@@ -132,7 +132,9 @@ def _make(source: Source, folder: Path, request: Request, vocab_size: int, worke
 def main() -> None:
     """The command."""
     parser = CommandParser(prog="python -m data_pipeline.prepare", description=__doc__)
-    parser.add_argument("--source", required=True, help="sample, pg19, or a file or folder of parquet, JSON or text")
+    parser.add_argument(
+        "--source", required=True, help="sample, pg19, python:PACKAGE,... or a file or folder of parquet, JSON or text"
+    )
     parser.add_argument("--out", required=True, help="folder of the data set to make")
     parser.add_argument(
         "--vocab-size", type=at_least(1), help="tokens of the vocabulary (default: 4096 for sample, else 32000)"

@@ -31,7 +31,7 @@ class TextCheck:
             yield document
 
     def warnings(self, divided: bool) -> list[str]:
-        """One line each for what a user should check; `divided`: the splits are made here, by a hash of the text."""
+        """One line each for what a user should check; `divided`: the splits are made here, copies in one."""
         lines = []
         if self._empty:
             lines.append(f"{self._empty} documents have no text and are left out")

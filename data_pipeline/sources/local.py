@@ -20,7 +20,9 @@ class LocalFiles(Source):
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            raise UserError(f"--source {path} does not exist; give 'sample', 'pg19' or the path of a file or folder")
+            raise UserError(
+                f"--source {path} does not exist; give sample, pg19, python:PACKAGE or the path of a file or folder"
+            )
         self.path, self.name = path, os.path.basename(os.path.abspath(path))
         files, left_out = select_files(path)
         if not files:

@@ -13,16 +13,34 @@ _NAMED = 5  # files of one reason in the line; the others are counted
 
 def select_files(path: Path) -> tuple[list[Path], str]:
     """The readable files at or under `path`, sorted, links followed; and what is left out and why, in words, or ''."""
-    found = [path] if path.is_file() else sorted(_walk(path, frozenset([path.resolve()])))
     files: list[Path] = []
     left_out: dict[str, list[str]] = {}
-    for file in found:
+    for file in files_under(path):
         reason = _reason_against(file)
         if reason:
             left_out.setdefault(reason, []).append(str(file.relative_to(path)) if file != path else file.name)
         else:
             files.append(file)
-    return files, "; ".join(f"{_listed(names)} ({reason})" for reason, names in left_out.items())
+    return files, listed_by_reason(left_out)
+
+
+def files_under(path: Path) -> list[Path]:
+    """The file `path`, or everything under it but folders, sorted; a link to a folder that it is in is not followed."""
+    return [path] if path.is_file() else sorted(_walk(path, frozenset([path.resolve()])))
+
+
+def irregular(file: Path) -> str:
+    """Why one of `files_under` is no file to read, or ''."""
+    if file.is_dir():
+        return "a link to a folder that it is in"
+    if not file.is_file():
+        return "a link to nothing" if file.is_symlink() else "no regular file"
+    return ""
+
+
+def listed_by_reason(left_out: dict[str, list[str]]) -> str:
+    """Files and why they are left out, in words; of many files of one reason the first."""
+    return "; ".join(f"{_listed(names)} ({reason})" for reason, names in left_out.items())
 
 
 def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
@@ -36,10 +54,8 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def _reason_against(file: Path) -> str:
-    if file.is_dir():
-        return "a link to a folder that it is in"
-    if not file.is_file():
-        return "a link to nothing" if file.is_symlink() else "no regular file"
+    if reason := irregular(file):
+        return reason
     _, kind = stem_and_kind(file)
     if kind not in READERS:
         return "none of " + ", ".join(READERS)

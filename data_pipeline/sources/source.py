@@ -27,7 +27,7 @@ class Source(ABC):
     notes: tuple[str, ...] = ()
     """One line each: what was found and is not read."""
     divided = False
-    """Whether the splits are made here, by a hash of the text, and not by who made the source."""
+    """Whether the splits are made here, all copies of a text in one, and not by who made the source."""
 
     def at(self, revision: str) -> "Source":
         """The same source at a commit that an earlier start has read; the source itself if it has no commits."""

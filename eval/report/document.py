@@ -44,10 +44,13 @@ class Report:
         sections = [
             Section("table", "The table", exhibits.table_exhibits(self.source)),
             Section("training", "Training", exhibits.training_exhibits(self.source)),
-            Section("context", "What context brings", exhibits.context_exhibits(self.source)),
+            Section(
+                "context", "What context brings",
+                [*exhibits.context_exhibits(self.source), *exhibits.bigram_exhibits(self.source)],
+            ),
             Section("scales", "Which scales are used", exhibits.scales_exhibits(self.source)),
             Section("attention", "Attention by distance", exhibits.attention_exhibits(self.source)),
             Section("cost", "Cost", exhibits.cost_exhibits(self.source)),
             Section("documents", "By document", exhibits.documents_exhibits(self.source)),
-        ]
+        ]  # fmt: skip
         return page(self.title, lead, [section for section in sections if section.exhibits])

@@ -10,11 +10,17 @@ import torch
 
 from data_pipeline import Manifest, UserError, read_documents
 from data_pipeline.files import atomic_write, sha256_of
+from eval.scoring.octaves import Octaves, contexts_of_targets
 from eval.scoring.perplexity import Score, document_losses
 from eval.scoring.positions import OctaveBins
 from eval.undefined import quotient, to_json
 from maha_model import scale_weight_statistics
 from pretrain.checkpoint import CheckpointInfo, find_checkpoint, load_model, read_info
+
+WINDOW_UNIT = 64
+"""Positions of the first bin of a window; the others are each up to twice as far."""
+_FORM = 2
+"""Of kept results. One of another form has fewer measures, and is measured again."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,10 @@ class Evaluation:
     documents: list[tuple[str, Score]]
     positions: OctaveBins
     """Losses by position in the document."""
+    windows: Octaves
+    """Losses by position in the window that scored the token."""
+    bigrams: Octaves
+    """Losses by distance to the last occurrence of the token's bigram in its window; first those without one."""
     scale_weights: list[dict[str, Any]]
     seconds: float
 
@@ -45,7 +55,8 @@ class Evaluation:
             "checkpoint": str(self.checkpoint), "step": self.info.step, "trained_tokens": self.info.tokens,
             "attention": self.info.model["attention"], "parameters": self.parameters,
             "split": self.split, "context": self.context, "stride": self.stride, **score.to_dict(),
-            "positions": self.positions.to_dict(),
+            "positions": self.positions.to_dict(), "window_loss": self.windows.to_dict("position"),
+            "bigram_loss": self.bigrams.to_dict("distance"),
             "documents": [{"title": title, **part.to_dict()} for title, part in self.documents],
             "scale_weights": self.scale_weights,
             "seconds": self.seconds, "tokens_per_s": quotient(score.tokens, self.seconds),
@@ -57,10 +68,13 @@ class Evaluation:
         documents = [
             (part["title"], Score(*(part[f.name] for f in fields(Score)))) for part in values["documents"]
         ]  # fmt: skip
-        positions = OctaveBins(values["positions"]["nll"], values["positions"]["tokens"])
+        positions, windows, bigrams = (
+            (values[name]["nll"], values[name]["tokens"]) for name in ("positions", "window_loss", "bigram_loss")
+        )
         return cls(
             Path(values["checkpoint"]), info, values["parameters"], values["split"], values["context"],
-            values["stride"], documents, positions, values["scale_weights"], values["seconds"],
+            values["stride"], documents, OctaveBins(*positions), Octaves(WINDOW_UNIT, *windows), Octaves(1, *bigrams),
+            values["scale_weights"], values["seconds"],
         )  # fmt: skip
 
 
@@ -72,7 +86,7 @@ def evaluate_once(
     path = find_checkpoint(checkpoint)
     info = read_info(path)
     context, stride = _window(info, context, stride)
-    key = {"checkpoint": sha256_of(path / "checkpoint.json"), "data": manifest.fingerprint}
+    key = {"checkpoint": sha256_of(path / "checkpoint.json"), "data": manifest.fingerprint, "form": _FORM}
     kept = path.parent.parent / "evaluations" / f"{path.name}-{split}-{context}-{stride}.json"
     if path.parent.name == "checkpoints" and kept.exists():
         values = json.loads(kept.read_bytes())
@@ -111,14 +125,17 @@ def evaluate(
     model = load_model(path, device)
     context, stride = _window(info, context, stride)
     start = time.perf_counter()
-    scores, positions = [], OctaveBins()
+    scores, positions, windows, bigrams = [], OctaveBins(), Octaves(WINDOW_UNIT), Octaves(1)
     for document, losses in document_losses(model, read_documents(manifest, split), context, stride, batch_size):
         scores.append((document.info.title, Score.of(float(losses.sum()), document.info)))
         positions.add(losses)
+        places, distances = contexts_of_targets(document.tokens, context, stride, batch_size, device)
+        windows.add(torch.from_numpy(losses), places.cpu())
+        bigrams.add(torch.from_numpy(losses), distances.cpu())
     seconds = time.perf_counter() - start
     first = next(read_documents(manifest, split)).tokens[:context].astype("int64")
     layers = scale_weight_statistics(model, torch.from_numpy(first)[None].to(device))
     return Evaluation(
-        path, info, model.num_parameters(), split, context, stride, scores, positions,
+        path, info, model.num_parameters(), split, context, stride, scores, positions, windows, bigrams,
         [layer._asdict() for layer in layers], seconds,
     )  # fmt: skip

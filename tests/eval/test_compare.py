@@ -80,7 +80,9 @@ def test_the_report_stands_alone_and_names_what_was_measured(
     ratio = groups[0]["ratio_to_transformer"]
     assert ratio["min"] == pytest.approx(min(perplexities) / rows[2]["word_perplexity"])
     for model in rows:
-        assert sum(model["positions"]["nll"]) == pytest.approx(model["nll"])
+        for bins in ("positions", "window_loss", "bigram_loss"):
+            assert sum(model[bins]["nll"]) == pytest.approx(model["nll"])
+            assert sum(model[bins]["tokens"]) == model["tokens"]
     assert values["unigram"]["nll"] == unigram_score(data, "test").nll
     assert len(values["paper"]) == 3
     assert len({json.dumps(group["probe"]["context"][0]["targets"]) for group in groups if "probe" in group}) == 1
@@ -102,11 +104,20 @@ def test_the_report_stands_alone_and_names_what_was_measured(
     assert "url(" not in content.replace("url(#", "")
     assert "@import" not in content
     assert len(content) < 1.5e6
-    assert content.count("<svg ") == 13
+    assert content.count("<svg ") == 14
     for group in groups:
         for text in (f"{group['word_perplexity']['mean']:.2f}", f"{group['bits_per_byte']['mean']:.4f}"):
             assert text in page.text
             assert text in markdown
+    table = content.split("<h3>Loss by distance to the last occurrence of the bigram</h3>")[1].split("</table>")[0]
+    bigrams = rows[2]["bigram_loss"]  # of the Transformer's only seed
+    for start, tokens, loss in zip(
+        *(bigrams[key] for key in ("from_distance", "tokens", "nll_per_token")), strict=True
+    ):
+        name = {0: "not seen before", 1: "1"}.get(start, f"{start} to {2 * start - 1}")
+        row = table.split(f'<th scope="row">{name}</th>')[1].split("</tr>")[0]
+        assert row.startswith(f"<td>{tokens:,}</td>")
+        assert f"<td>{loss:.3f}</td>" in row
     for text in ("23.1", "Warning", data.fingerprint[:12], "3.000 GiB", "seeds 0, 1", "torch 2."):
         assert text in page.text
     assert "| Peak memory | Paper: PPL | Paper: PPL / Transformer | Paper: Memory |\n" in markdown
@@ -145,7 +156,7 @@ def test_parts_can_be_had_alone(make_run: MakeRun, data: Manifest, tmp_path: Pat
     run = make_run("maha")
     result = run_command("eval/compare.py", run, "--data", data.folder, "--out", tmp_path, "--only", "losses", "table")
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "report.html").read_text().count("<svg ") == 3
+    assert (tmp_path / "report.html").read_text().count("<svg ") == 4
 
 
 def test_compare_reports_what_it_cannot_read_and_writes_nothing(

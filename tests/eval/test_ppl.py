@@ -27,11 +27,33 @@ def test_ppl_prints_one_json_object_with_every_unit(make_run: MakeRun, data: Man
     assert {"token_perplexity", "word_perplexity", "bits_per_byte", "bits_per_character", "nll"} <= values.keys()
     assert [document["title"] for document in values["documents"]] == [info.title for info in split.documents]
     assert sum(document["nll"] for document in values["documents"]) == pytest.approx(values["nll"])
+    for name, bins in (("position", values["window_loss"]), ("distance", values["bigram_loss"])):
+        assert bins[f"from_{name}"][0] == 0
+        assert sum(bins["nll"]) == pytest.approx(values["nll"])
+        assert sum(bins["tokens"]) == values["tokens"]
+    assert values["bigram_loss"]["from_distance"][1:3] == [1, 2]
     assert (values["context"], values["stride"], values["step"]) == (32, 16, 5)
     assert len(values["scale_weights"]) == 2
     shorter = run_command("-m", "eval.ppl", "--checkpoint", run, "--data", data.folder, "--context", 9, "--stride", 4)
     assert shorter.returncode == 0
     assert "perplexity per word" in shorter.stdout
+
+
+def test_a_kept_result_of_an_earlier_version_is_measured_again(
+    make_run: MakeRun, data: Manifest, run_command: Run
+) -> None:
+    run = make_run("standard")
+    command = ("eval/ppl.py", "--checkpoint", run, "--data", data.folder, "--keep", "--json")
+    first = json.loads(run_command(*command).stdout.splitlines()[-1])
+    assert json.loads(run_command(*command).stdout.splitlines()[-1]) == first  # its time too: it is the kept one
+    (kept,) = (run / "evaluations").glob("*.json")
+    whole = json.loads(kept.read_text())
+    older = {name: value for name, value in whole.items() if name not in ("bigram_loss", "window_loss")}
+    del older["key"]["form"]
+    kept.write_text(json.dumps(older))
+    again = json.loads(run_command(*command).stdout.splitlines()[-1])
+    assert again["bigram_loss"]["tokens"] == first["bigram_loss"]["tokens"]
+    assert json.loads(kept.read_text())["key"] == {**older["key"], "form": 2}
 
 
 def test_ppl_mistakes_are_one_line_and_status_2(

@@ -1,6 +1,7 @@
 """The exhibits of the report: a module for each section of the page, which makes its exhibits from a `Source`."""
 
 from eval.report.exhibits.attention import attention_exhibits
+from eval.report.exhibits.bigrams import bigram_exhibits
 from eval.report.exhibits.context import context_exhibits
 from eval.report.exhibits.cost import cost_exhibits
 from eval.report.exhibits.documents import documents_exhibits
@@ -15,6 +16,7 @@ __all__ = [
     "READING",
     "Source",
     "attention_exhibits",
+    "bigram_exhibits",
     "context_exhibits",
     "cost_exhibits",
     "documents_exhibits",

@@ -1,4 +1,4 @@
-"""Plots of perplexity: of each model, and by position in the document and in the window."""
+"""Plots of perplexity: of each model, by position in the document and in the window, by what the context holds."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -85,3 +85,22 @@ def window_positions(comparison: Comparison) -> str | None:
     axes[1].set(xlabel="position in the window (tokens)", ylabel="over the Transformer's")
     plain_log(axes[0].yaxis)
     return finish_pair(fig, axes, [4**i for i in range(1, 12)])
+
+
+def bigram_distances(comparison: Comparison) -> str | None:
+    """Perplexity of tokens whose bigram was seen before, by the distance to it; beside it over the Transformer's."""
+    styles, (fig, axes) = Styles(comparison.models), panels(2)
+
+    def values(model: ModelRuns) -> npt.NDArray[np.float64]:
+        return as_floats([run.evaluated().bigrams.perplexity[1:] for run in model.runs])
+
+    for model in comparison.models:
+        bigrams = model.first.evaluated().bigrams
+        band(axes[0], bigrams.centres, values(model), styles(model.label))
+        base = comparison.base(model)
+        if base and base is not model and base.first.evaluated().bigrams.tokens == bigrams.tokens:
+            band(axes[1], bigrams.centres, values(model) / geometric_mean(values(base)), styles(model.label))
+    axes[0].set(xlabel="tokens since the bigram's last end", ylabel="perplexity per token", yscale="log")
+    axes[1].set(xlabel="tokens since the bigram's last end", ylabel="over the Transformer's")
+    plain_log(axes[0].yaxis)
+    return finish_pair(fig, axes, [4**i for i in range(12)])
