@@ -21,7 +21,7 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("study", type=Path, help="a study's file, see eval/studies")
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs and the results")
-    parser.add_argument("--source", help="what to prepare the data from: sample, pg19, a file or a folder")
+    parser.add_argument("--source", help="what to prepare the data from, as in data_pipeline.prepare")
     parser.add_argument("--data", type=Path, help="the prepared data set (default: OUT/data)")
     parser.add_argument("--group", action="append", help="only this group of runs; may be repeated")
     parser.add_argument(
