@@ -10,6 +10,8 @@ def score_entries(config: ModelConfig, length: int) -> int:
         return _entries(length, length)
     if config.attention == "longformer":
         return _entries(length, span)
+    if config.descent:
+        return _descent_entries(config, length)
     entries, n = 0, length
     for scale in range(config.num_scales):
         if scale and config.query == "fine":
@@ -18,6 +20,18 @@ def score_entries(config: ModelConfig, length: int) -> int:
         else:
             entries += _entries(n, span)
         n //= config.ratio
+    return entries
+
+
+def _descent_entries(config: ModelConfig, length: int) -> int:
+    """The coarsest scale whole, of every finer one the near tokens and the children of what can be chosen."""
+    assert config.span != "full"
+    entries, coarsest = 0, config.num_scales - 1
+    for t in range(length):
+        for scale in range(config.num_scales):
+            there = (t + 1) // config.ratio**scale
+            reached = config.span + config.descent * config.ratio
+            entries += there if scale == coarsest else min(there, reached)
     return entries
 
 

@@ -7,16 +7,18 @@ from typing import Literal
 from data_pipeline import UserError
 from eval.bench.criteria import Criterion
 from eval.tasks.results import Row
-from eval.undefined import quotient
+from eval.undefined import perplexity, quotient
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
     """A limit for `model` at every task and length of the suite, or at those that are given."""
 
-    kind: Literal["accuracy", "difference", "updates"]
+    kind: Literal["accuracy", "difference", "updates", "perplexity", "gain"]
     """`accuracy`: the median, at least `limit`. `difference`: the median less that of `over`, at least `limit`.
-    `updates`: the median of updates to 95 %, over that of `over`, at most `limit`; left out where `over` has none."""
+    `updates`: the median of updates to 95 %, over that of `over`, at most `limit`; left out where `over` has none. Of
+    text, at positions from `past` on: `perplexity`, over that of `over`, at most `limit`; `gain`, the part of the gain
+    of `over` on `base`, in nats, that the model has too, at least `limit`."""
     model: str
     limit: float
     over: str = ""
@@ -25,16 +27,26 @@ class Limit:
     """Of the training sequences."""
     test_length: int = 0
     """Of the test sequences; 0: that of the training sequences."""
+    past: int = 512
+    base: str = ""
     where: str = ""
     """Only where the median accuracy of this model is lower than that of `over`, by `below` at least; that there is
     such a place is a limit itself."""
     below: float = 0.3
 
     def __post_init__(self) -> None:
-        if self.kind not in ("accuracy", "difference", "updates"):
-            raise UserError(f"kind is {self.kind!r}; choose accuracy, difference or updates")
+        kinds = ("accuracy", "difference", "updates", "perplexity", "gain")
+        if self.kind not in kinds:
+            raise UserError(f"kind is {self.kind!r}; choose one of {', '.join(kinds)}")
         if not self.over and (self.kind != "accuracy" or self.where):
             raise UserError("over is missing: the model to compare with")
+        if self.kind == "gain" and not self.base:
+            raise UserError("base is missing: the model on which the other gains")
+
+    @property
+    def models(self) -> list[str]:
+        """The names of all models that it compares."""
+        return [name for name in (self.model, self.over, self.where, self.base) if name]
 
 
 def criteria_of(limits: Iterable[Limit], rows: list[Row]) -> list[Criterion]:
@@ -45,7 +57,7 @@ def criteria_of(limits: Iterable[Limit], rows: list[Row]) -> list[Criterion]:
         places = [
             place for place in dict.fromkeys((row.task, row.length) for row in rows)
             if limit.task in ("", place[0]) and limit.length in (0, place[1])
-            and all((*place, model) in found for model in filter(None, (limit.model, limit.over, limit.where)))
+            and all((*place, model) in found for model in limit.models)
         ]  # fmt: skip
         if limit.where and places:
             places = [place for place in places if _is_below(limit, found, place)]
@@ -71,6 +83,8 @@ def _criterion(limit: Limit, found: dict[tuple[str, int, str], Row], place: tupl
     if limit.kind == "accuracy":
         return Criterion(f"{name}accuracy of {limit.model}", value, limit.limit, at_least=True)
     other = found[*place, limit.over]
+    if limit.kind in ("perplexity", "gain"):
+        return _criterion_of_text(limit, one, other, found.get((*place, limit.base)), name)
     if limit.kind == "updates":
         if other.median_updates_to_95 is None:
             return None
@@ -79,3 +93,17 @@ def _criterion(limit: Limit, found: dict[tuple[str, int, str], Row], place: tupl
     base = other.accuracy(limit.test_length)
     difference = None if value is None or base is None else value - base
     return Criterion(f"{name}accuracy, {limit.model} less {limit.over}", difference, limit.limit, at_least=True)
+
+
+def _criterion_of_text(limit: Limit, one: Row, other: Row, base: Row | None, name: str) -> Criterion | None:
+    loss, over = one.loss(limit.past), other.loss(limit.past)
+    if loss is None or over is None:
+        return None
+    name += f"from position {limit.past} on, "
+    if base is None:
+        name += f"perplexity of {limit.model} over {limit.over}"
+        return Criterion(name, perplexity(loss - over), limit.limit)
+    at_base = base.loss(limit.past)
+    assert at_base is not None, "all models are scored at the same positions"
+    name += f"part of the gain of {limit.over} on {limit.base} that {limit.model} has"
+    return Criterion(name, quotient(at_base - loss, at_base - over), limit.limit, at_least=True)

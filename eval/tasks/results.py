@@ -28,6 +28,10 @@ class Row:
     """By length of the test sequences; the first is the trained one."""
     by_distance: dict[int, list[float]]
     """Accuracy at the trained length by the least distance of a bucket, which reaches up to twice of it."""
+    losses: dict[int, list[float]]
+    """Of text: nats a token at all positions from the key on."""
+    bigram_losses: dict[int, list[float]]
+    """Of text: nats a token by the least distance of the bigram that the token completes; 0: of no bigram."""
     seconds: list[float]
     """Wall-clock time of the updates, as the runs went: several may have shared the machine."""
 
@@ -35,6 +39,10 @@ class Row:
         """Median over the seeds, at a length; None if it was not tested there."""
         found = self.accuracies.get(length or self.length)
         return statistics.median(found) if found else None
+
+    def loss(self, past: int) -> float | None:
+        """Median over the seeds of the loss in nats a token at positions from `past` on; None if there is none."""
+        return statistics.median(self.losses[past]) if past in self.losses else None
 
     @property
     def median_updates_to_95(self) -> float | None:
@@ -57,22 +65,30 @@ def rows_of(results: Iterable[dict[str, Any]]) -> list[Row]:
     for (task, length, model), members in together.items():
         accuracies: dict[int, list[float]] = {}
         by_distance: dict[int, list[float]] = {}
+        losses: dict[int, list[float]] = {}
+        bigram_losses: dict[int, list[float]] = {}
         for member in members:
             for score in member["scores"]:
                 accuracies.setdefault(score["length"], []).append(score["accuracy"])
             for bucket in member["scores"][0]["by_distance"]:
                 by_distance.setdefault(bucket["from"], []).append(bucket["accuracy"])
+            octaves = member["scores"][0].get("by_position", [])
+            for i, octave in enumerate(octaves):
+                nll, tokens = (sum(later[key] for later in octaves[i:]) for key in ("nll", "tokens"))
+                losses.setdefault(octave["from"], []).append(nll / tokens)
+            for octave in member["scores"][0].get("by_bigram", []):
+                bigram_losses.setdefault(octave["from"], []).append(octave["nll"] / octave["tokens"])
         rows.append(Row(
             task, length, model, members[0]["parameters"], members[0]["run"]["config"]["span"], members[0]["chance"],
             [member["run"]["seed"] for member in members], [member["updates"] for member in members],
-            [member["updates_to_95"] for member in members], accuracies, by_distance,
+            [member["updates_to_95"] for member in members], accuracies, by_distance, losses, bigram_losses,
             [member["seconds"] for member in members],
         ))  # fmt: skip
     return rows
 
 
 def tables(rows: list[Row]) -> list[str]:
-    """Two Markdown tables: the results, with medians and all values, and the accuracy by distance (medians)."""
+    """Markdown tables: the results, medians and all values; accuracies by distance and losses of text, medians."""
     head = ("Task", "Length", "Model", "Parameters", "Accuracy: median (all)", "At other lengths",
             "Updates to 95 %: median (all)", "Updates", "Seconds")  # fmt: skip
     body = [
@@ -90,7 +106,30 @@ def tables(rows: list[Row]) -> list[str]:
          *(shown(statistics.median(row.by_distance[n]), 2) if n in row.by_distance else "" for n in starts))
         for row in rows
     ]  # fmt: skip
-    return [_table(head, body), "Accuracy by distance in tokens", _table(far_head, far)]
+    found = [_table(head, body)]
+    if starts:
+        found += ["Accuracy by distance in tokens", _table(far_head, far)]
+    for title, name in _TEXT_TABLES.items():
+        found += _text_table(title, [(row, getattr(row, name)) for row in rows])
+    return found
+
+
+_TEXT_TABLES = {
+    "Loss in nats a token at positions from": "losses",
+    "Loss in nats a token by the distance of the bigram that it completes (0: none)": "bigram_losses",
+}
+
+
+def _text_table(title: str, losses: list[tuple[Row, dict[int, list[float]]]]) -> list[str]:
+    starts = sorted({start for _, by_start in losses for start in by_start})
+    if not starts:
+        return []
+    body = [
+        (row.task, f"{row.length}", row.model, *(shown(statistics.median(by_start[n]), 4) for n in starts))
+        for row, by_start in losses
+        if by_start
+    ]
+    return [title, _table(("Task", "Length", "Model", *map(str, starts)), body)]
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -27,13 +27,14 @@ from eval.tasks.multiquery import MultiqueryTask
 from eval.tasks.needle import NeedleTask
 from eval.tasks.recall import RecallTask
 from eval.tasks.task import Task
+from eval.tasks.text import TextTask
 from eval.tasks.training import Stage, Training
 from eval.tasks.variables import VariablesTask
 from maha_model import ConfigError, ModelConfig
 
 TASKS: dict[str, type] = {
     "recall": RecallTask, "multiquery": MultiqueryTask, "induction": InductionTask, "needle": NeedleTask,
-    "variables": VariablesTask, "copying": CopyingTask,
+    "variables": VariablesTask, "copying": CopyingTask, "text": TextTask,
 }  # fmt: skip
 """The kinds of tasks by name."""
 
@@ -126,7 +127,7 @@ class Suite:
                 for length, other in (values.get("at") or {}).items():
                     _check_mapping(other, f"{path}, {kind} {name}, at {length}")
         for limit in suite.limits():
-            for name in filter(None, (limit.model, limit.over, limit.where)):
+            for name in limit.models:
                 if name not in suite.models:
                     raise UserError(f"{path}, figures: no model is called {name!r}{nearest(name, suite.models)}")
             if limit.task and limit.task not in suite.tasks:

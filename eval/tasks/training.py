@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from data_pipeline import UserError
 from eval.tasks.scoring import Scores, score, scored_logits
 from eval.tasks.task import Task
+from eval.tasks.text import TextScores, TextTask
 from maha_model import CausalLM, ModelConfig
 
 ENOUGH = 0.995
@@ -139,14 +140,16 @@ class Learner:
         self._optimizer.zero_grad()
         return loss.detach()
 
-    def test(self, task: Task) -> Scores:
+    def test(self, task: Task) -> Scores | TextScores:
         """Scores on held-out sequences of a task that no point was measured on."""
         return self._score(task, self._training.tested, _TEST_SEED)
 
-    def _score(self, task: Task, sequences: int, seed: int) -> Scores:
+    def _score(self, task: Task, sequences: int, seed: int) -> Scores | TextScores:
         self.model.eval()
         batch_size = max(1, self._stages[-1].batch_size * self._stages[-1].task.length // task.length)
         with self._precision():
+            if isinstance(task, TextTask):
+                return task.score(self.model, sequences, batch_size)
             return score(self.model, task, sequences, batch_size, seed)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
