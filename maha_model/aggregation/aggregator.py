@@ -12,7 +12,6 @@ from maha_model.config import ModelConfig
 from maha_model.kernels.fuse import Placement, Problem, assemble, compute_dtype, fuse, normalized, present_scales
 from maha_model.layers import normal_
 
-_FINE_AHEAD = 3.0  # initial utility of the finest scale; the others' is 0
 _KINDS = {"utility": "utility", "projection": "target", "value": "target", "output": "output"}
 
 
@@ -28,6 +27,7 @@ class Aggregator(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config.aggregation
+        self.head_start = config.head_start
         self.num_scales, self.num_heads, self.ratio = config.num_scales, config.num_heads, config.ratio
         strategy, target = self.config.strategy, self.config.target
         self.solves = strategy in ("convex", "nash", "best_response")
@@ -53,15 +53,14 @@ class Aggregator(nn.Module):
         )
 
     def initialize_parameters(self) -> None:
-        """Start almost as attention over the finest scale alone; training raises the weights of coarse ones.
+        """Start the finest scale ahead of the others by `head_start`; training raises the weights of coarse ones.
 
-        With equal weights the finest scale is diluted before anything is learned. Players of a
-        game each gain by their own output (paper equation 8) and start with that alone.
+        Players of a game each gain by their own output (paper equation 8) and start with that alone.
         """
         if self.utility is not None:
             own_gain = self.problem.own_gain
             bias_LH = torch.zeros(self.num_scales, self.num_heads)
-            bias_LH[0] = 0.0 if own_gain else _FINE_AHEAD
+            bias_LH[0] = self.head_start
             with torch.no_grad():
                 self.utility.bias.copy_(bias_LH.flatten())
             # Of unit size whatever the width, so that some tokens start with a coarse scale: a vertex of the simplex

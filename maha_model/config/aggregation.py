@@ -26,6 +26,9 @@ class AggregationConfig:
     """rho > 0, added to the diagonal of the quadratic term: makes the solution unique."""
     sparsity: float = 0.1
     """lambda >= 0, price of a unit of weight. Constant, hence without effect, on the simplex with equal costs."""
+    head_start: float | None = None
+    """Utility of the finest scale before training, the others' being 0. null: 3 for `convex` with spans alone, where
+    equal weights would dilute it before anything is learned; else 0: a vertex of the simplex has no gradient."""
     costs: list[float] | None = None
     """c_l, relative price of each scale; null means 1 for every scale."""
     normalize: bool = False

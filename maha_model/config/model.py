@@ -166,6 +166,13 @@ class ModelConfig:
             return 8.0 if self.attention == "maha" else 0.0
         return self.recency
 
+    @property
+    def head_start(self) -> float:
+        """Utility of the finest scale before training."""
+        if self.aggregation.head_start is not None:
+            return self.aggregation.head_start
+        return 3.0 if self.aggregation.strategy == "convex" and not self.descent else 0.0
+
     @classmethod
     def named(cls, name: str, **overrides: Any) -> "ModelConfig":
         """One of the shipped sizes (`sample`, `paper`, `1b`) with some fields replaced."""
