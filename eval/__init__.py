@@ -7,6 +7,6 @@ The modules here are commands, which parse options, call and print: `python eval
 - `scoring`: perplexity of text, and where in it the losses fall;
 - `report`: several runs side by side on one page;
 - `studies`: many training runs from one file, and their results;
-- `tasks`: synthetic tasks that a model is trained on;
+- `tasks`: synthetic tasks of recall, and suites of models trained on them;
 - `bench`: benchmarks with a limit for each value.
 """

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -65,8 +66,12 @@ def carry_out(run: Run, out: Path, device: str, report: Report = no_report) -> N
     learner = Learner(run.config, run.stages, run.training, run.seed, device)
     state = out / f"{run.name}.pt"
     if state.exists():
-        saved = torch.load(state, map_location="cpu", weights_only=True)
-        _check_same(run, json.loads(saved["run"]), state)
+        try:
+            saved = torch.load(state, map_location="cpu", weights_only=True)
+            kept = json.loads(saved["run"])
+        except (RuntimeError, UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{state} is damaged; remove it and run the suite again") from error
+        _check_same(run, kept, state)
         learner.load_state_dict(saved["learner"])
         report(f"{run.name}: continues after update {learner.points[-1].update}")
     try:
@@ -93,13 +98,14 @@ def carry_out(run: Run, out: Path, device: str, report: Report = no_report) -> N
 
 def result_of(run: Run, out: Path) -> dict[str, Any] | None:
     """The result of a run; None before it has one. Raises UserError if the file is of other settings."""
+    if not _result(run, out).exists():
+        return None
     try:
         result: dict[str, Any] = json.loads(_result(run, out).read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{_result(run, out)} is damaged (not JSON); remove it and run the suite again") from error
-    _check_same(run, result["run"], _result(run, out))
+        kept = result["run"]
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{_result(run, out)} is damaged; remove it and run the suite again") from error
+    _check_same(run, kept, _result(run, out))
     return result
 
 

@@ -47,10 +47,14 @@ class Scores:
 
 
 def scored_logits(model: CausalLM, batch: Batch) -> Tensor:
-    """Logits (B, K, V) at the scored positions; those of no others are computed."""
+    """Logits (B, K, V) at the scored positions, those of no others, in the weights' precision under autocast too.
+
+    Of logits in bfloat16 several can be the greatest.
+    """
     hidden_BND, _ = model.transformer(batch.ids)
     index_BKD = batch.positions.unsqueeze(-1).expand(-1, -1, hidden_BND.shape[-1])
-    return model.lm_head(hidden_BND.gather(1, index_BKD))
+    with torch.autocast(hidden_BND.device.type, enabled=False):
+        return model.lm_head(hidden_BND.gather(1, index_BKD).to(model.lm_head.weight.dtype))
 
 
 @torch.no_grad()

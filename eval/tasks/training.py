@@ -133,7 +133,7 @@ class Learner:
         batch = stage.task.batch(stage.batch_size, self._generator)
         with self._precision():
             logits_BKV = scored_logits(self.model, batch)
-        loss = F.cross_entropy(logits_BKV.flatten(0, 1).float(), batch.targets.flatten())
+        loss = F.cross_entropy(logits_BKV.flatten(0, 1), batch.targets.flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self._training.grad_clip)
         self._optimizer.step()

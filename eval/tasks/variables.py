@@ -1,10 +1,10 @@
-"""Variable tracking: chains of assignments, each from the variable before, and queries for the value at their begin.
+"""Variable tracking: chains of assignments, each from the variable before, and every variable's value queried.
 
 An example of 16 tokens, a chain of 2 hops, variables as letters, the value as a digit, blanks as dots; below, the
-target:
+targets:
 
-    a 7 . . d a f d  . . . . f . . .
-    . . . . . . . .  . . . . 7 . . .
+    a 7 . . d a f d  d . . . f . a .
+    . . . . . . . .  7 . . . 7 . 7 .
 
 The assignments a = 7, d = a, f = d are spread over the first half in this order, those of several chains mixed. Every
 hop is one more look-up. Source: RULER (Hsieh et al. 2024, arXiv 2404.06654), without its sentences around.
@@ -29,7 +29,7 @@ class VariablesTask:
     length: int = 128
     """Tokens N of a sequence."""
     chains: int = 2
-    """Chains of a sequence; the last variable of each is queried once, in the second half."""
+    """Chains of a sequence; every variable of each is queried once, in the second half."""
     hops: int = 2
     """Assignments of a chain after its first, which gives the value."""
     variables: int = 32
@@ -72,9 +72,11 @@ class VariablesTask:
         sources_BCS = torch.cat((values_BC[:, :, None], variables_BCS[:, :, :-1]), 2)
         places = choose(size, self.length // 4, self._assignments, generator)
         shown_BCS = 2 * places.unflatten(1, (C, -1)).sort(2).values
-        queried_BC = self.length // 2 + 2 * choose(size, self.length // 4, C, generator)
+        queried_BK = self.length // 2 + 2 * choose(size, self.length // 4, self._assignments, generator)
         ids_BN = torch.full((size, self.length), self.vocab_size - 1, device=device)
         ids_BN.scatter_(1, shown_BCS.flatten(1), variables_BCS.flatten(1))
         ids_BN.scatter_(1, shown_BCS.flatten(1) + 1, sources_BCS.flatten(1))
-        ids_BN.scatter_(1, queried_BC, variables_BCS[:, :, -1])
-        return Batch(ids_BN, queried_BC, values_BC, queried_BC - shown_BCS[:, :, 0] - 1)
+        ids_BN.scatter_(1, queried_BK, variables_BCS.flatten(1))
+        each = self.hops + 1
+        roots_BK = shown_BCS[:, :, 0].repeat_interleave(each, 1) + 1
+        return Batch(ids_BN, queried_BK, values_BC.repeat_interleave(each, 1), queried_BK - roots_BK)

@@ -79,8 +79,8 @@ def succeed(result: subprocess.CompletedProcess[str]) -> str:
 def test_the_wheel_has_the_data_that_commands_need(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, pattern in (
-        ("ds_configs", "*.json"), ("pretrain/configs", "*.yaml"), ("eval/studies", "*.yaml"), ("launch", "*.sh"),
-        ("maha_model", "**/*.cpp"), ("maha_model", "**/*.h"),
+        ("ds_configs", "*.json"), ("pretrain/configs", "*.yaml"), ("eval/studies", "*.yaml"), ("eval/tasks", "*.yaml"),
+        ("launch", "*.sh"), ("maha_model", "**/*.cpp"), ("maha_model", "**/*.h"),
     ):  # fmt: skip
         shipped = {str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(pattern)}
         assert shipped

@@ -49,6 +49,15 @@ def test_logits_of_scored_positions_are_those_of_the_whole_model() -> None:
     torch.testing.assert_close(scored_logits(model, batch), expected)
 
 
+def test_logits_under_autocast_are_float32() -> None:
+    task = RecallTask(length=32, pairs=4)
+    model, batch = CausalLM(tiny(task, attention="standard")), task.batch(3, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = scored_logits(model, batch)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, scored_logits(model, batch), rtol=0, atol=0.1)
+
+
 @pytest.mark.parametrize("limit", [0, 7, 15, 31, math.inf])
 def test_what_is_right_up_to_a_distance_is_right_in_the_buckets_below(limit: float) -> None:
     task = CopyingTask(length=64, copied=8)
