@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_pipeline import UserError, user_errors, user_path
+from data_pipeline import CommandParser, UserError, at_least, user_errors, user_path
 from eval.bench.criteria import print_report
 from eval.device import best_device, device_name, device_title
 from eval.tasks import Suite, conduct, criteria_of, rows_of, tables
@@ -18,7 +18,7 @@ from maha_model import ConfigError
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", type=Path, default=Path("eval/tasks/small.yaml"), help="the file, see eval/tasks")
     parser.add_argument("--only", type=_names, default=[], metavar="TASK,...", help="only these tasks of the suite")
     parser.add_argument("--models", type=_names, default=[], metavar="MODEL,...", help="only these models")
@@ -26,12 +26,10 @@ def main() -> None:
     parser.add_argument("--device", type=device_name, default=best_device())
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the suite's")
     parser.add_argument("--out", type=Path, help="folder of the results (default: runs/NAME of the suite's file)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs beside each other; each gets its share of the cores")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="runs side by side, with equal shares of the cores")
     parser.add_argument("--json", action="store_true", help="print one JSON object, when all is done")
     args = parser.parse_args()
     with user_errors(ConfigError):
-        if args.jobs < 1:
-            raise UserError(f"--jobs is {args.jobs}; it must be at least 1")
         suite = Suite.load(args.suite)
         overrides = {"precision": args.precision} if args.precision else {}
         runs = suite.runs(args.only, args.models, args.seeds, **overrides)

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from eval.undefined import finite, shown
@@ -28,12 +28,12 @@ class Row:
     """By length of the test sequences; the first is the trained one."""
     by_distance: dict[int, list[float]]
     """Accuracy at the trained length by the least distance of a bucket, which reaches up to twice of it."""
-    losses: dict[int, list[float]]
-    """Of text: nats a token at all positions from the key on."""
-    bigram_losses: dict[int, list[float]]
-    """Of text: nats a token by the least distance of the bigram that the token completes; 0: of no bigram."""
     seconds: list[float]
     """Wall-clock time of the updates, as the runs went: several may have shared the machine."""
+    losses: dict[int, list[float]] = field(default_factory=dict)
+    """Of text: nats a token at all positions from the key on."""
+    bigram_losses: dict[int, list[float]] = field(default_factory=dict)
+    """Of text: nats a token by the least distance of the bigram that the token completes; 0: of no bigram."""
 
     def accuracy(self, length: int | None = None) -> float | None:
         """Median over the seeds, at a length; None if it was not tested there."""
@@ -81,8 +81,8 @@ def rows_of(results: Iterable[dict[str, Any]]) -> list[Row]:
         rows.append(Row(
             task, length, model, members[0]["parameters"], members[0]["run"]["config"]["span"], members[0]["chance"],
             [member["run"]["seed"] for member in members], [member["updates"] for member in members],
-            [member["updates_to_95"] for member in members], accuracies, by_distance, losses, bigram_losses,
-            [member["seconds"] for member in members],
+            [member["updates_to_95"] for member in members], accuracies, by_distance,
+            [member["seconds"] for member in members], losses, bigram_losses,
         ))  # fmt: skip
     return rows
 

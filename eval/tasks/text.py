@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_pipeline import Manifest, UserError
-from eval.scoring import bigram_distance, sum_by_octave
 from eval.tasks.scoring import scored_logits
 from eval.tasks.task import Batch, check_least
 from maha_model import CausalLM
@@ -81,6 +80,8 @@ class TextTask:
         )  # fmt: skip
 
     def _windows(self, tokens: Tensor, start_B1: Tensor) -> Batch:
+        from eval.scoring import bigram_distance  # reads checkpoints too: not for the other tasks
+
         window_BM = tokens[start_B1 + torch.arange(self.length + 1, device=tokens.device)].long()
         ids_BN, positions_N = window_BM[:, :-1], torch.arange(self.length, device=tokens.device)
         return Batch(ids_BN, positions_N.expand_as(ids_BN), window_BM[:, 1:], bigram_distance(window_BM)[:, 1:])
@@ -106,6 +107,8 @@ class TextScores:
 
 
 def _octaves(loss_BN: Tensor, value_BN: Tensor) -> list[dict[str, Any]]:
+    from eval.scoring import sum_by_octave
+
     nll_K, tokens_K = sum_by_octave(loss_BN, value_BN)
     return [
         {"from": (1 << octave) // 2, "to": max(0, (1 << octave) - 1), "tokens": tokens, "nll": nll}

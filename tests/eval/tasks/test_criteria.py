@@ -1,9 +1,11 @@
 """Limits of a suite: differences where a window fails, speed of learning, single accuracies."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from data_pipeline import UserError
 from eval.tasks.criteria import Limit, criteria_of
 from eval.tasks.results import Row
 
@@ -63,3 +65,26 @@ def test_rows_that_do_not_exist_have_no_limit() -> None:
     assert verdicts(kind="accuracy", limit=0.5, model="nash") == []
     assert verdicts(kind="difference", limit=0, where="nash") == []
     assert verdicts(kind="difference", limit=0, length=512) == []
+
+
+TEXTS = [
+    replace(row(model, 0.5, None), losses={1: [9.0], 512: [loss]})
+    for model, loss in (("full", 2.0), ("window", 2.2), ("maha", 2.01))
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "over", "value", "passed"), [("full", "window", 0.818731, True), ("window", "full", 1.221403, False)]
+)
+def test_perplexities_of_text_are_compared_at_late_positions(model: str, over: str, value: float, passed: bool) -> None:
+    (criterion,) = criteria_of([Limit(kind="perplexity", model=model, over=over, limit=0.97)], TEXTS)
+    assert criterion.value == pytest.approx(value, abs=1e-6)
+    assert criterion.passed is passed
+
+
+def test_a_gain_is_the_part_that_a_model_keeps() -> None:
+    (criterion,) = criteria_of([Limit(kind="gain", model="maha", over="full", base="window", limit=0.9)], TEXTS)
+    assert criterion.value == pytest.approx(0.95)
+    assert criterion.passed
+    with pytest.raises(UserError, match="base is missing"):
+        Limit(kind="gain", model="maha", over="full", limit=0.9)
