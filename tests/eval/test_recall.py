@@ -58,7 +58,7 @@ def test_mistakes_are_one_line_and_status_2(
         ("--suite", str(tmp_path / "none.yaml")): "cannot read the suite",
         ("--suite", suite, "--only", "pears"): "no task is called 'pears'; did you mean pairs?",
         ("--suite", suite, "--models", "nash"): "no model is called 'nash'",
-        ("--suite", suite, "--jobs", "0"): "--jobs is 0",
+        ("--suite", suite, "--jobs", "0"): "--jobs: '0' is not a whole number of at least 1",
         ("--suite", suite, "--precision", "bfloat16"): "precision bfloat16 is for GPUs",
         ("--suite", suite, "--out", suite): "suite.yaml is a file; give a folder",
     }

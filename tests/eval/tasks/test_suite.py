@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from data_pipeline import UserError
+from data_pipeline import Manifest, UserError
 from eval.tasks.suite import TASKS, Suite
 from maha_model import CausalLM
 from tests.conftest import ROOT
@@ -15,9 +15,13 @@ from tests.eval.tasks.example import VALUES, load_suite
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "eval/tasks").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_shipped_suite_has_all_tasks_and_models_of_one_size_within_one_percent(path: Path) -> None:
+def test_a_shipped_suite_has_models_of_one_size_within_one_percent(
+    path: Path, data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "code").symlink_to(data.folder)
+    monkeypatch.chdir(tmp_path)
     runs = Suite.load(path).runs(seeds=[0])
-    assert {run.task for run in runs} >= TASKS.keys() - {"multiquery"}
     assert len({run.name for run in runs}) == len(runs)
     sizes: dict[str, dict[str, int]] = {}
     for run in runs:
@@ -26,6 +30,12 @@ def test_a_shipped_suite_has_all_tasks_and_models_of_one_size_within_one_percent
             with torch.device("meta"):
                 of_task[run.model] = CausalLM(run.config).num_parameters()
     assert all(max(found.values()) < 1.01 * min(found.values()) for found in sizes.values()), sizes
+
+
+@pytest.mark.parametrize("name", ["small", "recall"])
+def test_the_shipped_suites_of_recall_have_all_synthetic_tasks(name: str) -> None:
+    runs = Suite.load(ROOT / "eval" / "tasks" / f"{name}.yaml").runs(seeds=[0])
+    assert {run.task for run in runs} >= TASKS.keys() - {"multiquery", "text"}
 
 
 def test_a_run_for_each_task_length_model_and_seed(tmp_path: Path) -> None:
