@@ -30,6 +30,12 @@ def small_buckets(folder: Path, name: str) -> Path:
     return path
 
 
+def in_bfloat16(folder: Path, options: list[str]) -> list[list[str]]:
+    """Runs whose gradients are summed in float32; ZeRO 0 has none."""
+    names = [name for name in SHIPPED if name != "zero0"]
+    return [[*options, "--precision", "bfloat16", "--deepspeed", str(small_buckets(folder, name))] for name in names]
+
+
 def test_the_planned_peak_is_the_measured_one(tmp_path: Path, run_command: Callable) -> None:
     runs = []
     for name in SHIPPED:
@@ -38,6 +44,7 @@ def test_the_planned_peak_is_the_measured_one(tmp_path: Path, run_command: Calla
             runs.append([*RUN, "--activation_checkpointing", policy, "--deepspeed", zero])
     runs.append([*RUN, "--deepspeed", str(ROOT / "ds_configs" / "zero2.json")])  # its gigabytes of buckets as shipped
     runs.append([*MODEL, "--micro_batch_size", "1", "--global_batch_size", "1", "--activation_checkpointing", "block"])
+    runs += in_bfloat16(tmp_path, [*RUN, "--activation_checkpointing", "none"])
     result = run_command("-m", "tests.pretrain.memory.measured_steps", json.dumps(runs), DS_ACCELERATOR="cpu")
     assert_planned_as_measured(runs, result, 1)
 
@@ -45,6 +52,7 @@ def test_the_planned_peak_is_the_measured_one(tmp_path: Path, run_command: Calla
 def test_the_planned_peak_is_the_measured_one_of_two_processes(tmp_path: Path) -> None:
     options = (*RUN, "--global_batch_size", "8", "--activation_checkpointing", "block")
     runs = [[*options, "--deepspeed", str(small_buckets(tmp_path, name))] for name in SHIPPED]
+    runs += in_bfloat16(tmp_path, [*options, "--global_batch_size", "4"])
     assert_planned_as_measured(
         runs, ForkedRun(2, json.dumps(runs), module="tests.pretrain.memory.measured_steps").wait(), 2
     )
