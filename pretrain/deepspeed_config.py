@@ -7,6 +7,7 @@ import torch
 
 from data_pipeline import UserError
 from data_pipeline.shipped import find_shipped
+from maha_model.device import gpu_count
 
 if TYPE_CHECKING:
     from pretrain.config import RunConfig
@@ -25,7 +26,7 @@ _SET_BY_RUN_CONFIG = (
 
 def use_bfloat16(config: "RunConfig") -> bool:
     """Whether the model computes in bfloat16 on this device."""
-    supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    supported = gpu_count() > 0 and torch.cuda.is_bf16_supported()
     return config.precision == "bfloat16" or (config.precision == "auto" and supported)
 
 

@@ -180,7 +180,9 @@ def zero_bytes(zero: ZeroSettings, job: Job) -> ZeroBytes:
 
 def micro_batch_peak(stretches: list[Stretch], zero: ZeroSettings, job: Job) -> int:
     """Bytes that a micro-batch adds at its worst moment: activations, new gradients and the buckets they go to."""
-    if job.adds_to_whole_sums(zero):  # each gradient by itself, in float32 too; in the end a copy of the sums is reduced
+    if job.adds_to_whole_sums(
+        zero
+    ):  # each gradient by itself, in float32 too; in the end a copy of the sums is reduced
         widened = [stretch.arrival + stretch.gradient // job.element * FLOAT32 for stretch in stretches]
         copied = min(job.elements, REDUCED_AT_ONCE) * FLOAT32
         return max(copied, *widened, *(stretch.peak for stretch in stretches))

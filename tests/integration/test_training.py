@@ -53,9 +53,7 @@ def test_killing_everything_and_resuming_repeats_the_run_bitwise(runs: Runs, two
     assert steps == [5, 10, 15, 20, 24]
 
 
-def test_a_run_in_bfloat16_learns_and_repeats_itself_bitwise_after_a_kill(
-    runs: Runs, single: dict[int, float]
-) -> None:
+def test_a_run_in_bfloat16_learns_and_repeats_itself_bitwise_after_a_kill(runs: Runs, single: dict[int, float]) -> None:
     options = ("--deepspeed=ds_configs/zero1.json", "--precision=bfloat16")
     whole = runs.launch("bfloat16", 2, *options)
     assert whole.returncode == 0, whole.stdout + whole.stderr
