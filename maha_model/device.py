@@ -1,4 +1,7 @@
-"""The one rule of which device a process computes on. As a script (without the package, to start sooner): the GPUs' number."""
+"""The one rule of which device a process computes on.
+
+As a script it prints the number of GPUs: by its path and not with -m, which would import the model for it.
+"""
 
 import os
 

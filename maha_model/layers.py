@@ -1,4 +1,4 @@
-"""Building blocks every transformer of this package shares: norm, linear map, feed-forward network, rotary positions."""
+"""Building blocks every transformer of this package shares: norm, feed-forward network, rotary positions, wide linear."""
 
 import torch
 from torch import Tensor, nn

@@ -104,7 +104,7 @@ class Aggregator(nn.Module):
         return replace(self.problem, prices=self.problem.prices[:num_scales])
 
     def _utilities(self, x: Tensor, num_scales: int) -> Tensor:
-        """(B, N, D) -> (B, N, L, H), in float32 at least: a vertex of the simplex flips on what bfloat16 rounds away."""
+        """(B, N, D) -> (B, N, L, H), in float32 at least: bfloat16 would round them by as much as weights differ."""
         assert self.utility is not None
         u = self.utility(x)
         return u.unflatten(-1, (self.num_scales, self.num_heads))[:, :, :num_scales]

@@ -26,7 +26,7 @@ def shares(options: list[str], rank: int) -> list[float]:
     )  # fmt: skip
 
     def norm(*scales: float) -> float:
-        """The gradient's norm of a step whose micro-batches' losses are scaled so; it leaves the weights as they are."""
+        """The gradient's norm in a step, without an update, whose micro-batches' losses are scaled so."""
         for group in engine.optimizer.param_groups:
             group["lr"] = 0.0
         for scale in [*scales, *[0.0] * (config.accumulation_steps(2) - len(scales))]:

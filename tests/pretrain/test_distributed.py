@@ -105,7 +105,7 @@ def test_a_process_too_many_for_the_gpus_is_one_line(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("pretrain.distributed.gpu_count", lambda: 2)
     _set_launcher(monkeypatch, {"SLURM_LOCALID": "2"})
     with pytest.raises(
-        UserError, match="process 2 of this machine .* has no GPU of its own, it sees 2; start at most 2"
+        UserError, match=r"process 2 of this machine .* has no GPU of its own, it sees 2; start at most 2"
     ):
         local_device()
 
