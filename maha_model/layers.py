@@ -1,4 +1,4 @@
-"""Building blocks every transformer of this package shares: norm, feed-forward network, rotary positions, a wide map."""
+"""Building blocks every transformer of this package shares: norm, feed-forward network, rotary positions, wide map."""
 
 import torch
 from torch import Tensor, nn
