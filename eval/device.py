@@ -1,13 +1,12 @@
-"""The device that a command computes on."""
+"""The device that a command computes on, as an option."""
 
 import argparse
 
 import torch
 
+from maha_model.device import best_device
 
-def best_device() -> str:
-    """`cuda` if a GPU is available, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+__all__ = ["best_device", "device_name"]
 
 
 def device_name(text: str) -> str:

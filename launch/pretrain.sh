@@ -36,7 +36,12 @@ else
 fi
 python=${MAHA_PYTHON:-python}
 
-gpus=$( (nvidia-smi -L 2>/dev/null || true) | wc -l)
+for option in ${options[@]+"${options[@]}"}; do
+  case $option in -h|--help|--help.*|--print_config*) exec "$python" -m pretrain.train "${options[@]}" ;; esac
+done
+
+gpus=$("$python" -P "$root/maha_model/device.py")  # those that the processes will use: not nvidia-smi's, with its own rules
+visible=${CUDA_VISIBLE_DEVICES:-}
 if [ "$gpus" -eq 0 ]; then
   [ -n "$hostfile" ] || export DS_ACCELERATOR=cpu  # other hosts find out what they have
   # the launcher refuses this variable without a GPU
@@ -63,6 +68,15 @@ if [ -n "$hostfile" ]; then
     || fail "--launcher slurm needs an allocation; run it under salloc, or submit launch/pretrain.sbatch"
 else
   [ -z "$launcher" ] || fail "--launcher $launcher needs --hostfile"
+  [ "$gpus" -eq 0 ] || [ "$nproc" -le "$gpus" ] \
+    || fail "--nproc $nproc, but only $gpus GPU(s) can be used here; give --nproc $gpus, or set DS_ACCELERATOR=cpu"
+  devices=(--num_accelerators "$nproc")
+  if [ "$gpus" -gt 0 ] && [ -n "$visible" ]; then  # the launcher would ignore the variable and count from GPU 0
+    [[ $visible =~ ^[0-9]+(,[0-9]+)*$ ]] \
+      || fail "CUDA_VISIBLE_DEVICES is '$visible'; give the GPUs' numbers, such as 0,1"
+    unset CUDA_VISIBLE_DEVICES
+    devices=(--include "localhost:$(cut -d, -f"1-$nproc" <<<"$visible")")
+  fi
   world=$nproc
 fi
 
@@ -70,9 +84,6 @@ fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(( ($(nproc) + nproc - 1) / nproc ))}
 
 # Mistakes are found here, in seconds and one line, before any process is launched.
-for option in ${options[@]+"${options[@]}"}; do
-  case $option in -h|--help|--help.*|--print_config*) exec "$python" -m pretrain.train "${options[@]}" ;; esac
-done
 WORLD_SIZE=$world "$python" -m pretrain.preflight ${options[@]+"${options[@]}"}
 
 train=(pretrain.train ${options[@]+"${options[@]}"})
@@ -91,7 +102,7 @@ case $launcher in
   "")
     # a port of its own, so that two runs on one machine do not meet
     port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-    start=("${deepspeed[@]}" --num_accelerators "$nproc" --master_addr 127.0.0.1 --master_port "$port" "${train[@]}") ;;
+    start=("${deepspeed[@]}" "${devices[@]}" --master_addr 127.0.0.1 --master_port "$port" "${train[@]}") ;;
   pdsh)
     for name in $variables; do echo "$name=${!name}"; done >"$file"
     export DS_ENV_FILE=$file

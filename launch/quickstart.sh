@@ -16,7 +16,7 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
 cores=$(nproc)
 processes=$((cores < 2 ? 1 : 2))
-if nvidia-smi -L >/dev/null 2>&1; then processes=1; fi
+if [ "$("$bin/python" -P "$root/maha_model/device.py")" -gt 0 ]; then processes=1; fi
 for name in sample sample_transformer sample_longformer; do
   bash "$root/launch/pretrain.sh" --config "$root/pretrain/configs/$name.yaml" --nproc "$processes" --resume auto
 done

@@ -1,4 +1,4 @@
-"""Building blocks every transformer of this package shares: norm, feed-forward network, rotary positions."""
+"""Building blocks every transformer of this package shares: norm, feed-forward network, rotary positions, wide map."""
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,38 @@ class _RMSNorm(torch.autograd.Function):
         grad_normal = grad * weight
         along = (grad_normal * normal).mean(-1, keepdim=True)
         return (grad_normal.sub_(normal.mul_(along)).mul_(inverse)).to(x.dtype), grad_weight, None
+
+
+class WideLinear(nn.Linear):
+    """torch's, but computed and returned in float32 at least, and it keeps its input in the input's dtype.
+
+    For small maps whose results must not be rounded to bfloat16: products and sums of bfloat16 numbers are float32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        if self.weight.dtype == compute_dtype(self.weight.dtype):
+            return super().forward(x.to(self.weight.dtype))
+        return _WideLinear.apply(x, self.weight, self.bias)
+
+
+class _WideLinear(torch.autograd.Function):
+    """A linear map of x (..., in) by bfloat16 weights (out, in) and a bias (out), or None, in float32."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x, weight)
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        return F.linear(x.float(), weight.float(), None if bias is None else bias.float())
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:  # type: ignore[no-untyped-def]
+        x, weight = ctx.saved_tensors
+        rows = grad.flatten(0, -2)
+        grad_weight = (rows.T @ x.flatten(0, -2).float()).to(weight.dtype)
+        grad_bias = None if ctx.bias_dtype is None else rows.sum(0).to(ctx.bias_dtype)
+        return (grad @ weight.float()).to(x.dtype), grad_weight, grad_bias
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from data_pipeline import UserError
 from data_pipeline.shipped import find_shipped
+from maha_model.device import gpu_count
 
 if TYPE_CHECKING:
     from pretrain.config import RunConfig
@@ -25,12 +26,16 @@ _SET_BY_RUN_CONFIG = (
 
 def use_bfloat16(config: "RunConfig") -> bool:
     """Whether the model computes in bfloat16 on this device."""
-    supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    supported = gpu_count() > 0 and torch.cuda.is_bf16_supported()
     return config.precision == "bfloat16" or (config.precision == "auto" and supported)
 
 
 def read_deepspeed_config(config: "RunConfig") -> dict[str, Any]:
     """The JSON that `config.deepspeed` names, here or beside the installed packages.
+
+    In bfloat16 gradients are summed in float32, over micro-batches and over processes, unless the file has its own
+    `data_types.grad_accum_dtype` or `communication_data_type`: DeepSpeed would sum them in bfloat16, where what is
+    less than about 1/256 of the sum so far is lost.
 
     Raises:
         UserError: if it is missing, not JSON, sets what the run's configuration sets, or does not fit the precision.
@@ -51,4 +56,7 @@ def read_deepspeed_config(config: "RunConfig") -> dict[str, Any]:
             f"{path} is ZeRO 0, which keeps no float32 weights beside bfloat16 ones; choose ds_configs/zero1.json, or "
             "--precision float32"
         )
+    if use_bfloat16(config):
+        values["data_types"] = {"grad_accum_dtype": "fp32"} | (values.get("data_types") or {})
+        values = {"communication_data_type": "fp32"} | values
     return values

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from data_pipeline import UserError
+from maha_model.device import gpu_count
 from pretrain.output import write_line
 
 T = TypeVar("T")
@@ -78,6 +79,41 @@ def _from_environment(*names: str, default: int) -> int:
     return int(next((os.environ[name] for name in names if name in os.environ), default))
 
 
+def local_device() -> torch.device:
+    """This process's GPU among those of its machine, or the CPU if it may use none.
+
+    Raises:
+        UserError: if the machine's processes are more than the GPUs that they see.
+    """
+    rank, gpus = _local_rank(), gpu_count()
+    if gpus == 0:
+        return torch.device("cpu")
+    if gpus == 1:  # Slurm can show each task its own GPU only, as the first (--gpus-per-task, --gpu-bind)
+        return torch.device("cuda", 0)
+    if rank >= gpus:
+        raise UserError(
+            f"process {rank} of this machine (counted from 0) has no GPU of its own, it sees {gpus}; start at most "
+            f"{gpus} processes here, or set DS_ACCELERATOR=cpu to train on the CPU"
+        )
+    return torch.device("cuda", rank)
+
+
+def take_local_device() -> torch.device:
+    """`local_device`, which DeepSpeed takes too: it reads LOCAL_RANK, and under mpirun insists that both are equal."""
+    device = local_device()
+    if device.type == "cuda":
+        os.environ["LOCAL_RANK"] = str(device.index)
+        if "OMPI_COMM_WORLD_LOCAL_RANK" in os.environ:
+            os.environ["OMPI_COMM_WORLD_LOCAL_RANK"] = str(device.index)
+    else:
+        os.environ["LOCAL_RANK"] = str(_local_rank())
+    return device
+
+
+def _local_rank() -> int:
+    return _from_environment("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", default=0)
+
+
 def join_process_group(timeout: float = 1800.0) -> Rank:
     """Join the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT describe; alone by default.
 
@@ -85,17 +121,16 @@ def join_process_group(timeout: float = 1800.0) -> Rank:
     longer than `timeout` seconds.
     """
     rank, world_size = rank_from_environment(), world_size_from_environment()
-    local_rank = _from_environment("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", default=0)
+    device = take_local_device()
     if world_size > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         raise UserError(
             f"{world_size} processes were launched without MASTER_ADDR and MASTER_PORT; "
             "export rank 0's address and a free port of it, or use launch/pretrain.sh"
         )
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(local_rank)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size)}
     store = _rendezvous(rank, world_size, timedelta(seconds=timeout))
-    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(device)
     elif "GLOO_SOCKET_IFNAME" not in os.environ and (interface := _interface_towards(store.host)):
         os.environ["GLOO_SOCKET_IFNAME"] = interface  # gloo's own choice follows the host's name, often to loopback
     backend = "nccl" if device.type == "cuda" else "gloo"

@@ -82,7 +82,8 @@ def deepspeed_settings(config: RunConfig, world_size: int) -> dict[str, Any]:
         "train_batch_size": config.global_batch_size,
         "train_micro_batch_size_per_gpu": config.micro_batch_size,
         "gradient_accumulation_steps": config.accumulation_steps(world_size),
-        "bf16": {"enabled": use_bfloat16(config)},
+        # (of ZeRO 1: each bfloat16 gradient is added to the float32 sum as soon as it is there, and freed)
+        "bf16": {"enabled": use_bfloat16(config), "immediate_grad_update": True},
     }
     return settings | {"gradient_clipping": 0.0 if _is_plain(settings) else config.optimizer.grad_clip}
 

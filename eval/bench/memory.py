@@ -81,8 +81,9 @@ def training_rows(name: str, base: ModelConfig, batch: int, world_sizes: list[in
 
 
 def zero_settings(stage: int) -> ZeroSettings:
-    """As ds_configs ships the stage."""
-    return ZeroSettings.from_deepspeed(json.loads((DS_CONFIGS / f"zero{stage}.json").read_text()))
+    """As ds_configs ships the stage; the trainer sums bfloat16 gradients in float32."""
+    zero = ZeroSettings.from_deepspeed(json.loads((DS_CONFIGS / f"zero{stage}.json").read_text()))
+    return replace(zero, sums_in_float32=True, reduces_in_float32=True)
 
 
 def inference_row(name: str, base: ModelConfig, batch: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from maha_model.aggregation.cvxpylayers_solver import solve_with_cvxpylayers
 from maha_model.aggregation.game import best_response
 from maha_model.config import ModelConfig
 from maha_model.kernels.fuse import Placement, Problem, assemble, compute_dtype, fuse, normalized, present_scales
-from maha_model.layers import normal_
+from maha_model.layers import WideLinear, normal_
 
 _KINDS = {"utility": "utility", "projection": "target", "value": "target", "output": "output"}
 
@@ -33,7 +33,7 @@ class Aggregator(nn.Module):
         self.solves = strategy in ("convex", "nash", "best_response")
         self.utility = self.project = self.logits = None
         if strategy == "gate" or (self.solves and target == "utility"):
-            self.utility = nn.Linear(config.d_model, config.num_scales * config.num_heads)
+            self.utility = WideLinear(config.d_model, config.num_scales * config.num_heads)
         elif strategy == "softmax":
             self.logits = nn.Parameter(torch.zeros(config.num_scales, config.num_heads))
         elif self.solves and target == "projection":
@@ -110,13 +110,13 @@ class Aggregator(nn.Module):
         return replace(self.problem, prices=self.problem.prices[:num_scales])
 
     def _utilities(self, x: Tensor, num_scales: int) -> Tensor:
-        """(B, N, D) -> (B, N, L, H), in float32 at least."""
+        """(B, N, D) -> (B, N, L, H), in float32 at least: bfloat16 would round them by as much as weights differ."""
         assert self.utility is not None
-        u = self.utility(x.to(self.utility.weight.dtype))
+        u = self.utility(x)
         return u.unflatten(-1, (self.num_scales, self.num_heads))[:, :, :num_scales]
 
     def _target(self, x: Tensor, value: Tensor) -> Tensor:
-        """What the mixture should approach: (B, N, H, d)."""
+        """What the mixture should approach: (B, N, H, d), in the dtype of the outputs that it is compared with."""
         return value if self.project is None else self.project(x.to(self.project.weight.dtype)).view(value.shape)
 
     def _given_weights(self, x: Tensor, placements: list[Placement], log_sums_BHN: list[Tensor] | None) -> Tensor:

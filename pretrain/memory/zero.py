@@ -10,6 +10,8 @@ from pretrain.memory.trace import DeviceKind, Stretch
 
 FLOAT32 = 4
 FLOAT64 = 8
+REDUCED_AT_ONCE = 500_000_000
+"""Elements of ZeRO 1's float32 gradients, whatever the configured bucket (DeepSpeed's MEMORY_OPT_ALLREDUCE_SIZE)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,10 @@ class ZeroSettings:
     """Elements of gathered weights that ZeRO 3 keeps at once."""
     offload_optimizer: bool = False
     offload_param: bool = False
+    sums_in_float32: bool = False
+    """Whether gradients are summed over micro-batches in float32 where the model is in bfloat16."""
+    reduces_in_float32: bool = False
+    """The same of the sums over processes."""
 
     @classmethod
     def from_deepspeed(cls, settings: dict[str, Any]) -> "ZeroSettings":
@@ -42,6 +48,8 @@ class ZeroSettings:
             max_live_parameters=int(zero.get("stage3_max_live_parameters", cls.max_live_parameters)),
             offload_optimizer=stage > 0 and offload_optimizer,
             offload_param=stage == 3 and offload_param,
+            sums_in_float32=(settings.get("data_types") or {}).get("grad_accum_dtype") == "fp32",
+            reduces_in_float32=settings.get("communication_data_type") == "fp32",
         )
 
 
@@ -62,7 +70,24 @@ class Job:
 
     def adds_to_gradients(self, zero: ZeroSettings) -> bool:
         """Whether gradients stay with the parameters from one micro-batch to the next, as in plain torch."""
-        return self.accumulates and (zero.stage == 0 or (zero.stage == 1 and not zero.overlap_comm))
+        stays = zero.stage == 0 or (zero.stage == 1 and not zero.overlap_comm)
+        return self.accumulates and stays and not self.sums_apart(zero)
+
+    def sums_apart(self, zero: ZeroSettings) -> bool:
+        """Whether gradients are added to float32 sums besides those that the backward pass makes."""
+        return zero.sums_in_float32 and self.element < FLOAT32
+
+    def adds_to_whole_sums(self, zero: ZeroSettings) -> bool:
+        """ZeRO 1 in bfloat16 (DeepSpeed's BF16_Optimizer): float32 sums of all parameters, on every process, always."""
+        return zero.stage == 1 and self.sums_apart(zero) and not zero.offload_optimizer
+
+    def sum_element(self, zero: ZeroSettings) -> int:
+        """Bytes of a number in the sums over micro-batches."""
+        return FLOAT32 if self.sums_apart(zero) else self.element
+
+    def reduced_element(self, zero: ZeroSettings) -> int:
+        """Bytes of a number in the sums over processes."""
+        return FLOAT32 if zero.reduces_in_float32 else self.element
 
     @property
     def elements(self) -> int:
@@ -113,29 +138,39 @@ def zero_bytes(zero: ZeroSettings, job: Job) -> ZeroBytes:
         )
     master_and_moments = 3 * share * FLOAT32
     roots = flat * FLOAT32 * (1 if job.device == "cuda" and not zero.offload_optimizer else 2)
+    if job.adds_to_whole_sums(zero):
+        sums = job.elements * FLOAT32
+        return ZeroBytes(parameters=weights, gradients=sums, optimizer=master_and_moments, update=sums + roots)
+    apart, sums = job.sums_apart(zero), share * job.sum_element(zero)
     own = share * element
     norm = largest * FLOAT64  # the gradient norm is summed in float64, one parameter at a time
-    flat_gradient = flat * (element if element == FLOAT32 else element + FLOAT32)  # copied, and made float32
+    flat_gradient = flat * (job.sum_element(zero) + (0 if apart or element == FLOAT32 else FLOAT32))  # made float32
     stays = zero.stage == 3 or zero.contiguous_gradients  # one buffer of both groups' gradients, freed after the last
-    update = max(own + norm, own + flat_gradient, own * stays + flat * FLOAT32 + roots)
+    update = max(sums + norm, sums + flat_gradient, sums * stays + flat * FLOAT32 + roots)
     if zero.stage < 3:
-        accumulated = weights if job.adds_to_gradients(zero) else own if job.accumulates else 0
+        accumulated = weights if job.adds_to_gradients(zero) else sums if job.accumulates else 0
+        if apart:  # the sums are flat from the start: no copy
+            update = sums + max(norm, roots)
         if zero.offload_optimizer:
             # Besides: float32 gradients, weights on their way back, sums over micro-batches, room for one gradient.
-            host = master_and_moments + share * FLOAT32 + own + accumulated + largest * element
+            host = master_and_moments + share * FLOAT32 + own + largest * element
+            if apart:  # sums on the device until the update
+                return ZeroBytes(parameters=weights, gradients=accumulated, buffers=largest * element, host=host,
+                                 update=sums, host_update=roots)  # fmt: skip
+            host += accumulated
             return ZeroBytes(parameters=weights, buffers=largest * element, host=host, host_update=roots)
         return ZeroBytes(parameters=weights, gradients=accumulated, optimizer=master_and_moments, update=update)
-    bucket = zero.reduce_bucket_size * element if zero.contiguous_gradients else 0
+    bucket = zero.reduce_bucket_size * job.reduced_element(zero) if zero.contiguous_gradients else 0
     gathers = job.world_size > 1 or (zero.offload_param and job.device == "cuda")
     gathered = min(job.elements, zero.max_live_parameters) * element if gathers else 0
     parameters, host = (0, own) if zero.offload_param else (own, 0)
     if zero.offload_optimizer:
-        host += master_and_moments + own + share * FLOAT32  # gradients in two copies
+        host += master_and_moments + sums + share * FLOAT32  # gradients in two copies
         return ZeroBytes(parameters=parameters, gathered=gathered, buffers=bucket, host=host, host_update=roots)
     return ZeroBytes(
         parameters=parameters,
         gathered=gathered,
-        gradients=own,
+        gradients=sums,
         optimizer=master_and_moments,
         buffers=bucket,
         host=host,
@@ -145,19 +180,29 @@ def zero_bytes(zero: ZeroSettings, job: Job) -> ZeroBytes:
 
 def micro_batch_peak(stretches: list[Stretch], zero: ZeroSettings, job: Job) -> int:
     """Bytes that a micro-batch adds at its worst moment: activations, new gradients and the buckets they go to."""
-    bucket = zero.reduce_bucket_size
+    if job.adds_to_whole_sums(
+        zero
+    ):  # each gradient by itself, in float32 too; in the end a copy of the sums is reduced
+        widened = [stretch.arrival + stretch.gradient // job.element * FLOAT32 for stretch in stretches]
+        copied = min(job.elements, REDUCED_AT_ONCE) * FLOAT32
+        return max(copied, *widened, *(stretch.peak for stretch in stretches))
+    bucket, apart = zero.reduce_bucket_size, job.sums_apart(zero)
     in_buckets = zero.stage > 0 and zero.contiguous_gradients
     keeps = not job.adds_to_gradients(zero) and (zero.stage == 1 or not in_buckets)
     buckets = bucket * job.element * (1 + zero.overlap_comm) if in_buckets and zero.stage < 3 else 0
     own = sum(job.shares) * job.element if buckets and not zero.offload_optimizer else 0
+    if apart and zero.stage < 3:
+        own = 0 if job.accumulates else sum(job.shares) * FLOAT32
+    copied = 0 if in_buckets and not apart else min(job.elements, bucket) * job.element
+    if job.reduced_element(zero) > job.element:
+        copied += min(job.elements, bucket) * FLOAT32
     peak = kept = opened = elements = 0
     for stretch in stretches:
         peak = max(peak, stretch.peak + kept + opened)
         elements += stretch.gradient // job.element
-        opened = buckets + (own if zero.stage == 2 and elements > bucket else 0)
+        opened = buckets + (own + apart * copied if zero.stage == 2 and elements > bucket else 0)
         peak = max(peak, stretch.arrival + kept + opened)
         kept += stretch.gradient if keeps else 0
-    copied = 0 if in_buckets else min(job.elements, bucket) * job.element
     return max(peak, kept + buckets + own + copied)
 
 

@@ -1,6 +1,6 @@
 """Break one run again and again, start it again each time; in the end it must be the run that nothing happened to.
 
-    python -m tests.integration.soak --kills 20 [--seed 0]
+    python -m tests.integration.soak --kills 20 [--seed 0] [--precision float32|bfloat16]
 
 Two processes under launch/pretrain.sh, their folder on a small disk of its own (so it needs root). Kinds of faults take
 turns, hypothesis chooses the points. Prints a table; fails unless every step's loss, learning rate and gradient norm,
@@ -190,6 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.integration.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="faults (default 20)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the points that hypothesis draws")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the run")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
@@ -198,7 +199,8 @@ def main() -> None:
         data = prepare(find_source(str(folder)), folder / "data", vocab_size=512, workers=1, shard_tokens=9000).folder
 
         def start(out: Path, *more: str) -> Run:
-            return LaunchedRun(2, f"--data={data}", f"--out={out}", *MODEL, *TRAINING, *more)
+            precision = f"--precision={options.precision}"
+            return LaunchedRun(2, f"--data={data}", f"--out={out}", *MODEL, *TRAINING, precision, *more)
 
         soak(choose_faults(options.kills, options.seed), folder, start, lambda line: print(line, flush=True))
 

@@ -30,15 +30,19 @@ def fork(*options: str) -> subprocess.CompletedProcess[str]:
     return ForkedRun(2, *options, module="tests.integration.faulty_train").wait()
 
 
-@pytest.mark.parametrize(("stage", "start"), [(0, fork), (1, fork), (2, fork), (3, torchrun)])
+@pytest.mark.parametrize(
+    ("stage", "start", "precision"),
+    [(0, fork, "float32"), (1, fork, "float32"), (2, fork, "float32"), (3, torchrun, "float32"), (1, fork, "bfloat16")],
+)
 def test_bad_batches_are_skipped_by_all_ranks_and_a_spike_rolls_back(
-    data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: int, start: Callable
+    data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: int, start: Callable, precision: str
 ) -> None:
     """Attempts 0-3 are steps 1-4; 4 is skipped; 5-8 are steps 5-8; 9 is skipped; 16 is step 15, back to step 12."""
     faults = [("nan_loss", 1, 4), ("inf_gradient", 0, 9), ("spike", 1, 16)]
     monkeypatch.setenv("FAULTS", json.dumps(faults))
     monkeypatch.setenv("MICRO_BATCHES_PER_STEP", "2")
     options = (f"--deepspeed=ds_configs/zero{stage}.json", "--spike_window=4", "--on_spike=rollback")
+    options += (f"--precision={precision}",)
     result = start(f"--data={data.folder}", f"--out={tmp_path / 'run'}", *MODEL, *TRAINING, *options)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "warning: the loss is nan at step 5; skipped its batch, nothing was updated" in result.stdout

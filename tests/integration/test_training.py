@@ -52,6 +52,24 @@ def test_killing_everything_and_resuming_repeats_the_run_bitwise(runs: Runs, two
     assert steps == [5, 10, 15, 20, 24]
 
 
+def test_a_run_in_bfloat16_learns_and_repeats_itself_bitwise_after_a_kill(runs: Runs, two: dict[int, float]) -> None:
+    options = ("--deepspeed=ds_configs/zero1.json", "--precision=bfloat16")
+    whole = runs.fork("bfloat16", 2, *options).wait()
+    assert whole.returncode == 0, whole.stdout
+    run = runs.start("bfloat16-killed", 2, *options)
+    wait_for_step(runs.folder / "bfloat16-killed", 9, run)
+    run.kill()
+    assert max(runs.losses("bfloat16-killed")) < STEPS
+    result = runs.launch("bfloat16-killed", 2, *options, "--resume=auto")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "resumed " in result.stdout
+    assert "from step 0" not in result.stdout
+    losses = runs.losses("bfloat16")
+    assert runs.losses("bfloat16-killed") == losses
+    # the same model, rounded: near the float32 run, but not it
+    assert 1e-5 < largest_difference(losses, two) < 0.1
+
+
 def test_a_lost_rank_ends_the_run_and_the_other_goes_on_alone(runs: Runs, single: dict[int, float]) -> None:
     run = runs.start("moved", 2, "--deepspeed=ds_configs/zero3.json")
     wait_for_step(runs.folder / "moved", 8, run)

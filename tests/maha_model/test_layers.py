@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from maha_model import ModelConfig
-from maha_model.layers import FeedForward, RMSNorm
+from maha_model.layers import FeedForward, RMSNorm, WideLinear
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
@@ -61,3 +61,23 @@ def test_swiglu_is_the_textbooks_and_keeps_its_two_linear_layers_products(dtype:
     assert kept == textbooks * 3 / 4
     if dtype == torch.float64:
         assert torch.autograd.gradcheck(network, x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_wide_linear_map_is_float64s_but_for_float32s_rounding_and_keeps_nothing(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ours = WideLinear(24, 6).to(dtype)
+    x, grad = torch.randn(2, 5, 24, dtype=dtype, requires_grad=True), torch.randn(2, 5, 6, dtype=torch.float64)
+    y = ours(x)
+    assert y.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    exact = nn.Linear(24, 6, dtype=torch.float64)
+    exact.load_state_dict({name: value.double() for name, value in ours.state_dict().items()})
+    wide = x.detach().double().requires_grad_()
+    torch.testing.assert_close(y.double(), exact(wide), rtol=1e-5, atol=1e-5)
+    gradients = torch.autograd.grad(y, [x, ours.weight, ours.bias], grad.to(y.dtype))
+    expected = torch.autograd.grad(exact(wide), [wide, exact.weight, exact.bias], grad)
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    for gradient, reference in zip(gradients, expected, strict=True):
+        assert gradient.dtype == dtype
+        torch.testing.assert_close(gradient.double(), reference, rtol=tolerance, atol=tolerance)
+    assert kept_bytes(lambda x, *_: ours(x), x, ours.weight, ours.bias) == 0

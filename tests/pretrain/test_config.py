@@ -1,5 +1,6 @@
 """The configuration: shipped files, overrides, and mistakes named with the nearest valid key."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -110,6 +111,22 @@ def test_bfloat16_needs_the_float32_weights_of_zero_1() -> None:
     with pytest.raises(UserError, match=r"choose ds_configs/zero1\.json, or --precision float32"):
         read_deepspeed_config(RunConfig(deepspeed=zero0, precision="bfloat16"))
     read_deepspeed_config(RunConfig(deepspeed=ROOT / "ds_configs" / "zero1.json", precision="bfloat16"))
+
+
+def test_gradients_are_summed_in_float32_in_bfloat16_alone_and_the_users_file_has_the_last_word(tmp_path: Path) -> None:
+    def dtypes(path: Path, precision: str) -> tuple[str | None, str | None]:
+        settings = read_deepspeed_config(RunConfig(deepspeed=path, precision=precision))
+        return settings.get("data_types", {}).get("grad_accum_dtype"), settings.get("communication_data_type")
+
+    for path in sorted((ROOT / "ds_configs").glob("*.json")):
+        assert dtypes(path, "float32") == (None, None)
+        if path.name != "zero0.json":
+            assert dtypes(path, "bfloat16") == ("fp32", "fp32")
+    own, zero = tmp_path / "own.json", {"zero_optimization": {"stage": 2}}
+    own.write_text(json.dumps({**zero, "communication_data_type": "bf16"}))
+    assert dtypes(own, "bfloat16") == ("fp32", "bf16")
+    own.write_text(json.dumps({**zero, "data_types": {"grad_accum_dtype": "bf16"}}))
+    assert dtypes(own, "bfloat16") == ("bf16", "fp32")
 
 
 Check = Callable[..., None]

@@ -4,9 +4,16 @@ import json
 import os
 
 import pytest
+import torch
 
 from data_pipeline import UserError
-from pretrain.distributed import join_process_group, rank_from_environment, world_size_from_environment
+from pretrain.distributed import (
+    join_process_group,
+    local_device,
+    rank_from_environment,
+    take_local_device,
+    world_size_from_environment,
+)
 from tests.conftest import Run
 
 SCRIPT = """
@@ -74,6 +81,41 @@ def test_several_processes_without_a_rendezvous_are_one_line(monkeypatch: pytest
     _set_launcher(monkeypatch, {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"})
     with pytest.raises(UserError, match="2 processes were launched without MASTER_ADDR and MASTER_PORT"):
         join_process_group()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "launcher", "device"),
+    [
+        (0, {"SLURM_LOCALID": "3"}, "cpu"),
+        (4, {}, "cuda:0"),
+        (4, {"SLURM_LOCALID": "3"}, "cuda:3"),
+        (1, {"SLURM_LOCALID": "3"}, "cuda:0"),  # --gpus-per-task: each task sees its own GPU, as the first
+        (2, {"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, "cuda:1"),
+    ],
+)
+def test_a_process_has_the_gpu_of_its_place_among_those_that_it_sees(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, launcher: dict[str, str], device: str
+) -> None:
+    monkeypatch.setattr("pretrain.distributed.gpu_count", lambda: gpus)
+    _set_launcher(monkeypatch, launcher)
+    assert local_device() == torch.device(device)
+
+
+def test_a_process_too_many_for_the_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pretrain.distributed.gpu_count", lambda: 2)
+    _set_launcher(monkeypatch, {"SLURM_LOCALID": "2"})
+    with pytest.raises(
+        UserError, match=r"process 2 of this machine .* has no GPU of its own, it sees 2; start at most 2"
+    ):
+        local_device()
+
+
+def test_deepspeed_takes_the_same_index_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads LOCAL_RANK, and under mpirun insists that Open MPI's variable is equal."""
+    monkeypatch.setattr("pretrain.distributed.gpu_count", lambda: 1)
+    _set_launcher(monkeypatch, {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "3"})
+    assert take_local_device() == torch.device("cuda:0")
+    assert (os.environ["LOCAL_RANK"], os.environ["OMPI_COMM_WORLD_LOCAL_RANK"]) == ("0", "0")
 
 
 def _set_launcher(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:

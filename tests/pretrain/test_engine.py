@@ -1,6 +1,8 @@
 """What the optimiser is given."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,36 @@ import torch
 from maha_model import CausalLM, ModelConfig
 from pretrain.config import OptimizerConfig
 from pretrain.engine import build_optimizer
+from tests.integration.forked import ForkedRun
+
+TINY = [
+    "--model.vocab_size=64", "--model.context_length=32", "--model.d_model=16", "--model.num_layers=1",
+    "--model.num_heads=2", "--model.d_ff=16", "--model.span=8", "--micro_batch_size=1", "--global_batch_size=16",
+]  # fmt: skip
+
+
+def shares_of_small_gradients(*runs: list[str]) -> list[list[float]]:
+    """Of each run's options: what is left of them in the sums over micro-batches and over two processes."""
+    options = [[*TINY, *run] for run in runs]
+    result = ForkedRun(2, json.dumps(options), module="tests.pretrain.summed_gradients").wait()
+    assert result.returncode == 0, result.stdout
+    line = next(line for line in result.stdout.splitlines() if line.startswith("SHARES "))
+    return json.loads(line.removeprefix("SHARES "))
+
+
+def test_bfloat16_gradients_are_summed_in_float32_over_micro_batches_and_processes_whatever_the_stage() -> None:
+    names = ["zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"]
+    runs = [[f"--deepspeed=ds_configs/{name}.json", "--precision=bfloat16"] for name in names]
+    for name, shares in zip(names, shares_of_small_gradients(*runs), strict=True):
+        assert shares == pytest.approx([1, 1], abs=0.02), name
+
+
+def test_a_users_file_may_sum_gradients_in_bfloat16(tmp_path: Path) -> None:
+    own = tmp_path / "own.json"
+    dtypes = {"data_types": {"grad_accum_dtype": "bf16"}, "communication_data_type": "bf16"}
+    own.write_text(json.dumps({"zero_optimization": {"stage": 2}, **dtypes}))
+    (shares,) = shares_of_small_gradients([f"--deepspeed={own}", "--precision=bfloat16"])
+    assert shares == pytest.approx([0, 0], abs=0.02)
 
 
 def test_norms_biases_and_vectors_are_not_decayed_and_nothing_is_forgotten() -> None:

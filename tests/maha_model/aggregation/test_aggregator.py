@@ -124,6 +124,18 @@ def test_autocast_solves_in_float32() -> None:
     torch.testing.assert_close(weights.sum(0), torch.ones_like(weights[0]), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("strategy", ["convex", "nash", "best_response", "gate"])
+def test_a_bfloat16_model_weighs_by_utilities_that_are_not_rounded(strategy: str) -> None:
+    """Against float64 from the same bfloat16 parameters and inputs: what differs is arithmetic alone."""
+    aggregator, (x, scales, value, placements) = build(strategy=strategy, domain="simplex")
+    aggregator.bfloat16()
+    x, value, *scales = (tensor.bfloat16() for tensor in (x, value, *scales))
+    weights = aggregator(x, scales, value, placements)[1]
+    x, value, *scales = (tensor.double() for tensor in (x, value, *scales))
+    exact = aggregator.double()(x, scales, value, placements)[1]
+    torch.testing.assert_close(weights.double(), exact, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("target", TARGETS)
 def test_zero_and_identical_outputs_have_finite_weights_and_gradients(strategy: str, target: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from maha_model import CausalLM, DecodingState, ModelConfig
+from maha_model import AggregationConfig, CausalLM, DecodingState, ModelConfig
 from tests.maha_model.test_causality import VOCABULARY, build, models, spans
 
 DTYPES = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -65,6 +65,19 @@ def test_logits_stay_equal_long_after_every_span_is_full(query: str, prompt: int
     ids = torch.randint(VOCABULARY, (1, 1001))
     assert largest_difference(model, ids, prompt) <= 1e-10
     assert largest_difference(model.float(), ids, prompt) <= 1e-5
+
+
+@pytest.mark.parametrize("strategy", ["convex", "nash", "gate"])
+@pytest.mark.parametrize("query", ["coarse", "fine"])
+def test_a_bfloat16_model_decodes_its_full_forward_up_to_rounding(strategy: str, query: str) -> None:
+    config = ModelConfig(
+        vocab_size=64, context_length=128, d_model=64, num_layers=2, num_heads=4, d_ff=64, span=16, query=query,
+        aggregation=AggregationConfig(strategy=strategy),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, ids = CausalLM(config).bfloat16().eval(), torch.randint(64, (2, 80))
+    for prompt in (0, 5, 40):
+        assert largest_difference(model, ids, prompt) <= 4 * rounding(model, ids)
 
 
 @settings(deadline=None, max_examples=30)

@@ -29,6 +29,12 @@ def small_buckets(folder: Path, name: str) -> Path:
     return path
 
 
+def in_bfloat16(folder: Path, options: list[str]) -> list[list[str]]:
+    """Runs whose gradients are summed in float32; ZeRO 0 has none."""
+    names = [name for name in SHIPPED if name != "zero0"]
+    return [[*options, "--precision", "bfloat16", "--deepspeed", str(small_buckets(folder, name))] for name in names]
+
+
 def test_the_planned_peak_is_the_measured_one(tmp_path: Path) -> None:
     runs = []
     for name in SHIPPED:
@@ -37,12 +43,14 @@ def test_the_planned_peak_is_the_measured_one(tmp_path: Path) -> None:
             runs.append([*RUN, "--activation_checkpointing", policy, "--deepspeed", zero])
     runs.append([*RUN, "--deepspeed", str(ROOT / "ds_configs" / "zero2.json")])  # its gigabytes of buckets as shipped
     runs.append([*MODEL, "--micro_batch_size", "1", "--global_batch_size", "1", "--activation_checkpointing", "block"])
+    runs += in_bfloat16(tmp_path, [*RUN, "--activation_checkpointing", "none"])
     assert_planned_as_measured(runs, measured_steps(1, runs), 1)
 
 
 def test_the_planned_peak_is_the_measured_one_of_two_processes(tmp_path: Path) -> None:
     options = (*RUN, "--global_batch_size", "8", "--activation_checkpointing", "block")
     runs = [[*options, "--deepspeed", str(small_buckets(tmp_path, name))] for name in SHIPPED]
+    runs += in_bfloat16(tmp_path, [*options, "--global_batch_size", "4"])
     assert_planned_as_measured(runs, measured_steps(2, runs), 2)
 
 

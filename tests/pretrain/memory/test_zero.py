@@ -18,6 +18,16 @@ def test_a_process_holds_its_share_of_the_optimiser_and_float32_weights_beside_b
     assert held.gradients == 2 * 8800 // (1 if stage == 1 else 4)
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_float32_sums_of_bfloat16_gradients_are_whole_with_zero_1_and_shares_after(stage: int) -> None:
+    settings = {"zero_optimization": {"stage": stage}, "data_types": {"grad_accum_dtype": "fp32"}}
+    zero = ZeroSettings.from_deepspeed(settings)
+    assert zero_bytes(zero, job(world_size=4)).gradients == 4 * 8800 // (1 if stage == 1 else 4)
+    assert zero_bytes(zero, job(world_size=4, accumulates=False)).gradients == {1: 4 * 8800, 2: 0, 3: 8800}[stage]
+    in_float32 = job(world_size=4, element=4)
+    assert zero_bytes(zero, in_float32) == zero_bytes(ZeroSettings(stage=stage, overlap_comm=stage == 3), in_float32)
+
+
 def test_what_is_offloaded_is_on_the_host() -> None:
     zero = ZeroSettings(stage=3, offload_optimizer=True, offload_param=True)
     held = zero_bytes(zero, job(world_size=2))

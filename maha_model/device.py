@@ -1,0 +1,28 @@
+"""The one rule of which device a process computes on.
+
+As a script it prints the number of GPUs: by its path and not with -m, which would import the model for it.
+"""
+
+import os
+
+import torch
+
+
+def gpu_count() -> int:
+    """GPUs that this process may use; 0 if it computes on the CPU.
+
+    Those that this torch can use, of those that CUDA_VISIBLE_DEVICES leaves; none with DS_ACCELERATOR=cpu, which
+    DeepSpeed reads too. A build of torch for CPUs has none whatever the machine has.
+    """
+    if os.environ.get("DS_ACCELERATOR") == "cpu" or not torch.cuda.is_available():
+        return 0
+    return torch.cuda.device_count()
+
+
+def best_device() -> str:
+    """`cuda` if there is a GPU, else `cpu`."""
+    return "cuda" if gpu_count() else "cpu"
+
+
+if __name__ == "__main__":
+    print(gpu_count())
