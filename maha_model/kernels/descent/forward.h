@@ -6,12 +6,6 @@
 
 namespace {
 
-inline Real largest(Vec x) {
-    Real most = -INFINITY;
-    for (int lane = 0; lane < LANES; ++lane) most = std::max(most, Real(x[lane]));
-    return most;
-}
-
 // Weights of one row, not divided by their sum, and its log-sum-exp; near tokens in columns [from, to) of [n0, n1),
 // children from `far` on. The inverse of the sum is returned, 0 where nothing is seen.
 inline Real soften(Real* row, Real* weight, int64_t n0, int64_t n1, int64_t from, int64_t to, int64_t far,

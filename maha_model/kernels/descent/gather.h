@@ -6,52 +6,79 @@
 
 namespace {
 
-constexpr int64_t DOTS = LANES < 4 ? LANES : 4;  // rows whose products with a query are computed at once
+constexpr int DOTS = LANES < 4 ? LANES : 4;  // rows whose products with a query are computed at once
+
+// sum[i] += x . row[i], lane by lane; a part of a vector at the end of the rows counts as padded by zeros.
+inline void add_products(const Real* x, const Stored* const (&row)[DOTS], int64_t width, Vec (&sum)[DOTS]) {
+    int64_t c = 0;
+    for (; c + LANES <= width; c += LANES) {
+        Vec y = load(x + c);
+#pragma GCC unroll 4
+        for (int i = 0; i < DOTS; ++i) sum[i] += y * load(row[i] + c);
+    }
+    if (c == width) return;
+    Vec y = load(x + c);
+#pragma GCC unroll 4
+    for (int i = 0; i < DOTS; ++i) sum[i] += y * load_part(row[i], c, width);
+}
 
 // out[j] = x . row[at[j]], for whole vectors of j; `at` is readable up to a multiple of DOTS, x is padded by zeros.
 inline void dots(const Real* x, int64_t width, const Stored* rows, int64_t stride, const int32_t* at, int64_t count,
                  Real* out) {
     for (int64_t j = 0; j < count; j += LANES) {
-        Vec sums[LANES] = {};
-        for (int64_t i = 0; i < LANES && j + i < count; i += DOTS) {
-            const Stored* row[DOTS];
+        Vec sums[LANES];
+#pragma GCC unroll 4
+        for (int i = 0; i < LANES; i += DOTS) {
             Vec sum[DOTS] = {};
-            for (int64_t n = 0; n < DOTS; ++n) row[n] = rows + at[j + i + n] * stride;
-            for (int64_t c = 0; c < width; c += LANES) {
-                Vec y = load(x + c);
-                for (int64_t n = 0; n < DOTS; ++n) sum[n] += y * load_part(row[n], c, width);
+            if (j + i < count) {
+                const Stored* row[DOTS];
+#pragma GCC unroll 4
+                for (int n = 0; n < DOTS; ++n) row[n] = rows + at[j + i + n] * stride;
+                add_products(x, row, width, sum);
             }
-            for (int64_t n = 0; n < DOTS; ++n) sums[i + n] = sum[n];
+#pragma GCC unroll 4
+            for (int n = 0; n < DOTS; ++n) sums[i + n] = sum[n];
         }
         store(out + j, totals(sums));
     }
 }
 
-// sum[0:width] += weight[j] row[at[j]], V vectors of it at a time.
+// sum[c ..] += weight[j] row[at[j]][c ..], V whole vectors of it.
 template <int V>
 inline void add_vectors(const Real* weight, const Stored* rows, int64_t stride, const int32_t* at, int64_t count,
-                        Real* sum, int64_t c, int64_t width) {
+                        Real* sum) {
     Vec y[V];
-    for (int v = 0; v < V; ++v) y[v] = load(sum + c + v * LANES);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) y[v] = load(sum + v * LANES);
     for (int64_t j = 0; j < count; ++j) {
         const Stored* row = rows + at[j] * stride;
-        for (int v = 0; v < V; ++v) y[v] += weight[j] * load_part(row, c + v * LANES, width);
+        const Real x = weight[j];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) y[v] += x * load(row + v * LANES);
     }
-    for (int v = 0; v < V; ++v) store(sum + c + v * LANES, y[v]);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(sum + v * LANES, y[v]);
 }
+// sum[0:width] += weight[j] row[at[j]]
 inline void add_rows(const Real* weight, const Stored* rows, int64_t stride, const int32_t* at, int64_t count, Real* sum,
                      int64_t width) {
     int64_t c = 0;
-    for (; c + 3 * LANES < width; c += 4 * LANES) add_vectors<4>(weight, rows, stride, at, count, sum, c, width);
-    for (; c < width; c += LANES) add_vectors<1>(weight, rows, stride, at, count, sum, c, width);
+    for (; c + 4 * LANES <= width; c += 4 * LANES) add_vectors<4>(weight, rows + c, stride, at, count, sum + c);
+    for (; c + LANES <= width; c += LANES) add_vectors<1>(weight, rows + c, stride, at, count, sum + c);
+    if (c == width) return;
+    Vec y = load(sum + c);
+    for (int64_t j = 0; j < count; ++j) y += weight[j] * load_part(rows + at[j] * stride, c, width);
+    store(sum + c, y);
 }
 
 // grad[at[j]] += weight[j] x
 inline void add_to_rows(const Real* weight, const Real* x, int64_t width, const int32_t* at, int64_t count, Real* grad) {
     for (int64_t j = 0; j < count; ++j) {
         Real* row = grad + at[j] * width;
-        for (int64_t c = 0; c < width; c += LANES)
-            store_part(row, c, width, load_part(row, c, width) + weight[j] * load(x + c));
+        const Real y = weight[j];
+        int64_t c = 0;
+        for (; c + LANES <= width; c += LANES) store(row + c, load(row + c) + y * load(x + c));
+        for (; c < width; ++c) row[c] += y * x[c];
     }
 }
 

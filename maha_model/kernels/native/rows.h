@@ -2,8 +2,6 @@
 
 #pragma once
 
-#include <utility>
-
 #include "tiles.h"
 
 namespace {
@@ -11,24 +9,18 @@ namespace {
 // Exchange of blocks of HALF lanes: [a0 a1 | ..], [b0 b1 | ..] -> [a0 b0 | ..] (lower), [a1 b1 | ..] (upper).
 template <int HALF, bool UPPER, int... I>
 inline Vec exchanged(Vec a, Vec b, std::integer_sequence<int, I...>) {
-#if defined(__clang__)
-    return __builtin_shufflevector(a, b, (((I & HALF) ? LANES + I : I + HALF) - (UPPER ? 0 : HALF))...);
-#else
-    return __builtin_shuffle(a, b, Mask{Int(((I & HALF) ? LANES + I : I + HALF) - (UPPER ? 0 : HALF))...});
-#endif
-}
-template <int HALF, bool UPPER>
-inline Vec exchanged(Vec a, Vec b) {
-    return exchanged<HALF, UPPER>(a, b, std::make_integer_sequence<int, LANES>());
+    return shuffled(a, b,
+                    std::integer_sequence<int, (((I & HALF) ? LANES + I : I + HALF) - (UPPER ? 0 : HALF))...>());
 }
 
 template <int HALF = LANES / 2>
 inline void transpose_square(Vec (&x)[LANES]) {
     if constexpr (HALF > 0) {
+#pragma GCC unroll 16
         for (int i = 0; i < LANES; ++i) {
             if (i & HALF) continue;
-            Vec lower = exchanged<HALF, false>(x[i], x[i + HALF]);
-            x[i + HALF] = exchanged<HALF, true>(x[i], x[i + HALF]);
+            Vec lower = exchanged<HALF, false>(x[i], x[i + HALF], Lanes());
+            x[i + HALF] = exchanged<HALF, true>(x[i], x[i + HALF], Lanes());
             x[i] = lower;
         }
         transpose_square<HALF / 2>(x);
@@ -38,8 +30,9 @@ inline void transpose_square(Vec (&x)[LANES]) {
 // Lane i of the result is the total of x[i].
 template <int HALF = LANES / 2>
 inline Vec totals(Vec (&x)[LANES]) {
+#pragma GCC unroll 16
     for (int i = 0; i < HALF; ++i)
-        x[i] = exchanged<HALF, false>(x[i], x[i + HALF]) + exchanged<HALF, true>(x[i], x[i + HALF]);
+        x[i] = exchanged<HALF, false>(x[i], x[i + HALF], Lanes()) + exchanged<HALF, true>(x[i], x[i + HALF], Lanes());
     if constexpr (HALF > 1) return totals<HALF / 2>(x);
     return x[0];
 }
@@ -57,6 +50,7 @@ inline void transpose_rows(const Stored* from, int64_t stride, int64_t rows, int
     for (int64_t i = 0; i < squares; i += LANES)
         for (int64_t c = 0; c < width; c += LANES) {
             Vec x[LANES];
+#pragma GCC unroll 16
             for (int j = 0; j < LANES; ++j) x[j] = load_part(from + (i + j) * stride, c, width);
             transpose_square(x);
             for (int64_t j = 0; j < std::min<int64_t>(LANES, width - c); ++j) store(to + (c + j) * wide + i, x[j]);

@@ -13,9 +13,7 @@ inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 
 // Which of LANES columns are in [from, to).
 inline Mask between(int64_t column, int64_t from, int64_t to) {
-    Int at[LANES];
-    for (int i = 0; i < LANES; ++i) at[i] = Int(column + i);
-    Mask index = gather<Mask>(at);
+    const Mask index = numbers(Lanes()) + Int(column);
     return (index >= Int(from)) & (index < Int(to));
 }
 
@@ -26,13 +24,18 @@ inline void multiply_tile(const Real* a, int64_t am, int64_t ak, const Real* b, 
     Vec sum[M][V] = {};
     for (int64_t k = k0; k < k1; ++k) {
         Vec right[V];
+#pragma GCC unroll 8
         for (int v = 0; v < V; ++v) right[v] = load(b + k * ldb + n + v * LANES);
+#pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
             Real x = a[m * am + k * ak];
+#pragma GCC unroll 8
             for (int v = 0; v < V; ++v) sum[m][v] += x * right[v];
         }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
         for (int v = 0; v < V; ++v) store(c + m * ldc + n + v * LANES, sum[m][v]);
 }
 

@@ -27,8 +27,7 @@ void forward_block(Workspace& w) {
                 Vec s = between(n, from, to) ? load(row + n) : splat(-INFINITY);
                 most = s > most ? s : most;
             }
-            Real top = -INFINITY;
-            for (int lane = 0; lane < LANES; ++lane) top = std::max(top, Real(most[lane]));
+            const Real top = largest(most);
             for (int64_t n = n0; n < n1; n += LANES) {
                 Vec x = between(n, from, to) ? exponential(load(row + n) - top) : splat(0);
                 store(row + n, x);
