@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <limits>
+
 #include "workspace.h"
 
 namespace {
@@ -14,52 +16,84 @@ struct Candidate {
     }
 };
 
-// The best candidates so far, best first; those of merit -inf are none.
-struct Choice {
-    std::vector<Candidate> best;
-    explicit Choice(int64_t most) : best(most) {}
+// One thread's room for a block's choices.
+struct Choices {
+    const int64_t most;                 // tokens that a query chooses
+    std::vector<Candidate> candidates;  // of one query
+    std::vector<Candidate> best;        // of every query, best first
+    std::vector<int64_t> count;         // how many it chose
+    std::vector<int32_t> tokens;        // of one query
+    std::vector<Real> logits;
 
-    void clear() { std::fill(best.begin(), best.end(), Candidate{-INFINITY, -1, -1}); }
-    Real least() const { return best.back().merit; }
-    void offer(const Candidate& x) {  // of merit above -inf
-        if (!x.before(best.back())) return;
-        size_t at = best.size() - 1;
-        for (; at > 0 && x.before(best[at - 1]); --at) best[at] = best[at - 1];
-        best[at] = x;
-    }
+    explicit Choices(const Workspace& w)
+        : most(w.a.choose),
+          candidates(w.wide),
+          best(w.most_queries * most),
+          count(w.most_queries),
+          tokens(round_up(most, LANES)),
+          logits(tokens.size()) {}
 };
 
-// Chosen of local query i: the best of its near candidates and of its children.
-void choose(Workspace& w, int64_t i, Choice& choice) {
-    const Arguments& a = w.a;
-    const Real* merit = w.merit.data() + i * w.wide;
-    choice.clear();
-    w.list_children(i, 0);
-    for (int64_t j = 0; j < w.count[0]; ++j)
-        if (merit[w.near_wide + j] >= choice.least() && merit[w.near_wide + j] > -INFINITY)
-            choice.offer({merit[w.near_wide + j], w.child[j], w.slot[j]});
-    // Near tokens come in ascending order and after every child: one that equals the least is not before it.
-    for (int64_t n = w.first(i), end = a.past_candidate(w.begin + i) - w.low; n < end; ++n)
-        if (merit[n] > choice.least()) choice.offer({merit[n], int32_t(w.low + n), -1});
+// The k-th largest lane, k <= LANES.
+inline Real largest_but(Vec x, int64_t k) {
+    Mask above{};
+    for (int i = 0; i < LANES; ++i) above -= splat(x[i]) > x;
+    return -largest(above < Int(k) ? -x : splat(-INFINITY));
 }
 
-// Log shares of the chosen of local query i of the head w.h, whose queries are loaded. `tokens` and `logits` have room
-// for whole vectors.
-void share_chosen(const Workspace& w, int64_t i, const Choice& choice, int32_t* tokens, Real* logits) {
-    const Arguments& a = w.a;
-    const int64_t most = int64_t(choice.best.size());
-    int64_t n = 0;
-    for (; n < most && choice.best[n].token >= 0; ++n) tokens[n] = choice.best[n].token;
-    Real* share = a.share + w.row(i) * most;
-    std::fill(share, share + most, Real(0));
-    if (n == 0) return;
-    for (int64_t j = n; j % DOTS; ++j) tokens[j] = tokens[n - 1];
-    dots(w.q.data() + i * w.dk_wide, a.qk_width, a.k.at(w.b, w.h, 0), a.k.row, tokens, n, logits);
-    Real top = -INFINITY;
-    for (int64_t j = 0; j < n; ++j) {
-        if (choice.best[j].slot >= 0) logits[j] += a.bias[w.row(i) * a.slots + choice.best[j].slot];
-        top = std::max(top, logits[j]);
+// No more than the candidates at or above the result can be among the k best: the k-th largest of as many maxima as
+// there are lanes. Merits of near candidates are in columns [n0, n1), of children in [far, past_far).
+inline Real least_merit(const Real* merit, int64_t n0, int64_t n1, int64_t far, int64_t past_far, int64_t k) {
+    if (k > LANES) return -INFINITY;
+    Vec most = splat(-INFINITY);
+    for (int64_t n = n0; n < n1; n += LANES) {
+        Vec x = between(n, n0, n1) ? load(merit + n) : splat(-INFINITY);
+        most = x > most ? x : most;
     }
+    for (int64_t n = far; n < past_far; n += LANES) {
+        Vec x = load(merit + n);
+        most = x > most ? x : most;
+    }
+    return largest_but(most, k);
+}
+
+// Put the best of local query i's near candidates and children in order.
+void choose(Workspace& w, int64_t i, Choices& choices) {
+    const Arguments& a = w.a;
+    const Real* merit = w.merit.data() + i * w.wide;
+    w.list_children(i, 0);
+    const int64_t n0 = w.first(i), n1 = a.past_candidate(w.begin + i) - w.low, far = w.near_wide;
+    const Real least = std::max(std::numeric_limits<Real>::lowest(),  // -inf is for none
+                                least_merit(merit, n0, n1, far, far + round_up(w.count[0], LANES), choices.most));
+    Candidate* candidates = choices.candidates.data();
+    int64_t n = 0;
+    for (int64_t j = 0; j < w.count[0]; ++j) {
+        candidates[n] = {merit[far + j], w.child[j], w.slot[j]};
+        n += merit[far + j] >= least;  // no branch: it could not be foreseen
+    }
+    for (int64_t j = n0; j < n1; ++j) {
+        candidates[n] = {merit[j], int32_t(w.low + j), -1};
+        n += merit[j] >= least;
+    }
+    Candidate* best = choices.best.data() + i * choices.most;
+    auto before = [](const Candidate& x, const Candidate& y) { return x.before(y); };
+    choices.count[i] = std::partial_sort_copy(candidates, candidates + n, best, best + choices.most, before) - best;
+}
+
+// Log shares of the chosen of local query i of the head w.h, whose queries are loaded.
+void share_chosen(const Workspace& w, int64_t i, Choices& choices) {
+    const Arguments& a = w.a;
+    const Candidate* best = choices.best.data() + i * choices.most;
+    const int64_t n = choices.count[i];
+    int32_t* tokens = choices.tokens.data();
+    Real *logits = choices.logits.data(), *share = a.share + w.row(i) * choices.most;
+    std::fill(share, share + choices.most, Real(0));
+    if (n == 0) return;
+    for (int64_t j = 0; j < round_up(n, DOTS); ++j) tokens[j] = best[std::min(j, n - 1)].token;
+    dots(w.q.data() + i * w.dk_wide, a.qk_width, a.k.at(w.b, w.h, 0), a.k.row, tokens, n, logits);
+    for (int64_t j = 0; j < n; ++j)
+        if (best[j].slot >= 0) logits[j] += a.bias[w.row(i) * a.slots + best[j].slot];
+    const Real top = *std::max_element(logits, logits + n);
     for (int64_t j = n; j < round_up(n, LANES); ++j) logits[j] = -INFINITY;
     Vec sum = splat(0);
     for (int64_t j = 0; j < n; j += LANES) {
@@ -71,17 +105,18 @@ void share_chosen(const Workspace& w, int64_t i, const Choice& choice, int32_t* 
 }
 
 // After forward_block of every head of the group that ends with head w.h.
-void choose_block(Workspace& w, std::vector<Choice>& choices, int32_t* tokens, Real* logits) {
+void choose_block(Workspace& w, Choices& choices) {
     const Arguments& a = w.a;
     for (int64_t i = 0; i < w.queries; ++i) {
-        choose(w, i, choices[i]);
+        choose(w, i, choices);
         int32_t* chosen = a.chosen + w.group_row(i) * a.choose;
-        for (int64_t j = 0; j < a.choose; ++j) chosen[j] = choices[i].best[j].token;
+        for (int64_t j = 0; j < a.choose; ++j)
+            chosen[j] = j < choices.count[i] ? choices.best[i * choices.most + j].token : -1;
     }
     for (int64_t n = a.heads_together(), last = w.h; n > 0; --n) {
         w.h = last + 1 - n;
         if (a.heads_together() > 1) w.load_queries();
-        for (int64_t i = 0; i < w.queries; ++i) share_chosen(w, i, choices[i], tokens, logits);
+        for (int64_t i = 0; i < w.queries; ++i) share_chosen(w, i, choices);
     }
 }
 

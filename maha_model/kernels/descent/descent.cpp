@@ -62,9 +62,7 @@ void forward(Tensor q, Tensor k, Tensor v, std::optional<Tensor> parents, std::o
     {
         Workspace w(a);
         w.prepare_forward();
-        std::vector<Choice> choices(a.choose ? w.most_queries : 0, Choice(a.choose));
-        std::vector<int32_t> tokens(round_up(a.choose, LANES));
-        std::vector<Real> logits(tokens.size());
+        Choices choices(w);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < all; ++i) {
             const int64_t group = i / blocks % a.groups;
@@ -72,7 +70,7 @@ void forward(Tensor q, Tensor k, Tensor v, std::optional<Tensor> parents, std::o
                 w.move_to(i / blocks / a.groups, group * a.heads_together() + h, i % blocks * BLOCK);
                 forward_block(w);
             }
-            if (a.choose) choose_block(w, choices, tokens.data(), logits.data());
+            if (a.choose) choose_block(w, choices);
         }
     }
 }
