@@ -19,7 +19,8 @@ struct Candidate {
 // One thread's room for a block's choices.
 struct Choices {
     const int64_t most;                 // tokens that a query chooses
-    std::vector<Candidate> candidates;  // of one query
+    std::vector<int32_t> columns;       // of one query's candidates
+    std::vector<Candidate> candidates;
     std::vector<Candidate> best;        // of every query, best first
     std::vector<int64_t> count;         // how many it chose
     std::vector<int32_t> tokens;        // of one query
@@ -27,6 +28,7 @@ struct Choices {
 
     explicit Choices(const Workspace& w)
         : most(w.a.choose),
+          columns(w.wide),
           candidates(w.wide),
           best(w.most_queries * most),
           count(w.most_queries),
@@ -57,6 +59,24 @@ inline Real least_merit(const Real* merit, int64_t n0, int64_t n1, int64_t far, 
     return largest_but(most, k);
 }
 
+// The first `most` of n <= LANES candidates in order, each at the place of how many are before it.
+inline void put_in_order(const Candidate* candidates, int64_t n, int64_t most, Candidate* best) {
+    Real merits[LANES] = {};
+    Int tokens[LANES] = {}, place[LANES];
+    for (int64_t i = 0; i < n; ++i) {
+        merits[i] = candidates[i].merit;
+        tokens[i] = candidates[i].token;
+    }
+    const Vec merit = gather<Vec>(merits);
+    const Mask token = gather<Mask>(tokens);
+    Mask places{};
+    for (int64_t i = 0; i < n; ++i)
+        places -= (merits[i] > merit) | ((merits[i] == merit) & (tokens[i] < token));
+    std::memcpy(place, &places, sizeof place);
+    for (int64_t i = 0; i < n; ++i)
+        if (place[i] < most) best[place[i]] = candidates[i];
+}
+
 // Put the best of local query i's near candidates and children in order.
 void choose(Workspace& w, int64_t i, Choices& choices) {
     const Arguments& a = w.a;
@@ -65,19 +85,27 @@ void choose(Workspace& w, int64_t i, Choices& choices) {
     const int64_t n0 = w.first(i), n1 = a.past_candidate(w.begin + i) - w.low, far = w.near_wide;
     const Real least = std::max(std::numeric_limits<Real>::lowest(),  // -inf is for none
                                 least_merit(merit, n0, n1, far, far + round_up(w.count[0], LANES), choices.most));
-    Candidate* candidates = choices.candidates.data();
+    int32_t* columns = choices.columns.data();
     int64_t n = 0;
-    for (int64_t j = 0; j < w.count[0]; ++j) {
-        candidates[n] = {merit[far + j], w.child[j], w.slot[j]};
-        n += merit[far + j] >= least;  // no branch: it could not be foreseen
-    }
-    for (int64_t j = n0; j < n1; ++j) {
-        candidates[n] = {merit[j], int32_t(w.low + j), -1};
-        n += merit[j] >= least;
+    auto select = [&](int64_t begin, int64_t end) {
+        for (int64_t j = begin; j < end; ++j) {
+            columns[n] = int32_t(j);
+            n += merit[j] >= least;  // no branch: it could not be foreseen
+        }
+    };
+    select(n0, n1);
+    select(far, far + w.count[0]);
+    Candidate* candidates = choices.candidates.data();
+    for (int64_t j = 0; j < n; ++j) {
+        const int64_t column = columns[j];
+        candidates[j] = {merit[column], column < far ? int32_t(w.low + column) : w.child[column - far],
+                         column < far ? -1 : w.slot[column - far]};
     }
     Candidate* best = choices.best.data() + i * choices.most;
+    choices.count[i] = std::min(n, choices.most);
+    if (n <= LANES) return put_in_order(candidates, n, choices.most, best);
     auto before = [](const Candidate& x, const Candidate& y) { return x.before(y); };
-    choices.count[i] = std::partial_sort_copy(candidates, candidates + n, best, best + choices.most, before) - best;
+    std::partial_sort_copy(candidates, candidates + n, best, best + choices.most, before);
 }
 
 // Log shares of the chosen of local query i of the head w.h, whose queries are loaded.
