@@ -108,19 +108,31 @@ void choose(Workspace& w, int64_t i, Choices& choices) {
     std::partial_sort_copy(candidates, candidates + n, best, best + choices.most, before);
 }
 
-// Log shares of the chosen of local query i of the head w.h, whose queries are loaded.
-void share_chosen(const Workspace& w, int64_t i, Choices& choices) {
+// Scores of the chosen of local query i of the head w.h: a head alone has them in its merits, of several heads they are
+// computed again.
+void score_chosen(const Workspace& w, int64_t i, Choices& choices) {
     const Arguments& a = w.a;
     const Candidate* best = choices.best.data() + i * choices.most;
     const int64_t n = choices.count[i];
+    Real* logits = choices.logits.data();
+    if (a.heads_together() == 1) {
+        for (int64_t j = 0; j < n; ++j) logits[j] = best[j].merit;
+        return;
+    }
     int32_t* tokens = choices.tokens.data();
-    Real *logits = choices.logits.data(), *share = a.share + w.row(i) * choices.most;
-    std::fill(share, share + choices.most, Real(0));
-    if (n == 0) return;
     for (int64_t j = 0; j < round_up(n, DOTS); ++j) tokens[j] = best[std::min(j, n - 1)].token;
     dots(w.q.data() + i * w.dk_wide, a.qk_width, a.k.at(w.b, w.h, 0), a.k.row, tokens, n, logits);
     for (int64_t j = 0; j < n; ++j)
         if (best[j].slot >= 0) logits[j] += a.bias[w.row(i) * a.slots + best[j].slot];
+}
+
+// Log shares of the chosen of local query i of the head w.h.
+void share_chosen(const Workspace& w, int64_t i, Choices& choices) {
+    const int64_t n = choices.count[i];
+    Real *logits = choices.logits.data(), *share = w.a.share + w.row(i) * choices.most;
+    std::fill(share, share + choices.most, Real(0));
+    if (n == 0) return;
+    score_chosen(w, i, choices);
     const Real top = *std::max_element(logits, logits + n);
     for (int64_t j = n; j < round_up(n, LANES); ++j) logits[j] = -INFINITY;
     Vec sum = splat(0);

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from maha_model.kernels.descent.geometry import Geometry
+from maha_model.kernels.descent.geometry import Geometry, empty_results
 from maha_model.kernels.native import Extension, extension
 
 _SOURCE = Path(__file__).with_name("descent.cpp")
@@ -42,27 +42,16 @@ def backward(
         _with_contiguous_rows(grad_out_BHMd),
         *(None if grad is None else grad.contiguous() for grad in (grad_log_sum_BHM, grad_share_BHMk)),
         *_inputs(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk),
-        log_sum_BHM, chosen_BGMk, share_BHMk, list(geometry), torch.get_num_threads(), grad_q, grad_k, grad_v, grad_bias,
+        log_sum_BHM, chosen_BGMk, share_BHMk, list(geometry), torch.get_num_threads(),
+        grad_q, grad_k, grad_v, grad_bias,
     )  # fmt: skip
     return grad_q, grad_k.to(k_BHnd.dtype), grad_v.to(v_BHnd.dtype), grad_bias
 
 
-def empty_results(q_BHMd: Tensor, v_BHnd: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Room for what `attend_level` returns."""
-    (B, H, M, _), k = q_BHMd.shape, geometry.choose
-    wide = torch.promote_types(q_BHMd.dtype, torch.float32)
-    return (
-        v_BHnd.new_empty(B, H, M, v_BHnd.shape[3]),
-        v_BHnd.new_empty(B, H, M, dtype=wide),
-        v_BHnd.new_empty(B, geometry.groups, M, k, dtype=torch.int32),
-        v_BHnd.new_empty(B, H, M, k, dtype=wide),
-    )
-
-
 def scores_computed(length: int, num_scales: int, ratio: int, span: int, top: int) -> int:
-    """How many scores a head computes in float32 on this CPU at all scales of a descent, counted by the compiled loops.
+    """How many scores a head that chooses alone computes in float32 on this CPU at all scales of a descent.
 
-    Masked ones and those computed again for the log shares are included, and as many children as there can be.
+    Counted by the compiled loops, masked scores included and as many children as there can be.
 
     Args:
         length: N, queries and tokens of the finest scale.

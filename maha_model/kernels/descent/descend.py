@@ -11,9 +11,9 @@ from maha_model.kernels.descent.operator import attend_level
 class Descent(NamedTuple):
     """What every position takes from every scale, finest first."""
 
-    outputs_BHMd: list[Tensor]
+    outputs_BHMd: list[Tensor]  # noqa: N815
     """(B, H, M, d) each; 0 where the scale has no finished token yet."""
-    log_sums_BHM: list[Tensor]
+    log_sums_BHM: list[Tensor]  # noqa: N815
     """Log-sum-exp of the scores seen, (B, H, M) each, float32 at least; -inf there."""
 
 
@@ -32,7 +32,8 @@ def descend(
 
     Args:
         q_BHMd: queries (B, H, M, dk), rotated to their positions.
-        keys_BHnd: keys of the scales (B, H, n_l, dk), finest first, rotated to positions in tokens of the finest.
+        keys_BHnd: keys of the scales (B, H, n_l, dk), finest first, rotated to positions in tokens of the finest. Only
+            scales with a token: n_l >= 1.
         values_BHnd: values (B, H, n_l, d).
         beta_L: (L - 1,), by how much a chosen token's log share of attention raises the scores of its children; entry l
             for those at scale l.

@@ -106,8 +106,8 @@ void backward(Tensor grad_out, std::optional<Tensor> grad_log_sum, std::optional
     }
 }
 
-// Scores that one head's forward pass computes, masked ones and those of the log shares included, where every query has
-// `slots` parents, or as many as there is room for; -1 at the coarsest scale.
+// Scores that the forward pass of a head that chooses alone computes, masked ones included, where every query has `slots`
+// parents, or as many as there is room for; -1 at the coarsest scale.
 int64_t scores(int64_t length, int64_t tokens, int64_t slots, std::vector<int64_t> geometry) {
     Arguments a{};
     set_geometry(a, geometry);
@@ -122,11 +122,8 @@ int64_t scores(int64_t length, int64_t tokens, int64_t slots, std::vector<int64_
         w.move_to(0, 0, begin);
         w.for_row_tiles([&](int64_t i, int64_t rows, int64_t n0, int64_t n1) {
             scores += rows * (n1 - n0);
-            for (int64_t m = begin + i; m < begin + i + rows; ++m) {
-                const int64_t children = std::min(a.slots * a.ratio, a.first(m));
-                const int64_t candidates = std::max<int64_t>(0, a.past_candidate(m) - a.first(m)) + children;
-                scores += round_up(children, DOTS) + round_up(std::min(a.choose, candidates), DOTS);
-            }
+            for (int64_t m = begin + i; m < begin + i + rows; ++m)
+                scores += round_up(std::min(a.slots * a.ratio, a.first(m)), DOTS);
         });
     }
     return scores;

@@ -47,16 +47,47 @@ inline void note_merit(const Real* row, Real* merit, int64_t begin, int64_t end,
     }
 }
 
+void load_near(Workspace& w) {
+    const Arguments& a = w.a;
+    if (w.few()) {
+        for (int64_t j = 0; j < w.near_wide; ++j) w.near_tokens[j] = int32_t(w.low + std::min(j, w.near - 1));
+        return;
+    }
+    transpose_rows(a.k.at(w.b, w.h, w.low), a.k.row, w.near, a.qk_width, w.k_t.data(), w.near_wide);
+    copy_rows(a.v.at(w.b, w.h, w.low), a.v.row, w.near, a.width, w.v.data(), w.d_wide);
+}
+
+// Scores of a tile's queries with near tokens.
+void score_near(Workspace& w, int64_t i, int64_t rows, int64_t n0, int64_t n1) {
+    const Arguments& a = w.a;
+    if (!w.few())
+        return multiply(rows, w.q.data() + i * w.dk_wide, w.dk_wide, 1, w.k_t.data(), w.near_wide, w.scores.data(),
+                        w.wide, 0, a.qk_width, n0, n1);
+    for (int64_t r = 0; r < rows; ++r)
+        dots(w.q.data() + (i + r) * w.dk_wide, a.qk_width, a.k.at(w.b, w.h, 0), a.k.row, w.near_tokens.data(), w.near,
+             w.scores.data() + r * w.wide);
+}
+
+// Sums of near tokens' values by their weights, in w.tile.
+void mix_near(Workspace& w, int64_t i, int64_t rows) {
+    const Arguments& a = w.a;
+    if (!w.few())
+        return multiply(rows, w.weights.data(), w.wide, 1, w.v.data(), w.d_wide, w.tile.data(), w.d_wide, w.first(i),
+                        w.past(i + rows - 1), 0, w.d_wide);
+    std::fill(w.tile.begin(), w.tile.end(), Real(0));
+    for (int64_t r = 0; r < rows; ++r)
+        add_rows(w.weights.data() + r * w.wide, a.v.at(w.b, w.h, 0), a.v.row, w.near_tokens.data(), w.near,
+                 w.tile.data() + r * w.d_wide, a.width);
+}
+
 // Output and log-sum-exp of the block; merits too where tokens are chosen.
 void forward_block(Workspace& w) {
     const Arguments& a = w.a;
     const bool first_of_group = w.h % a.heads_together() == 0;
     w.load_queries();
-    transpose_rows(a.k.at(w.b, w.h, w.low), a.k.row, w.near, a.qk_width, w.k_t.data(), w.near_wide);
-    copy_rows(a.v.at(w.b, w.h, w.low), a.v.row, w.near, a.width, w.v.data(), w.d_wide);
+    load_near(w);
     w.for_row_tiles([&](int64_t i, int64_t rows, int64_t n0, int64_t n1) {
-        multiply(rows, w.q.data() + i * w.dk_wide, w.dk_wide, 1, w.k_t.data(), w.near_wide, w.scores.data(), w.wide, 0,
-                 a.qk_width, n0, n1);
+        score_near(w, i, rows, n0, n1);
         Real inverse[ROWS];
         for (int64_t r = 0; r < rows; ++r) {
             Real* row = w.scores.data() + r * w.wide;
@@ -71,8 +102,7 @@ void forward_block(Workspace& w) {
             note_merit(row, merit, n0, n1, first_of_group, offset);
             note_merit(row, merit, w.near_wide, past_far, first_of_group, offset);
         }
-        multiply(rows, w.weights.data(), w.wide, 1, w.v.data(), w.d_wide, w.tile.data(), w.d_wide, w.first(i),
-                 w.past(i + rows - 1), 0, w.d_wide);
+        mix_near(w, i, rows);
         for (int64_t r = 0; r < rows; ++r) {
             Real* sum = w.tile.data() + r * w.d_wide;
             add_rows(w.weights.data() + r * w.wide + w.near_wide, a.v.at(w.b, w.h, 0), a.v.row,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maha_model.kernels.descent import cpu
-from maha_model.kernels.descent.geometry import Geometry
+from maha_model.kernels.descent.geometry import Geometry, empty_results
 from maha_model.kernels.descent.reference import attend_level_reference
 from maha_model.kernels.dispatch import Implementation, implementation_on_cpu, is_fake, warn_once
 from maha_model.kernels.native import DTYPES
@@ -41,8 +41,8 @@ def attend_level(
 
     Returns:
         the output (B, H, M, d), 0 where the scale has no finished token; log-sum-exp of the scores (B, H, M), -inf
-        there; chosen tokens, int32 (B, G, M, k), best first, -1 where there are fewer; the logarithm of each one's share
-        of attention among the chosen (B, H, M, k), 0 for none. All but the choice itself is differentiable.
+        there; chosen tokens, int32 (B, G, M, k), best first, -1 where there are fewer; the logarithm of each one's
+        share of attention among the chosen (B, H, M, k), 0 for none. All but the choice itself is differentiable.
     """
     if not _uses_operator(q_BHMd.device.type, q_BHMd.dtype, is_fake(q_BHMd)):
         return attend_level_reference(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry)
@@ -93,18 +93,6 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return empty_results(q, v, Geometry(*geometry))
-
-
-def empty_results(q_BHMd: Tensor, v_BHnd: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Room for what `attend_level` returns."""
-    B, H, M, _ = q_BHMd.shape
-    wide, k = torch.promote_types(q_BHMd.dtype, torch.float32), geometry.choose
-    return (
-        v_BHnd.new_empty(B, H, M, v_BHnd.shape[3]),
-        v_BHnd.new_empty(B, H, M, dtype=wide),
-        v_BHnd.new_empty(B, geometry.groups, M, k, dtype=torch.int32),
-        v_BHnd.new_empty(B, H, M, k, dtype=wide),
-    )
 
 
 @torch.library.custom_op("maha::attend_level_backward", mutates_args=())

@@ -15,8 +15,8 @@ def attend_level_reference(
     geometry: Geometry,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`operator.attend_level` by (M, n) masks, in float32 at least."""
-    factor, ratio, span, choose, groups, start = geometry
-    (B, H, M, _), n = q_BHMd.shape, k_BHnd.shape[2]
+    factor, ratio, span, _, groups, start = geometry
+    (_, H, M, _), n = q_BHMd.shape, k_BHnd.shape[2]
     wide = torch.promote_types(q_BHMd.dtype, torch.float32)
     position_M1 = start + torch.arange(M, device=q_BHMd.device)[:, None]
     token_n = torch.arange(n, device=q_BHMd.device)
@@ -66,8 +66,7 @@ def _leads_beyond_near(token_n: Tensor, position_M1: Tensor, geometry: Geometry)
 
 def _choose(logits_BHMn: Tensor, log_sum_BHM: Tensor, candidates_BHMn: Tensor, geometry: Geometry) -> Tensor:
     """The `choose` best candidates of every group, best first, ties to the lower index; -1 where there are fewer."""
-    (B, H, M, n), k = logits_BHMn.shape, geometry.choose
-    together = H // geometry.groups
+    k, together = geometry.choose, logits_BHMn.shape[1] // geometry.groups
     # Heads with one choice are compared by their attention weights, a single head by its scores.
     merit = logits_BHMn if together == 1 else logits_BHMn - log_sum_BHM[..., None]
     merit = merit.masked_fill(~candidates_BHMn, -torch.inf).unflatten(1, (geometry.groups, together)).amax(2)

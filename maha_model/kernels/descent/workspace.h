@@ -12,6 +12,7 @@ struct Workspace {
     std::vector<Real> q, k, k_t, v, v_t, grad, scores, weights, p, ds, merit, tile;
     // Of ROWS queries: the children they see, the slot of each one's parent, how many, and each slot's first.
     std::vector<int32_t> child, slot, first_of_slot;
+    std::vector<int32_t> near_tokens;  // of few queries, which read single rows: copies for tiles would cost more
     int64_t count[ROWS] = {};
     int64_t b = 0, h = 0, begin = 0, queries = 0, low = 0, near = 0;
 
@@ -25,7 +26,6 @@ struct Workspace {
           dk_wide(round_up(a.qk_width, STEP)),
           d_wide(round_up(a.width, STEP)),
           q(most_queries * dk_wide),
-          k_t(dk_wide * near_wide),
           scores(ROWS * wide),
           weights(ROWS * wide),
           tile(ROWS * std::max(dk_wide, d_wide)),
@@ -33,12 +33,20 @@ struct Workspace {
           slot(ROWS * far_wide),
           first_of_slot(ROWS * a.slots) {}
 
+    bool few() const { return a.queries < ROWS; }  // of all, so that the path does not depend on the block
+
     void prepare_forward() {
-        v.resize(near_wide * d_wide);
+        if (few()) {
+            near_tokens.resize(near_wide);
+        } else {
+            k_t.resize(dk_wide * near_wide);
+            v.resize(near_wide * d_wide);
+        }
         if (a.choose) merit.resize(most_queries * wide);
     }
     void prepare_backward() {
         k.resize(near_wide * dk_wide);
+        k_t.resize(dk_wide * near_wide);
         v_t.resize(d_wide * near_wide);
         grad.resize(most_queries * d_wide);
         p.resize(most_queries * near_wide);
