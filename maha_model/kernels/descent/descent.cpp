@@ -58,7 +58,7 @@ void forward(Tensor q, Tensor k, Tensor v, std::optional<Tensor> parents, std::o
     a.chosen = data<int32_t>(chosen);
     a.share = data<Real>(share);
     const int64_t blocks = (a.queries + BLOCK - 1) / BLOCK, all = a.batch * a.groups * blocks;
-#pragma omp parallel num_threads(std::min(a.threads, all))
+#pragma omp parallel num_threads(std::max<int64_t>(1, std::min(a.threads, all)))
     {
         Workspace w(a);
         w.prepare_forward();
@@ -93,7 +93,7 @@ void backward(Tensor grad_out, std::optional<Tensor> grad_log_sum, std::optional
     a.grad_v = data<Real>(grad_v);
     a.grad_bias = data<Real>(grad_bias);
     const int64_t all = a.batch * a.heads;
-#pragma omp parallel num_threads(std::min(a.threads, all))
+#pragma omp parallel num_threads(std::max<int64_t>(1, std::min(a.threads, all)))
     {
         Workspace w(a);
         w.prepare_backward();

@@ -32,7 +32,7 @@ def attend_level(
 
     Args:
         q_BHMd: queries (B, H, M, dk), rotated; float32, float64 or bfloat16.
-        k_BHnd: keys of the scale (B, H, n, dk), rotated.
+        k_BHnd: keys of the scale (B, H, n, dk), rotated; n >= 1.
         v_BHnd: its values (B, H, n, d).
         parents_BGMk: int32 (B, G, M, k'), tokens of the next coarser scale, -1 for none, none twice; None at the
             coarsest scale.
