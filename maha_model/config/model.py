@@ -141,6 +141,10 @@ class ModelConfig:
                 )
         if self.span == "full":
             raise ConfigError("descent needs a finite span, not 'full'; give a number of tokens or set descent 0")
+        if self.span < self.ratio - 1:  # else the next scale is not seen whole before it
+            raise ConfigError(
+                f"descent needs a span of at least ratio - 1, not {self.span}; give {self.ratio - 1} or more"
+            )
         groups = self.descent_groups
         if groups is not None and (groups < 1 or self.num_heads % groups):
             raise ConfigError(f"descent_groups is {groups}; it must divide num_heads {self.num_heads}")

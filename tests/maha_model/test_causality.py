@@ -56,7 +56,7 @@ descents = st.fixed_dictionaries(
         "positions": st.just("token"),
         "num_scales": st.integers(1, 5),
         "ratio": st.integers(2, 4),
-        "span": st.integers(1, 8),
+        "span": st.integers(3, 8),
         "dilation": st.integers(0, 2),
         "gating": st.booleans(),
         "values": st.sampled_from(["shared", "separate"]),

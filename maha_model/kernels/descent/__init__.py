@@ -4,8 +4,18 @@ The coarsest scale is seen whole; of every finer one a query sees its own newest
 tokens that it chose at the scale above. reference.py is the definition.
 """
 
-from maha_model.kernels.descent.descend import descend
+from maha_model.kernels.descent.cpu import scores_computed
+from maha_model.kernels.descent.descend import Descent, descend
+from maha_model.kernels.descent.flops import visible_pairs
 from maha_model.kernels.descent.geometry import Geometry
 from maha_model.kernels.descent.operator import attend_level, implementation
 
-__all__ = ["Geometry", "attend_level", "descend", "implementation"]
+__all__ = [
+    "Descent",
+    "Geometry",
+    "attend_level",
+    "descend",
+    "implementation",
+    "scores_computed",
+    "visible_pairs",
+]

@@ -1,15 +1,19 @@
 """A descent's compiled operators for the CPU (descent.cpp)."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from maha_model.kernels.descent.geometry import Geometry
-from maha_model.kernels.native import Extension
+from maha_model.kernels.descent.geometry import Geometry, empty_results
+from maha_model.kernels.native import Extension, extension
+
+_SOURCE = Path(__file__).with_name("descent.cpp")
 
 
 def kernels(dtype: torch.dtype) -> Extension | None:
     """The operators for an element type; None where they cannot be had."""
-    return None
+    return extension(_SOURCE, dtype)
 
 
 def forward(
@@ -17,4 +21,82 @@ def forward(
     geometry: Geometry,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Output, log-sum-exp, chosen tokens and their log shares: see `operator.attend_level`."""
-    raise NotImplementedError
+    results = empty_results(q_BHMd, v_BHnd, geometry)
+    _operators(q_BHMd).operator("descent_forward")(
+        *_inputs(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk), list(geometry), torch.get_num_threads(), *results
+    )
+    return results
+
+
+def backward(
+    grad_out_BHMd: Tensor, grad_log_sum_BHM: Tensor | None, grad_share_BHMk: Tensor | None, q_BHMd: Tensor,
+    k_BHnd: Tensor, v_BHnd: Tensor, parents_BGMk: Tensor | None, bias_BHMk: Tensor | None, out_BHMd: Tensor,
+    log_sum_BHM: Tensor, chosen_BGMk: Tensor, share_BHMk: Tensor, geometry: Geometry,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of queries, keys, values and bias, contiguous; the bias's is empty where there is none."""
+    grad_q = torch.empty_like(q_BHMd, memory_format=torch.contiguous_format)
+    # sums over queries: not in bfloat16
+    grad_k, grad_v = (x.new_zeros(x.shape, dtype=log_sum_BHM.dtype) for x in (k_BHnd, v_BHnd))
+    grad_bias = log_sum_BHM.new_zeros((0,) if bias_BHMk is None else bias_BHMk.shape)
+    _operators(q_BHMd).operator("descent_backward")(
+        _with_contiguous_rows(grad_out_BHMd),
+        *(None if grad is None else grad.contiguous() for grad in (grad_log_sum_BHM, grad_share_BHMk)),
+        *_inputs(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk),
+        log_sum_BHM, chosen_BGMk, share_BHMk, list(geometry), torch.get_num_threads(),
+        grad_q, grad_k, grad_v, grad_bias,
+    )  # fmt: skip
+    return grad_q, grad_k.to(k_BHnd.dtype), grad_v.to(v_BHnd.dtype), grad_bias
+
+
+def scores_computed(length: int, num_scales: int, ratio: int, span: int, top: int) -> int:
+    """How many scores a head that chooses alone computes in float32 on this CPU at all scales of a descent.
+
+    Counted by the compiled loops, masked scores included and as many children as there can be.
+
+    Args:
+        length: N, queries and tokens of the finest scale.
+        num_scales: L; those with a token are counted.
+        ratio: r.
+        span: W.
+        top: k.
+
+    Raises:
+        RuntimeError: without compiled code.
+    """
+    compiled = kernels(torch.float32)
+    if compiled is None:
+        raise RuntimeError("only the compiled attention counts its scores; install a C++ compiler (g++, or set CXX)")
+    while length // ratio ** (num_scales - 1) == 0:
+        num_scales -= 1
+    return sum(
+        compiled.operator("descent_scores")(
+            length,
+            length // ratio**level,
+            -1 if level == num_scales - 1 else top,
+            list(Geometry(ratio**level, ratio, span, top if level else 0, groups=1)),
+        )
+        for level in range(num_scales)
+    )
+
+
+def _operators(q_BHMd: Tensor) -> Extension:
+    compiled = kernels(q_BHMd.dtype)
+    assert compiled is not None, "attend_level takes the operator only where there is compiled code"
+    return compiled
+
+
+def _inputs(
+    q_BHMd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, parents_BGMk: Tensor | None, bias_BHMk: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """With contiguous rows of queries, keys and values; parents in int32 and their bias in the scores' precision."""
+    if not q_BHMd.dtype == k_BHnd.dtype == v_BHnd.dtype:
+        raise ValueError(f"queries, keys and values are {q_BHMd.dtype}, {k_BHnd.dtype}, {v_BHnd.dtype}; give one dtype")
+    q, k, v = (_with_contiguous_rows(x) for x in (q_BHMd, k_BHnd, v_BHnd))
+    if parents_BGMk is None or bias_BHMk is None:
+        return q, k, v, None, None
+    wide = torch.promote_types(q.dtype, torch.float32)
+    return q, k, v, parents_BGMk.int().contiguous(), bias_BHMk.to(wide).contiguous()
+
+
+def _with_contiguous_rows(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

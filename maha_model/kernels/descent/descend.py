@@ -32,7 +32,9 @@ def descend(
 
     Args:
         q_BHMd: queries (B, H, M, dk), rotated to their positions.
-        keys_BHnd: keys of the scales (B, H, n_l, dk), finest first, rotated to positions in tokens of the finest.
+        keys_BHnd: keys of the scales (B, H, n_l, dk), finest first, rotated to positions in tokens of the finest. Only
+            scales with a token, n_l >= 1: the coarsest of these is seen whole, which differs from its W newest tokens
+            only if W < r - 1.
         values_BHnd: values (B, H, n_l, d).
         beta_L: (L - 1,), by how much a chosen token's log share of attention raises the scores of its children; entry l
             for those at scale l.

@@ -1,6 +1,9 @@
-"""The positions of one scale of a descent."""
+"""The positions of one scale of a descent, and the shapes of its results."""
 
 from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 
 class Geometry(NamedTuple):
@@ -18,3 +21,15 @@ class Geometry(NamedTuple):
     """Groups of heads with one choice each; divides the heads."""
     start: int = 0
     """Position of the first query."""
+
+
+def empty_results(q_BHMd: Tensor, v_BHnd: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Room for what `attend_level` returns."""
+    (B, H, M, _), k = q_BHMd.shape, geometry.choose
+    wide = torch.promote_types(q_BHMd.dtype, torch.float32)
+    return (
+        v_BHnd.new_empty(B, H, M, v_BHnd.shape[3]),
+        v_BHnd.new_empty(B, H, M, dtype=wide),
+        v_BHnd.new_empty(B, geometry.groups, M, k, dtype=torch.int32),
+        v_BHnd.new_empty(B, H, M, k, dtype=wide),
+    )

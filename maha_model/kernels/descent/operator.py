@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maha_model.kernels.descent import cpu
-from maha_model.kernels.descent.geometry import Geometry
+from maha_model.kernels.descent.geometry import Geometry, empty_results
 from maha_model.kernels.descent.reference import attend_level_reference
 from maha_model.kernels.dispatch import Implementation, implementation_on_cpu, is_fake, warn_once
 from maha_model.kernels.native import DTYPES
@@ -32,7 +32,7 @@ def attend_level(
 
     Args:
         q_BHMd: queries (B, H, M, dk), rotated; float32, float64 or bfloat16.
-        k_BHnd: keys of the scale (B, H, n, dk), rotated.
+        k_BHnd: keys of the scale (B, H, n, dk), rotated; n >= 1.
         v_BHnd: its values (B, H, n, d).
         parents_BGMk: int32 (B, G, M, k'), tokens of the next coarser scale, -1 for none, none twice; None at the
             coarsest scale.
@@ -93,18 +93,6 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return empty_results(q, v, Geometry(*geometry))
-
-
-def empty_results(q_BHMd: Tensor, v_BHnd: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Room for what `attend_level` returns."""
-    B, H, M, _ = q_BHMd.shape
-    wide, k = torch.promote_types(q_BHMd.dtype, torch.float32), geometry.choose
-    return (
-        v_BHnd.new_empty(B, H, M, v_BHnd.shape[3]),
-        v_BHnd.new_empty(B, H, M, dtype=wide),
-        v_BHnd.new_empty(B, geometry.groups, M, k, dtype=torch.int32),
-        v_BHnd.new_empty(B, H, M, k, dtype=wide),
-    )
 
 
 @torch.library.custom_op("maha::attend_level_backward", mutates_args=())

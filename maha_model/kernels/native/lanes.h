@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -58,12 +59,38 @@ inline Vec root(Vec x) {
     for (int i = 0; i < LANES; ++i) y[i] = std::sqrt(x[i]);
     return gather<Vec>(y);
 }
+
+// Lanes of two vectors, by their numbers: a's from 0, b's from LANES on.
+template <int... I>
+inline Vec shuffled(Vec a, Vec b, std::integer_sequence<int, I...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, I...);
+#else
+    return __builtin_shuffle(a, b, Mask{Int(I)...});
+#endif
+}
+template <int... I>
+constexpr Mask numbers(std::integer_sequence<int, I...>) {
+    return Mask{Int(I)...};
+}
+using Lanes = std::make_integer_sequence<int, LANES>;
+
+template <int HALF, int... I>
+inline Vec swapped(Vec x, std::integer_sequence<int, I...>) {
+    return shuffled(x, x, std::integer_sequence<int, (I ^ HALF)...>());
+}
+template <int HALF = LANES / 2>
 inline Real total(Vec x) {
-    Real y[LANES];
-    std::memcpy(y, &x, sizeof x);
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) y[i] += y[i + half];
-    return y[0];
+    x += swapped<HALF>(x, Lanes());
+    if constexpr (HALF > 1) return total<HALF / 2>(x);
+    return x[0];
+}
+template <int HALF = LANES / 2>
+inline Real largest(Vec x) {
+    Vec y = swapped<HALF>(x, Lanes());
+    x = x > y ? x : y;
+    if constexpr (HALF > 1) return largest<HALF / 2>(x);
+    return x[0];
 }
 
 inline Vec load(const Real* from) {

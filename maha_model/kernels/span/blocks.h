@@ -9,16 +9,9 @@
 
 namespace {
 
-inline Mask between(int64_t column, int64_t from, int64_t to) {
-    Int at[LANES];
-    for (int i = 0; i < LANES; ++i) at[i] = Int(column + i);
-    Mask index = gather<Mask>(at);
-    return (index >= Int(from)) & (index < Int(to));
-}
-
 void forward_block(Workspace& w) {
     const Arguments& a = w.a;
-    Workspace::copy(w.values_at(), a.v_row, w.keys, a.width, w.v.data(), w.d_wide);
+    copy_rows(w.values_at(), a.v_row, w.keys, a.width, w.v.data(), w.d_wide);
     Real* log_sum = w.log_sum();
     Stored* out = a.out + w.b * a.out_batch + w.h * a.out_head + w.begin * a.out_row;
     w.for_row_tiles([&](int64_t i, int64_t rows, int64_t n0, int64_t n1) {
@@ -34,8 +27,7 @@ void forward_block(Workspace& w) {
                 Vec s = between(n, from, to) ? load(row + n) : splat(-INFINITY);
                 most = s > most ? s : most;
             }
-            Real top = -INFINITY;
-            for (int lane = 0; lane < LANES; ++lane) top = std::max(top, Real(most[lane]));
+            const Real top = largest(most);
             for (int64_t n = n0; n < n1; n += LANES) {
                 Vec x = between(n, from, to) ? exponential(load(row + n) - top) : splat(0);
                 store(row + n, x);
@@ -57,21 +49,16 @@ void forward_block(Workspace& w) {
 void add_to_keys(Workspace& w, const Real* scores, const Real* right, int64_t wide, Real* grad, int64_t width) {
     for (int64_t j = 0; j < w.keys; j += ROWS) {
         int64_t rows = std::min<int64_t>(ROWS, w.keys - j);
-        int64_t from = w.first_query(j), to = w.past_query(j + rows - 1);
-        if (from >= to) continue;
-        multiply(rows, scores + j, 1, w.keys_wide, right, wide, w.tile.data(), wide, from, to, 0, wide);
-        for (int64_t r = 0; r < rows; ++r) {
-            Real* row = grad + (j + r) * width;
-            for (int64_t c = 0; c < width; ++c) row[c] += w.tile[r * wide + c];
-        }
+        add_product(rows, scores + j, w.keys_wide, right, wide, w.first_query(j), w.past_query(j + rows - 1),
+                    w.tile.data(), grad + j * width, width);
     }
 }
 
 void backward_block(Workspace& w) {
     const Arguments& a = w.a;
-    Workspace::copy(w.keys_at(), a.k_row, w.keys, a.qk_width, w.k.data(), w.dk_wide);
-    Workspace::transpose(w.values_at(), a.v_row, w.keys, a.width, w.v_t.data(), w.keys_wide);
-    Workspace::copy(a.grad_out + w.b * a.grad_batch + w.h * a.grad_head + w.begin * a.grad_row, a.grad_row, w.queries,
+    copy_rows(w.keys_at(), a.k_row, w.keys, a.qk_width, w.k.data(), w.dk_wide);
+    transpose_rows(w.values_at(), a.v_row, w.keys, a.width, w.v_t.data(), w.keys_wide);
+    copy_rows(a.grad_out + w.b * a.grad_batch + w.h * a.grad_head + w.begin * a.grad_row, a.grad_row, w.queries,
                     a.width, w.grad.data(), w.d_wide);
     std::fill(w.ds.begin(), w.ds.end(), Real(0));
     const Real* log_sum = w.log_sum();

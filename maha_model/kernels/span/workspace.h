@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "tiles.h"
+#include "../native/rows.h"
 
 namespace {
 
@@ -30,7 +30,7 @@ struct Workspace {
     explicit Workspace(const Arguments& a)
         : a(a),
           most_keys(std::min(a.length, BLOCK + (a.causal ? 1 : 2) * (a.span - 1))),
-          keys_wide(round_up(most_keys, STEP)),
+          keys_wide(round_up(most_keys + LANES, STEP)),  // the last of a tile's vectors may reach beyond the keys
           dk_wide(round_up(a.qk_width, STEP)),
           d_wide(round_up(a.width, STEP)),
           q(BLOCK * dk_wide),
@@ -55,20 +55,6 @@ struct Workspace {
     }
     int64_t past_query(int64_t j) const { return std::max<int64_t>(0, std::min(queries, low + j + a.span - begin)); }
 
-    static void copy(const Stored* from, int64_t stride, int64_t rows, int64_t width, Real* to, int64_t wide,
-                     Real scale = 1) {
-        for (int64_t i = 0; i < rows; ++i)
-            for (int64_t c = 0; c < wide; c += LANES)
-                store(to + i * wide + c, scale * load_part_or_zero(from + i * stride, c, width));
-    }
-    static Vec load_part_or_zero(const Stored* row, int64_t c, int64_t width) {
-        return c < width ? load_part(row, c, width) : splat(0);
-    }
-    static void transpose(const Stored* from, int64_t stride, int64_t rows, int64_t width, Real* to, int64_t wide) {
-        for (int64_t i = 0; i < rows; ++i)
-            for (int64_t c = 0; c < width; ++c) to[c * wide + i] = widen(from[i * stride + c]);
-    }
-
     void move_to(int64_t batch, int64_t head, int64_t first) {
         b = batch;
         h = head;
@@ -79,9 +65,9 @@ struct Workspace {
     }
     void load_block(int64_t batch, int64_t head, int64_t first) {
         move_to(batch, head, first);
-        copy(a.q + b * a.q_batch + h * a.q_head + begin * a.q_row, a.q_row, queries, a.qk_width, q.data(), dk_wide,
-             Real(a.scale));
-        transpose(keys_at(), a.k_row, keys, a.qk_width, k_t.data(), keys_wide);
+        copy_rows(a.q + b * a.q_batch + h * a.q_head + begin * a.q_row, a.q_row, queries, a.qk_width, q.data(), dk_wide,
+                  Real(a.scale));
+        transpose_rows(keys_at(), a.k_row, keys, a.qk_width, k_t.data(), keys_wide);
         std::fill(p.begin(), p.end(), Real(0));
     }
     const Stored* keys_at() const { return a.k + b * a.k_batch + h * a.k_head + low * a.k_row; }
@@ -93,7 +79,7 @@ struct Workspace {
     void for_row_tiles(F&& act) const {
         for (int64_t i = 0; i < queries; i += ROWS) {
             int64_t rows = std::min<int64_t>(ROWS, queries - i);
-            int64_t n0 = first_key(i) / STEP * STEP, n1 = round_up(past_key(i + rows - 1), STEP);
+            int64_t n0 = first_key(i), n1 = n0 + round_up(past_key(i + rows - 1) - n0, LANES);
             act(i, rows, n0, n1);
         }
     }

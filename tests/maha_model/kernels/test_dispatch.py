@@ -8,6 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from maha_model.kernels import dispatch, fuse, which
+from maha_model.kernels.descent import Geometry, attend_level
 from maha_model.kernels.fuse import Placement, Problem
 from maha_model.kernels.span import span_attention, without_compiled_attention
 
@@ -28,7 +29,7 @@ def no_warnings() -> object:
 
 
 @pytest.mark.usefixtures("no_warnings")
-@pytest.mark.parametrize("operator", ["span", "fuse", "qp"])
+@pytest.mark.parametrize("operator", ["span", "descent", "fuse", "qp"])
 def test_a_cpu_with_a_compiler_runs_compiled_code(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert which(operator) == "cpu"
     monkeypatch.setenv("MAHA_NATIVE", "0")  # the user's choice: no warning
@@ -60,7 +61,7 @@ def test_a_gpu_without_triton_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> N
         assert which("fuse", "cuda", **POWERS) == "reference"
 
 
-@pytest.mark.parametrize("operator", ["span", "fuse", "qp"])
+@pytest.mark.parametrize("operator", ["span", "descent", "fuse", "qp"])
 def test_a_dtype_without_compiled_code_is_warned_of(operator: str) -> None:
     with pytest.warns(RuntimeWarning, match=f"{operator}: float16 has no compiled code .* use one of float32"):
         assert which(operator, dtype=torch.float16) != "cpu"
@@ -70,6 +71,8 @@ def test_the_operators_warn_as_which_does() -> None:
     q = torch.randn(1, 1, 9, 4).half()
     with pytest.warns(RuntimeWarning, match="span: float16"):
         span_attention(q, q, q, 3)
+    with pytest.warns(RuntimeWarning, match="descent: float16"):
+        attend_level(q, q, q, None, None, Geometry(1, 2, 3, 0, 1))
     with pytest.warns(RuntimeWarning, match="fuse: float16"):
         fuse.fuse([q], [Placement(0, 1)], 9, Problem("output", (0.1,), "box"))
 
@@ -80,6 +83,7 @@ def test_tensors_without_data_lose_nothing() -> None:
         for device in ("cpu", "meta"):
             q = torch.empty(1, 1, 9, 4, dtype=torch.float16, device=device)
             span_attention(q, q, q, 3)
+            attend_level(q, q, q, None, None, Geometry(1, 2, 3, 0, 1))
             fuse.fuse([q], [Placement(0, 1)], 9, Problem("output", (0.1,), "box"))
     with without_compiled_attention():
         assert which("span") == "blocks"

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "../native/lanes.h"
+#include "lanes.h"
 
 namespace {
 
@@ -11,25 +11,42 @@ constexpr int64_t BLOCK = 16 * ROWS;
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// C[0:M, n0:n1] = A[0:M, k0:k1] B[k0:k1, n0:n1]; element (m, k) of A is a[m * am + k * ak], B and C are row-major.
+// Which of LANES columns are in [from, to).
+inline Mask between(int64_t column, int64_t from, int64_t to) {
+    const Mask index = numbers(Lanes()) + Int(column);
+    return (index >= Int(from)) & (index < Int(to));
+}
+
+// C[0:M, n:n + V * LANES] = A[0:M, k0:k1] B[k0:k1, n:n + V * LANES]
+template <int M, int V>
+inline void multiply_tile(const Real* a, int64_t am, int64_t ak, const Real* b, int64_t ldb, Real* c, int64_t ldc,
+                          int64_t k0, int64_t k1, int64_t n) {
+    Vec sum[M][V] = {};
+    for (int64_t k = k0; k < k1; ++k) {
+        Vec right[V];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) right[v] = load(b + k * ldb + n + v * LANES);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) {
+            Real x = a[m * am + k * ak];
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) sum[m][v] += x * right[v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) store(c + m * ldc + n + v * LANES, sum[m][v]);
+}
+
+// C[0:M, n0:n1] = A[0:M, k0:k1] B[k0:k1, n0:n1], whole vectors of columns from n0; element (m, k) of A is
+// a[m * am + k * ak], B and C are row-major.
 template <int M>
 inline void multiply_rows(const Real* a, int64_t am, int64_t ak, const Real* b, int64_t ldb, Real* c, int64_t ldc,
                           int64_t k0, int64_t k1, int64_t n0, int64_t n1) {
-    for (int64_t n = n0; n < n1; n += STEP) {
-        Vec sum[M][2] = {};
-        for (int64_t k = k0; k < k1; ++k) {
-            Vec left = load(b + k * ldb + n), right = load(b + k * ldb + n + LANES);
-            for (int m = 0; m < M; ++m) {
-                Real x = a[m * am + k * ak];
-                sum[m][0] += x * left;
-                sum[m][1] += x * right;
-            }
-        }
-        for (int m = 0; m < M; ++m) {
-            store(c + m * ldc + n, sum[m][0]);
-            store(c + m * ldc + n + LANES, sum[m][1]);
-        }
-    }
+    int64_t n = n0;
+    for (; n + LANES < n1; n += STEP) multiply_tile<M, 2>(a, am, ak, b, ldb, c, ldc, k0, k1, n);
+    if (n < n1) multiply_tile<M, 1>(a, am, ak, b, ldb, c, ldc, k0, k1, n);
 }
 
 inline void multiply(int64_t rows, const Real* a, int64_t am, int64_t ak, const Real* b, int64_t ldb, Real* c,
