@@ -18,6 +18,7 @@ from eval.bench.criteria import Criterion, best_times, print_report
 from eval.bench.eager_attention import EagerAttention
 from maha_model import ModelConfig
 from maha_model.initialization import initialize
+from maha_model.kernels.descent import Geometry, scores_of_level
 from maha_model.kernels.span import scores_computed
 from maha_model.transformer import Block
 from pretrain.memory import LiveBytes, keep_freed_memory
@@ -25,7 +26,20 @@ from pretrain.memory import LiveBytes, keep_freed_memory
 LENGTHS = [1024 * 2**i for i in range(6)]
 FITTED_FROM = 4096
 EAGER_UP_TO = 4096  # beyond, its score tensors alone are gigabytes
-NAMES = {"maha": "MAHA", "sdpa": "standard, fused", "eager": "standard, eager", "longformer": "Longformer"}
+NAMES = {
+    "maha": "MAHA", "descent": "MAHA, descent", "sdpa": "standard, fused", "eager": "standard, eager",
+    "longformer": "Longformer",
+}  # fmt: skip
+    "maha": "MAHA",
+    "descent": "MAHA, descent",
+    "sdpa": "standard, fused",
+    "eager": "standard, eager",
+    "longformer": "Longformer",
+}
+
+
+DESCENT: dict[str, Any] = {"descent": 8, "query": "fine", "positions": "token", "num_scales": 4, "span": 64}
+"""What a descent has besides; its coarsest token covers 64."""
 
 
 class ScoreCounter(TorchDispatchMode):
@@ -40,6 +54,10 @@ class ScoreCounter(TorchDispatchMode):
         if func is torch.ops.maha.span_attention.default:
             (B, H, N, dk), (span, causal) = args[0].shape, args[3:]
             self.multiply_adds += B * H * dk * scores_computed(N, span, causal)
+        elif func is torch.ops.maha.attend_level.default:
+            (B, H, M, dk), n, parents, geometry = args[0].shape, args[1].shape[2], args[3], Geometry(*args[5])
+            seen = None if parents is None else parents.shape[3]
+            self.multiply_adds += B * H * dk * scores_of_level(M, n, seen, geometry)
         elif func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:  # noqa: SLF001
             B, H, N, d = args[0].shape
             assert args[4], "causal"
@@ -51,11 +69,14 @@ class ScoreCounter(TorchDispatchMode):
 
 
 def build(name: str) -> Block:
-    """A block of width 256 with 4 heads; MAHA has 3 scales, ratio 4, span 128, Longformer the same span."""
+    """A block of width 256 with 4 heads; MAHA has 3 scales, ratio 4, span 128, Longformer the same span; DESCENT."""
     torch.manual_seed(0)
+    fields: dict[str, Any] = {"attention": "longformer" if name == "longformer" else "standard"}
+    if name in ("maha", "descent"):
+        fields = DESCENT if name == "descent" else {}
     config = ModelConfig(
-        vocab_size=1, context_length=LENGTHS[-1], d_model=256, num_heads=4, num_layers=1, d_ff=688, span=128,
-        attention=name if name in ("maha", "longformer") else "standard",  # type: ignore[arg-type]
+        vocab_size=1, context_length=LENGTHS[-1], d_model=256, num_heads=4, num_layers=1, d_ff=688,
+        **{"span": 128, **fields},
     )  # fmt: skip
     block = Block(config)
     if name == "eager":
@@ -109,16 +130,29 @@ def main() -> None:
     def ratio(of: str, length: int, over: str, under: str = "maha") -> float:
         return value(under, length, of) / value(over, length, of)
 
-    slowest = max(ratio("seconds", length, "sdpa") for length in LENGTHS if length >= FITTED_FROM)
+    def slowest(under: str, over: str) -> float:
+        return max(ratio("seconds", length, over, under) for length in LENGTHS if length >= FITTED_FROM)
+
     criteria = [
         Criterion(
             "fewer score multiply-adds than causal attention by the same loops, N = 4096",
             1 - ratio("score_multiply_adds", 4096, "sdpa"), 0.81, at_least=True,
         ),
         Criterion("exponent of time over N, 4k to 32k", exponent(rows, "maha", "seconds"), 1.1),
-        Criterion("time over the SDPA block's, the most from N = 4096 on", slowest, 1),
+        Criterion("time over the SDPA block's, the most from N = 4096 on", slowest("maha", "sdpa"), 1),
+        Criterion("time over Longformer's, the most from N = 4096 on", slowest("maha", "longformer"), 1.15),
         Criterion(
             "times faster than the SDPA block at 32k", 1 / ratio("seconds", LENGTHS[-1], "sdpa"), 5, at_least=True
+        ),
+        Criterion(
+            "descent: share of causal attention's score multiply-adds by the same loops, N = 4096",
+            ratio("score_multiply_adds", 4096, "sdpa", "descent"), 0.25,
+        ),
+        Criterion("descent: exponent of time over N, 4k to 32k", exponent(rows, "descent", "seconds"), 1.1),
+        Criterion("descent: time over Longformer's, the most from N = 4096 on", slowest("descent", "longformer"), 1.5),
+        Criterion(
+            "descent: times faster than the SDPA block at 32k", 1 / ratio("seconds", LENGTHS[-1], "sdpa", "descent"), 5,
+            at_least=True,
         ),
         Criterion("exponent of peak live bytes over N, 4k to 32k", exponent(rows, "maha", "peak_bytes"), 1.05),
         Criterion("peak live bytes over eager attention's, N = 4096", ratio("peak_bytes", 4096, "eager"), 0.44),

@@ -4,7 +4,7 @@ The coarsest scale is seen whole; of every finer one a query sees its own newest
 tokens that it chose at the scale above. reference.py is the definition.
 """
 
-from maha_model.kernels.descent.cpu import scores_computed
+from maha_model.kernels.descent.cpu import scores_computed, scores_of_level
 from maha_model.kernels.descent.descend import Descent, descend
 from maha_model.kernels.descent.flops import visible_pairs
 from maha_model.kernels.descent.geometry import Geometry
@@ -17,5 +17,6 @@ __all__ = [
     "descend",
     "implementation",
     "scores_computed",
+    "scores_of_level",
     "visible_pairs",
 ]

@@ -63,20 +63,25 @@ def scores_computed(length: int, num_scales: int, ratio: int, span: int, top: in
     Raises:
         RuntimeError: without compiled code.
     """
-    compiled = kernels(torch.float32)
-    if compiled is None:
-        raise RuntimeError("only the compiled attention counts its scores; install a C++ compiler (g++, or set CXX)")
     while length // ratio ** (num_scales - 1) == 0:
         num_scales -= 1
     return sum(
-        compiled.operator("descent_scores")(
+        scores_of_level(
             length,
             length // ratio**level,
-            -1 if level == num_scales - 1 else top,
-            list(Geometry(ratio**level, ratio, span, top if level else 0, groups=1)),
+            None if level == num_scales - 1 else top,
+            Geometry(ratio**level, ratio, span, top if level else 0, groups=1),
         )
         for level in range(num_scales)
     )
+
+
+def scores_of_level(queries: int, tokens: int, parents: int | None, geometry: Geometry) -> int:
+    """The same of one scale: M queries, n tokens, k' parents of a query, None at the coarsest scale."""
+    compiled = kernels(torch.float32)
+    if compiled is None:
+        raise RuntimeError("only the compiled attention counts its scores; install a C++ compiler (g++, or set CXX)")
+    return compiled.operator("descent_scores")(queries, tokens, -1 if parents is None else parents, list(geometry))
 
 
 def _operators(q_BHMd: Tensor) -> Extension:
