@@ -19,14 +19,8 @@ def newest_finished(t, factor):
 @triton.jit
 def load_rows(base, row, stride, there, width, D: tl.constexpr):
     """Rows (..., D) of a matrix of rows a stride apart; zero where not `there`."""
-    column = tl.arange(0, D)
-    if len(row.shape) == 1:
-        at = row.to(tl.int64)[:, None] * stride + column[None, :]
-        mask = there[:, None] & (column < width)[None, :]
-    else:
-        at = row.to(tl.int64)[:, :, None] * stride + column[None, None, :]
-        mask = there[:, :, None] & (column < width)[None, None, :]
-    return tl.load(base + at, mask=mask, other=0)
+    column = tl.arange(0, D)[None, :]
+    return tl.load(base + row.to(tl.int64)[:, None] * stride + column, mask=there[:, None] & (column < width), other=0)
 
 
 @triton.jit
@@ -49,13 +43,11 @@ def visible_range(first, last, tokens, place, DENSE: tl.constexpr):
 
 
 @triton.jit
-def far_children(parent, t, tokens, place, RP: tl.constexpr):
-    """Children (Q, RP) of parents (Q,) and which of them positions t (Q,) see: those finished and not near."""
-    child = tl.arange(0, RP)[None, :]
-    token = parent[:, None] * place[1] + child
+def far_child(parent, child, t, tokens, place):
+    """A child of parents (Q,), by its place among its siblings, and whether positions t see it: finished, not near."""
+    token = parent * place[1] + child
     oldest_near = newest_finished(t, place[0]) - place[2] + 1
-    far = (parent >= 0)[:, None] & (child < place[1]) & (token < oldest_near[:, None]) & (token < tokens)
-    return token, far
+    return token, (parent >= 0) & (token < oldest_near) & (token < tokens)
 
 
 @triton.jit
@@ -112,7 +104,7 @@ def attend_tiles(
 @triton.jit
 def attend_children(
     q, q_strides, k, k_strides, v, v_strides, parents, bias, near_out, near_log_sum, out, log_sum, far_scores, sizes,
-    place, KEEP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, RP: tl.constexpr,
+    place, KEEP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, RATIO: tl.constexpr,
     SCALE: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp with the parents' children beside what `attend_tiles` gives for near tokens.
@@ -136,24 +128,22 @@ def attend_children(
     peak = tl.load(near_log_sum + row, mask=here, other=float("-inf"))
     mixed = tl.load(near_out + at, mask=inside, other=0)
     total = tl.where(peak > float("-inf"), 1.0, 0.0).to(REAL)
-    child = tl.arange(0, RP)[None, :]
     for i in range(sizes[4]):
         parent = tl.load(parents + (group * queries + m) * sizes[4] + i, mask=here, other=-1)
         added = tl.load(bias + row * sizes[4] + i, mask=here, other=0).to(REAL)
-        token, far = far_children(parent, t, sizes[3], place, RP)
-        keys = load_rows(k_base, token, k_strides[2], far, sizes[6], DK)
-        values = load_rows(v_base, token, v_strides[2], far, sizes[7], DV)
-        scores = tl.sum(q_rows[:, None, :] * keys.to(REAL), 2) * SCALE + added[:, None]
-        scores = tl.where(far, scores, float("-inf"))
-        if KEEP:
-            slot = (row * sizes[4] + i)[:, None] * place[1] + child
-            tl.store(far_scores + slot, scores, mask=here[:, None] & (child < place[1]))
-        higher = tl.maximum(peak, tl.max(scores, 1))
-        weights = shifted(scores, higher[:, None])
-        decay = shifted(peak, higher)
-        total = total * decay + tl.sum(weights, 1)
-        mixed = mixed * decay[:, None] + tl.sum(weights[:, :, None] * values.to(REAL), 1)
-        peak = higher
+        for child in tl.static_range(RATIO):
+            token, far = far_child(parent, child, t, sizes[3], place)
+            keys = load_rows(k_base, token, k_strides[2], far, sizes[6], DK)
+            values = load_rows(v_base, token, v_strides[2], far, sizes[7], DV)
+            score = tl.where(far, tl.sum(q_rows * keys.to(REAL), 1) * SCALE + added, float("-inf"))
+            if KEEP:
+                tl.store(far_scores + (row * sizes[4] + i) * RATIO + child, score, mask=here)
+            higher = tl.maximum(peak, score)
+            weight = shifted(score, higher)
+            decay = shifted(peak, higher)
+            total = total * decay + weight
+            mixed = mixed * decay[:, None] + weight[:, None] * values.to(REAL)
+            peak = higher
     some = total > 0
     mixed = mixed / tl.where(some, total, 1)[:, None]
     tl.store(out + at, mixed.to(out.dtype.element_ty), mask=inside)

@@ -22,8 +22,10 @@ def _leads_beyond_near(token, t, place):
 
 @triton.jit
 def _keep_best(best, index, merit, token, slots, KP: tl.constexpr):
-    """The best of a list (Q, KP) and more tokens (Q, T) that are not in it, best first."""
-    token = tl.where(merit > float("-inf"), token, _NONE)
+    """The best of a list (Q, KP) and more tokens (Q, T) that are not in it, best first.
+
+    What has a merit of -inf may come into the list under any index.
+    """
     rank = tl.arange(0, KP)[None, :]
     new_best = tl.full(best.shape, float("-inf"), best.dtype)
     new_index = tl.full(index.shape, _NONE, tl.int32)

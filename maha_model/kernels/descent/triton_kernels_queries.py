@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from maha_model.kernels.descent.triton_kernels import (
-    far_children,
+    far_child,
     load_rows,
     newest_finished,
     visible_range,
@@ -62,7 +62,7 @@ def query_gradients_of_tiles(
 def query_gradients_of_children(
     grad_out, grad_share, q, q_strides, k, k_strides, v, v_strides, parents, bias, chosen, share, log_sum, delta,
     tiles_grad_q, pull, grad_q, grad_bias, sizes, place, DENSE: tl.constexpr, HAS_GRAD_SHARE: tl.constexpr,
-    DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, RP: tl.constexpr, KP: tl.constexpr, SCALE: tl.constexpr,
+    DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, RATIO: tl.constexpr, KP: tl.constexpr, SCALE: tl.constexpr,
     REAL: tl.constexpr,
 ):  # fmt: skip
     """The whole gradient of the queries, and that of the parents' biases (B, H, M, k').
@@ -106,15 +106,16 @@ def query_gradients_of_children(
         for i in range(sizes[4]):
             parent = tl.load(parents + group_row * sizes[4] + i, mask=here, other=-1)
             added = tl.load(bias + row * sizes[4] + i, mask=here, other=0).to(REAL) - normaliser
-            token, far = far_children(parent, t, sizes[3], place, RP)
-            keys = load_rows(k_base, token, k_strides[2], far, sizes[6], DK).to(REAL)
-            values = load_rows(v_base, token, v_strides[2], far, sizes[7], DV).to(REAL)
-            scores = tl.sum(q_rows[:, None, :] * keys, 2) * SCALE + added[:, None]
-            weights = tl.exp(tl.where(far, scores, float("-inf")))
-            grad_weights = tl.sum(grad_rows[:, None, :] * values, 2)
-            grad_scores = weights * (grad_weights - delta_rows[:, None])
-            grad += tl.sum(grad_scores[:, :, None] * keys, 1) * SCALE
-            grad_added = tl.sum(grad_scores, 1)
+            grad_added = tl.zeros((Q,), REAL)
+            for child in tl.static_range(RATIO):
+                token, far = far_child(parent, child, t, sizes[3], place)
+                keys = load_rows(k_base, token, k_strides[2], far, sizes[6], DK).to(REAL)
+                values = load_rows(v_base, token, v_strides[2], far, sizes[7], DV).to(REAL)
+                score = tl.sum(q_rows * keys, 1) * SCALE + added
+                weight = tl.exp(tl.where(far, score, float("-inf")))
+                grad_score = weight * (tl.sum(grad_rows * values, 1) - delta_rows)
+                grad += (grad_score * SCALE)[:, None] * keys
+                grad_added += grad_score
             if HAS_GRAD_SHARE:
                 own = some & (chosen_rows // place[1] == parent[:, None]) & (chosen_rows < oldest_near[:, None])
                 grad_added += tl.sum(tl.where(own, pull_rows, 0), 1)
