@@ -20,20 +20,6 @@ def _piece(begin, end, step: tl.constexpr):
 
 
 @triton.jit
-def _add_seen(
-    grad_k, grad_v, keys, values, q_rows, grad_rows, added, delta, seen, SCALE: tl.constexpr, PRECISION: tl.constexpr
-):  # fmt: skip
-    """Gradients of keys (T, DK) and values (T, DV) with those from Q queries that see tokens as `seen` (T, Q)."""
-    scores = tl.dot(keys, tl.trans(q_rows), input_precision=PRECISION) * SCALE + added[None, :]
-    weights = tl.exp(tl.where(seen, scores, float("-inf")))
-    grad_v += tl.dot(weights.to(grad_rows.dtype), grad_rows, input_precision=PRECISION)
-    grad_weights = tl.dot(values, tl.trans(grad_rows), input_precision=PRECISION)
-    grad_scores = weights * (grad_weights - delta[None, :])
-    grad_k += tl.dot(grad_scores.to(q_rows.dtype), q_rows, input_precision=PRECISION)
-    return grad_k, grad_v
-
-
-@triton.jit
 def key_gradients(
     grad_out, q, q_strides, k, k_strides, v, v_strides, parents, bias, log_sum, delta, pull, chosen, parent_order,
     parent_begin, chosen_order, chosen_begin, grad_k, grad_v, sizes, place, DENSE: tl.constexpr,
@@ -64,39 +50,44 @@ def key_gradients(
     if not DENSE:
         end = tl.maximum(tl.minimum(place[0] * (last + place[2] + 1) - 1 - place[4], queries), begin)
     begin, end = _piece(begin, end, Q)
-    for m0 in range(begin, end, Q):
-        m = m0 + tl.arange(0, Q)
-        here = m < end
-        q_rows = load_rows(q_base, m, q_strides[2], here, sizes[6], DK)
-        grad_rows = load_rows(grad_out, row_0 + m, sizes[7], here, sizes[7], DV)
-        added = -tl.load(log_sum + row_0 + m, mask=here, other=0)
-        delta_rows = tl.load(delta + row_0 + m, mask=here, other=0)
-        seen = visible_tokens(j[:, None], (place[4] + m)[None, :], tokens, place, DENSE)
-        seen = seen & here[None, :] & mine[:, None]
-        sum_k, sum_v = _add_seen(
-            sum_k, sum_v, keys, values, q_rows, grad_rows, added, delta_rows, seen, SCALE, PRECISION
-        )
+    blocks = tl.cdiv(end - begin, Q)
     tiles = tl.num_programs(0)
+    pair_begin, pair_end = tl.full((), 0, tl.int64), tl.full((), 0, tl.int64)
     if not DENSE:
         at = parent_begin + group * (tiles + 1) + tile
-        begin, end = _piece(tl.load(at), tl.load(at + 1), Q)
-        for e0 in range(begin, end, Q):
-            e = e0 + tl.arange(0, Q)
-            here = e < end
-            pair = tl.load(parent_order + e, mask=here, other=0)
-            parent = tl.load(parents + pair, mask=here, other=-1)
-            pair = tl.where(here, pair - group * queries * sizes[4], 0)
-            m = (pair // sizes[4]).to(tl.int32)
-            q_rows = load_rows(q_base, m, q_strides[2], here, sizes[6], DK)
-            grad_rows = load_rows(grad_out, row_0 + m, sizes[7], here, sizes[7], DV)
-            added = tl.load(bias + row_0 * sizes[4] + pair, mask=here, other=0).to(REAL)
-            added = added - tl.load(log_sum + row_0 + m, mask=here, other=0)
-            delta_rows = tl.load(delta + row_0 + m, mask=here, other=0)
+        pair_begin, pair_end = _piece(tl.load(at), tl.load(at + 1), Q)
+    family = j // place[1]
+    # one loop over both kinds of queries: a second body would not fit the registers
+    for block in range(blocks + tl.cdiv(pair_end - pair_begin, Q).to(tl.int32)):
+        m = begin + block * Q + tl.arange(0, Q)
+        here = m < end
+        added = tl.zeros((Q,), REAL)
+        if not DENSE:
+            far = block >= blocks
+            e = pair_begin + (block - blocks) * Q + tl.arange(0, Q)
+            paired = far & (e < pair_end)
+            pair = tl.load(parent_order + e, mask=paired, other=0)
+            parent = tl.load(parents + pair, mask=paired, other=-1)
+            pair = tl.where(paired, pair - group * queries * sizes[4], 0).to(tl.int32)
+            added = tl.load(bias + row_0 * sizes[4] + pair, mask=paired, other=0).to(REAL)
+            m = tl.where(far, pair // sizes[4], m)
+            here = tl.where(far, paired, here)
+        q_rows = load_rows(q_base, m, q_strides[2], here, sizes[6], DK)
+        grad_rows = load_rows(grad_out, row_0 + m, sizes[7], here, sizes[7], DV)
+        added -= tl.load(log_sum + row_0 + m, mask=here, other=0)
+        delta_rows = tl.load(delta + row_0 + m, mask=here, other=0)
+        seen = visible_tokens(j[:, None], (place[4] + m)[None, :], tokens, place, DENSE)
+        if not DENSE:
             oldest_near = newest_finished(place[4] + m, place[0]) - place[2] + 1
-            seen = ((j // place[1])[:, None] == parent[None, :]) & (j[:, None] < oldest_near[None, :]) & mine[:, None]
-            sum_k, sum_v = _add_seen(
-                sum_k, sum_v, keys, values, q_rows, grad_rows, added, delta_rows, seen, SCALE, PRECISION
-            )
+            child = (family[:, None] == parent[None, :]) & (j[:, None] < oldest_near[None, :])
+            seen = tl.where(far, child, seen)
+        seen = seen & here[None, :] & mine[:, None]
+        scores = tl.dot(keys, tl.trans(q_rows), input_precision=PRECISION) * SCALE + added[None, :]
+        weights = tl.exp(tl.where(seen, scores, float("-inf")))
+        sum_v += tl.dot(weights.to(grad_rows.dtype), grad_rows, input_precision=PRECISION)
+        grad_weights = tl.dot(values, tl.trans(grad_rows), input_precision=PRECISION)
+        grad_scores = weights * (grad_weights - delta_rows[None, :])
+        sum_k += tl.dot(grad_scores.to(q_rows.dtype), q_rows, input_precision=PRECISION)
     if HAS_GRAD_SHARE:
         at = chosen_begin + group * (tiles + 1) + tile
         begin, end = _piece(tl.load(at), tl.load(at + 1), Q)
@@ -105,8 +96,8 @@ def key_gradients(
             here = e < end
             pair = tl.load(chosen_order + e, mask=here, other=0)
             token = tl.load(chosen + pair, mask=here, other=-1)
-            pair = tl.where(here, pair - group * queries * slots, 0)
-            q_rows = load_rows(q_base, (pair // slots).to(tl.int32), q_strides[2], here, sizes[6], DK)
+            pair = tl.where(here, pair - group * queries * slots, 0).to(tl.int32)
+            q_rows = load_rows(q_base, pair // slots, q_strides[2], here, sizes[6], DK)
             force = tl.load(pull + row_0 * slots + pair, mask=here, other=0)
             grad_scores = tl.where(j[:, None] == token[None, :], force[None, :], 0)
             sum_k += tl.dot(grad_scores.to(q_rows.dtype), q_rows, input_precision=PRECISION)
