@@ -31,16 +31,16 @@ class Blocks(NamedTuple):
 
 def blocks(dtype: torch.dtype, width: int) -> Blocks:
     """Blocks for operands of a type and of rows so wide: what has over 16 bits is multiplied without tensor cores."""
-    gather = {"Q": 1024 // triton.next_power_of_2(max(width, 16)), "num_warps": 4}
+    D = triton.next_power_of_2(max(width, 16))
     if dtype.itemsize == 2:
         return Blocks(
             attend={"Q": 64, "T": 64, "num_warps": 4, "num_stages": 2},
             choose={"Q": 64, "T": 64, "num_warps": 8, "num_stages": 2},
             keys={"Q": 32, "T": 64, "num_warps": 8, "num_stages": 2},
-            gather=gather,
+            gather={"Q": max(256 // D, 1), "num_warps": 1},  # no barriers, and rows loaded ahead
         )
     tile = {"Q": 32, "T": 32, "num_warps": 8, "num_stages": 1}
-    return Blocks(tile, tile, tile, gather)
+    return Blocks(tile, tile, tile, {"Q": max(1024 // D, 1), "num_warps": 4})
 
 
 def forward(
@@ -67,7 +67,7 @@ def forward(
             far_scores = log_sum.new_empty(B, H, M, call.parent_slots * geometry.ratio)
         attend_children[call.grid(block.gather)](
             *call.operands, call.parents, call.bias, near_out, log_sum, out, log_sum, far_scores, *call.place,
-            KEEP=slots > 0, **call.constants("DK", "DV", "RATIO"), **block.gather,
+            KEEP=slots > 0, **call.constants("DK", "DV", "RATIO", "RP"), **block.gather,
         )  # fmt: skip
     if slots:
         together = geometry.groups < H
@@ -150,7 +150,8 @@ class _Call:
         self._grid = B, H, M
         self._constants = {
             "DENSE": self.dense, "DK": max(16, triton.next_power_of_2(dk)), "DV": max(16, triton.next_power_of_2(d)),
-            "RATIO": geometry.ratio, "SCALE": dk**-0.5,
+            "RATIO": geometry.ratio,
+            "RP": triton.next_power_of_2(geometry.ratio), "SCALE": dk**-0.5,
             "REAL": tl.float64 if q.dtype == torch.float64 else tl.float32,
             "PRECISION": "ieee" if q.dtype.itemsize > 2 else "tf32",
         }  # fmt: skip

@@ -105,7 +105,7 @@ def attend_tiles(
 def attend_children(
     q, q_strides, k, k_strides, v, v_strides, parents, bias, near_out, near_log_sum, out, log_sum, far_scores, sizes,
     place, KEEP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, RATIO: tl.constexpr,
-    SCALE: tl.constexpr, REAL: tl.constexpr,
+    RP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp with the parents' children beside what `attend_tiles` gives for near tokens.
 
@@ -128,22 +128,26 @@ def attend_children(
     peak = tl.load(near_log_sum + row, mask=here, other=float("-inf"))
     mixed = tl.load(near_out + at, mask=inside, other=0)
     total = tl.where(peak > float("-inf"), 1.0, 0.0).to(REAL)
+    sibling = tl.arange(0, RP)[None, :]
     for i in range(sizes[4]):
         parent = tl.load(parents + (group * queries + m) * sizes[4] + i, mask=here, other=-1)
         added = tl.load(bias + row * sizes[4] + i, mask=here, other=0).to(REAL)
+        kept = tl.zeros((Q, RP), REAL)
         for child in tl.static_range(RATIO):
             token, far = far_child(parent, child, t, sizes[3], place)
             keys = load_rows(k_base, token, k_strides[2], far, sizes[6], DK)
             values = load_rows(v_base, token, v_strides[2], far, sizes[7], DV)
             score = tl.where(far, tl.sum(q_rows * keys.to(REAL), 1) * SCALE + added, float("-inf"))
-            if KEEP:
-                tl.store(far_scores + (row * sizes[4] + i) * RATIO + child, score, mask=here)
+            kept = tl.where(sibling == child, score[:, None], kept)
             higher = tl.maximum(peak, score)
             weight = shifted(score, higher)
             decay = shifted(peak, higher)
             total = total * decay + weight
             mixed = mixed * decay[:, None] + weight[:, None] * values.to(REAL)
             peak = higher
+        if KEEP:
+            slot = (row * sizes[4] + i)[:, None] * RATIO + sibling
+            tl.store(far_scores + slot, kept, mask=here[:, None] & (sibling < RATIO))
     some = total > 0
     mixed = mixed / tl.where(some, total, 1)[:, None]
     tl.store(out + at, mixed.to(out.dtype.element_ty), mask=inside)

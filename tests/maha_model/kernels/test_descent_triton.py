@@ -121,7 +121,7 @@ from maha_model.kernels.descent.triton import blocks
 capability, D, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 block = blocks(torch.bfloat16, D)
 constants = dict(
-    DENSE=False, DK=D, DV=D, RATIO=4, KP=8, PP=8, F=32, SCALE=D**-0.5, REAL=triton.language.float32, PRECISION="tf32",
+    DENSE=False, DK=D, DV=D, RATIO=4, RP=4, KP=8, PP=8, F=32, SCALE=D**-0.5, REAL=triton.language.float32, PRECISION="tf32",
     KEEP=True, TOGETHER=False, HAS_GRAD_LOG_SUM=True, HAS_GRAD_SHARE=True,
 )
 wide = "log_sum near_log_sum near_out far_scores bias share grad_log_sum grad_share delta tiles_grad_q pull grad_bias"
