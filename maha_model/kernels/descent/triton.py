@@ -36,7 +36,7 @@ def blocks(dtype: torch.dtype, width: int) -> Blocks:
         return Blocks(
             attend={"Q": 64, "T": 64, "num_warps": 4, "num_stages": 2},
             choose={"Q": 64, "T": 64, "num_warps": 8, "num_stages": 2},
-            keys={"Q": 32, "T": 64, "num_warps": 8, "num_stages": 2},
+            keys={"Q": 32, "T": 64, "num_warps": 8 if D > 64 else 4, "num_stages": 2},
             gather={"Q": max(256 // D, 1), "num_warps": 1},  # no barriers, and rows loaded ahead
         )
     tile = {"Q": 32, "T": 32, "num_warps": 8, "num_stages": 1}
@@ -150,8 +150,7 @@ class _Call:
         self._grid = B, H, M
         self._constants = {
             "DENSE": self.dense, "DK": max(16, triton.next_power_of_2(dk)), "DV": max(16, triton.next_power_of_2(d)),
-            "RATIO": geometry.ratio,
-            "RP": triton.next_power_of_2(geometry.ratio), "SCALE": dk**-0.5,
+            "RATIO": geometry.ratio, "RP": triton.next_power_of_2(geometry.ratio), "SCALE": dk**-0.5,
             "REAL": tl.float64 if q.dtype == torch.float64 else tl.float32,
             "PRECISION": "ieee" if q.dtype.itemsize > 2 else "tf32",
         }  # fmt: skip

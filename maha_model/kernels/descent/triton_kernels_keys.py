@@ -1,8 +1,8 @@
 """The backward Triton kernel over keys: gradients of keys and values, each row summed by one program, without atomics.
 
-A program holds a tile of T tokens, whole families of children. It meets the queries that see the tile as near, then the
-pairs of a query and a parent in the tile, sorted by parent, then the pairs of a query and a chosen token, sorted by
-token. Where the tiles are few, several programs take equal pieces of each, and their sums are added after.
+A program holds a tile of T tokens, whole families of children. It loops over the queries that see the tile as near,
+over the pairs of a query and a parent in the tile, sorted by tile, and over the pairs of a query and a chosen token,
+sorted likewise. Where the tiles are few, several programs take equal pieces of each loop, and their sums are added.
 """
 
 import triton
@@ -57,7 +57,7 @@ def key_gradients(
         at = parent_begin + group * (tiles + 1) + tile
         pair_begin, pair_end = _piece(tl.load(at), tl.load(at + 1), Q)
     family = j // place[1]
-    # one loop over both kinds of queries: a second body would not fit the registers
+    # one loop over both kinds of queries: two bodies take more registers than there are
     for block in range(blocks + tl.cdiv(pair_end - pair_begin, Q).to(tl.int32)):
         m = begin + block * Q + tl.arange(0, Q)
         here = m < end
@@ -88,6 +88,10 @@ def key_gradients(
         grad_weights = tl.dot(values, tl.trans(grad_rows), input_precision=PRECISION)
         grad_scores = weights * (grad_weights - delta_rows[None, :])
         sum_k += tl.dot(grad_scores.to(q_rows.dtype), q_rows, input_precision=PRECISION)
+    out_row = (tl.program_id(2).to(tl.int64) * tl.num_programs(1) + batch_head) * tokens + j
+    column = tl.arange(0, DV)[None, :]
+    inside = mine[:, None] & (column < sizes[7])
+    tl.store(grad_v + out_row[:, None] * sizes[7] + column, sum_v.to(grad_v.dtype.element_ty), mask=inside)
     if HAS_GRAD_SHARE:
         at = chosen_begin + group * (tiles + 1) + tile
         begin, end = _piece(tl.load(at), tl.load(at + 1), Q)
@@ -101,10 +105,6 @@ def key_gradients(
             force = tl.load(pull + row_0 * slots + pair, mask=here, other=0)
             grad_scores = tl.where(j[:, None] == token[None, :], force[None, :], 0)
             sum_k += tl.dot(grad_scores.to(q_rows.dtype), q_rows, input_precision=PRECISION)
-    out_row = (tl.program_id(2).to(tl.int64) * tl.num_programs(1) + batch_head) * tokens + j
     column = tl.arange(0, DK)[None, :]
     inside = mine[:, None] & (column < sizes[6])
     tl.store(grad_k + out_row[:, None] * sizes[6] + column, (sum_k * SCALE).to(grad_k.dtype.element_ty), mask=inside)
-    column = tl.arange(0, DV)[None, :]
-    inside = mine[:, None] & (column < sizes[7])
-    tl.store(grad_v + out_row[:, None] * sizes[7] + column, sum_v.to(grad_v.dtype.element_ty), mask=inside)

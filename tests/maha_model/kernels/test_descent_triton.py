@@ -72,6 +72,7 @@ CASES = {
     "one-query": {"M": 1, "n": 33, "factor": 2, "slots": 4, "start": 66, "choose": 4},
     "ratio-3": {"M": 50, "n": 16, "factor": 3, "slots": 3, "ratio": 3, "span": 4},
     "ratio-5-wide": {"M": 40, "n": 40, "factor": 1, "slots": 2, "ratio": 5, "choose": 0, "dk": 17, "d": 33},
+    "no-token": {"M": 5, "n": 0, "factor": 8, "slots": None},
     "all-near": {"M": 33, "n": 16, "factor": 2, "slots": 2, "span": 1000},
 }  # fmt: skip
 
@@ -121,8 +122,8 @@ from maha_model.kernels.descent.triton import blocks
 capability, D, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 block = blocks(torch.bfloat16, D)
 constants = dict(
-    DENSE=False, DK=D, DV=D, RATIO=4, RP=4, KP=8, PP=8, F=32, SCALE=D**-0.5, REAL=triton.language.float32, PRECISION="tf32",
-    KEEP=True, TOGETHER=False, HAS_GRAD_LOG_SUM=True, HAS_GRAD_SHARE=True,
+    DENSE=False, DK=D, DV=D, RATIO=4, RP=4, KP=8, PP=8, F=32, SCALE=D**-0.5, REAL=triton.language.float32,
+    PRECISION="tf32", KEEP=True, TOGETHER=False, HAS_GRAD_LOG_SUM=True, HAS_GRAD_SHARE=True,
 )
 wide = "log_sum near_log_sum near_out far_scores bias share grad_log_sum grad_share delta tiles_grad_q pull grad_bias"
 types = dict.fromkeys(wide.split(), "*fp32")
