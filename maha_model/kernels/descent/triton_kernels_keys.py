@@ -15,7 +15,7 @@ from maha_model.kernels.descent.triton_kernels import load_rows, newest_finished
 def _piece(begin, end, step: tl.constexpr):
     """The part of [begin, end) of this program among those of its tile, in whole steps."""
     blocks = tl.cdiv(tl.cdiv(end - begin, step), tl.num_programs(2))
-    first = begin + tl.program_id(2) * blocks * step
+    first = tl.minimum(begin + tl.program_id(2) * blocks * step, end)
     return first, tl.minimum(first + blocks * step, end)
 
 

@@ -72,7 +72,7 @@ CASES = {
     "one-query": {"M": 1, "n": 33, "factor": 2, "slots": 4, "start": 66, "choose": 4},
     "ratio-3": {"M": 50, "n": 16, "factor": 3, "slots": 3, "ratio": 3, "span": 4},
     "ratio-5-wide": {"M": 40, "n": 40, "factor": 1, "slots": 2, "ratio": 5, "choose": 0, "dk": 17, "d": 33},
-    "no-token": {"M": 5, "n": 0, "factor": 8, "slots": None},
+    "pieces-without-pairs": {"M": 150, "n": 9, "factor": 16, "slots": 1, "ratio": 8, "span": 8, "heads": 1},
     "all-near": {"M": 33, "n": 16, "factor": 2, "slots": 2, "span": 1000},
 }  # fmt: skip
 
@@ -99,6 +99,16 @@ def test_triton_kernels_match_the_reference(name: str, launcher: ModuleType) -> 
     assert torch.equal(results[2], wanted[2])
     for result, want in zip(results + grads, wanted + wanted_grads, strict=True):
         torch.testing.assert_close(result, want, rtol=0, atol=1e-9)
+
+
+def test_a_scale_without_tokens_gives_nothing(launcher: ModuleType) -> None:
+    inputs = case(M=5, n=0, factor=8, slots=None)
+    (out, log_sum, chosen, share), grads = run(attend_level, inputs)
+    assert not out.any()
+    assert bool((log_sum == -torch.inf).all())
+    assert bool((chosen == -1).all())
+    assert not share.any()
+    assert not grads[0].any()
 
 
 def test_gradients_of_one_piece_are_those_of_many(launcher: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
