@@ -1,4 +1,4 @@
-"""The descent's Triton kernels on a GPU: against the dense definition in float64, and how long each takes."""
+"""The descent's Triton kernels on a GPU: against the dense definition in float64, and how long each takes (-s)."""
 
 import pytest
 import torch
@@ -7,10 +7,7 @@ from torch import Tensor
 from maha_model.kernels.descent import Geometry, attend_level, descend, implementation
 from maha_model.kernels.descent.reference import attend_level_reference
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-]
+pytestmark = pytest.mark.gpu
 LEVELS, RATIO = 4, 4
 
 
