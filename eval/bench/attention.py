@@ -27,9 +27,6 @@ LENGTHS = [1024 * 2**i for i in range(6)]
 FITTED_FROM = 4096
 EAGER_UP_TO = 4096  # beyond, its score tensors alone are gigabytes
 NAMES = {
-    "maha": "MAHA", "descent": "MAHA, descent", "sdpa": "standard, fused", "eager": "standard, eager",
-    "longformer": "Longformer",
-}  # fmt: skip
     "maha": "MAHA",
     "descent": "MAHA, descent",
     "sdpa": "standard, fused",

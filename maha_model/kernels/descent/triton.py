@@ -1,0 +1,180 @@
+"""Launching a descent's Triton kernels for GPUs."""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from maha_model.kernels.descent.geometry import Geometry
+from maha_model.kernels.descent.triton_kernels import attend_children, attend_tiles
+from maha_model.kernels.descent.triton_kernels_choice import choose, share_of_group
+from maha_model.kernels.descent.triton_kernels_keys import key_gradients
+from maha_model.kernels.descent.triton_kernels_queries import query_gradients_of_children, query_gradients_of_tiles
+
+PROGRAMS = 1024  # that the kernel over keys is to have at least: several for a tile where the tiles are few
+
+
+class Blocks(NamedTuple):
+    """Queries Q and tokens T that a program of each kernel holds, and its warps: what was found to spill nowhere."""
+
+    attend: dict[str, int]
+    """`attend_tiles`."""
+    choose: dict[str, int]
+    """`choose`, and the gradient of the queries from tiles."""
+    keys: dict[str, int]
+    """`key_gradients`."""
+    gather: dict[str, int]
+    """Where every query has rows of its own."""
+
+
+def blocks(dtype: torch.dtype, width: int) -> Blocks:
+    """Blocks for operands of a type and of rows so wide: what has over 16 bits is multiplied without tensor cores."""
+    D = triton.next_power_of_2(max(width, 16))
+    if dtype.itemsize == 2:
+        return Blocks(
+            attend={"Q": 64, "T": 64, "num_warps": 4, "num_stages": 2},
+            choose={"Q": 64, "T": 64, "num_warps": 8, "num_stages": 2},
+            keys={"Q": 32, "T": 64, "num_warps": 8 if D > 64 else 4, "num_stages": 2},
+            gather={"Q": max(256 // D, 1), "num_warps": 1},  # no barriers, and rows loaded ahead
+        )
+    tile = {"Q": 32, "T": 32, "num_warps": 8, "num_stages": 1}
+    return Blocks(tile, tile, tile, {"Q": max(1024 // D, 1), "num_warps": 4})
+
+
+def forward(
+    q_BHMd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, parents_BGMk: Tensor | None, bias_BHMk: Tensor | None,
+    geometry: Geometry,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Output, log-sum-exp, chosen tokens and their log shares: see `operator.attend_level`."""
+    B, H, M, _ = q_BHMd.shape
+    call = _Call(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry)
+    wide, slots = torch.promote_types(q_BHMd.dtype, torch.float32), geometry.choose
+    out = v_BHnd.new_empty(B, H, M, v_BHnd.shape[3])
+    log_sum = out.new_empty(B, H, M, dtype=wide)
+    chosen = out.new_empty(B, geometry.groups, M, slots, dtype=torch.int32)
+    share = out.new_empty(B, H, M, slots, dtype=wide)
+    block = blocks(q_BHMd.dtype, max(q_BHMd.shape[3], v_BHnd.shape[3]))
+    near_out = out if call.dense else torch.empty_like(out, dtype=wide)
+    attend_tiles[call.grid(block.attend)](
+        *call.operands, near_out, log_sum, *call.place, **call.constants("DENSE", "DK", "DV", "PRECISION"),
+        **block.attend,
+    )  # fmt: skip
+    far_scores = log_sum
+    if not call.dense:
+        if slots:
+            far_scores = log_sum.new_empty(B, H, M, call.parent_slots * geometry.ratio)
+        attend_children[call.grid(block.gather)](
+            *call.operands, call.parents, call.bias, near_out, log_sum, out, log_sum, far_scores, *call.place,
+            KEEP=slots > 0, **call.constants("DK", "DV", "RATIO", "RP"), **block.gather,
+        )  # fmt: skip
+    if slots:
+        together = geometry.groups < H
+        KP = triton.next_power_of_2(slots)
+        choose[call.grid(block.choose, geometry.groups)](
+            *call.operands[:4], call.parents, far_scores, log_sum, chosen, share, *call.place, TOGETHER=together,
+            F=32, KP=KP, **call.constants("DENSE", "DK", "PRECISION"), **block.choose,
+        )  # fmt: skip
+        if together:
+            share_of_group[call.grid(block.gather)](
+                *call.operands[:4], call.parents, call.bias, chosen, share, *call.place, KP=KP,
+                PP=triton.next_power_of_2(call.parent_slots), **call.constants("DENSE", "DK"), **block.gather,
+            )  # fmt: skip
+    return out, log_sum, chosen, share
+
+
+def backward(
+    grad_out: Tensor, grad_log_sum: Tensor | None, grad_share: Tensor | None, q: Tensor, k: Tensor, v: Tensor,
+    parents: Tensor | None, bias: Tensor | None, out: Tensor, log_sum: Tensor, chosen: Tensor, share: Tensor,
+    geometry: Geometry,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of queries, keys, values and biases; the last empty where there are none. Sums have a fixed order."""
+    B, H, M, _ = q.shape
+    call = _Call(q, k, v, parents, bias, geometry)
+    block = blocks(q.dtype, max(q.shape[3], v.shape[3]))
+    grad_out, log_sum, share, chosen = (x.contiguous() for x in (grad_out, log_sum, share, chosen))
+    has_share = grad_share is not None and geometry.choose > 0
+    delta = torch.empty_like(log_sum)
+    grad_q = torch.empty_like(q, memory_format=torch.contiguous_format)
+    two_parts = has_share or not call.dense
+    tiles_grad_q = torch.empty_like(grad_q, dtype=log_sum.dtype) if two_parts else grad_q
+    query_gradients_of_tiles[call.grid(block.choose)](
+        grad_out, delta if grad_log_sum is None else grad_log_sum.contiguous(), *call.operands, out.contiguous(),
+        log_sum, delta, tiles_grad_q, *call.place, HAS_GRAD_LOG_SUM=grad_log_sum is not None,
+        **call.constants("DENSE", "DK", "DV", "PRECISION"), **block.choose,
+    )  # fmt: skip
+    pull = torch.empty_like(share) if has_share else share
+    grad_bias = log_sum.new_empty((0,) if bias is None else bias.shape)
+    if two_parts:
+        query_gradients_of_children[call.grid(block.gather)](
+            grad_out, grad_share.contiguous() if has_share and grad_share is not None else share, *call.operands,
+            call.parents, call.bias, chosen, share, log_sum, delta, tiles_grad_q, pull, grad_q, grad_bias,
+            *call.place, HAS_GRAD_SHARE=has_share, KP=triton.next_power_of_2(max(geometry.choose, 1)),
+            **call.constants("DENSE", "DK", "DV", "RATIO"), **block.gather,
+        )  # fmt: skip
+    families = block.keys["T"] // geometry.ratio
+    tiles = triton.cdiv(k.shape[2], families * geometry.ratio)
+    pieces = max(1, min(PROGRAMS // max(1, tiles * B * H), triton.cdiv(M, block.keys["Q"])))
+    grads = [x.new_empty((pieces, *x.shape), dtype=x.dtype if pieces == 1 else log_sum.dtype) for x in (k, v)]
+    empty = chosen.new_empty(0, dtype=torch.int64)
+    by_parent = (empty, empty) if parents is None else _by_tile(call.parents, tiles, families)
+    by_token = _by_tile(chosen, tiles, families * geometry.ratio) if has_share else (empty, empty)
+    key_gradients[(tiles, B * H, pieces)](
+        grad_out, *call.operands, call.parents, call.bias, log_sum, delta, pull, chosen, *by_parent, *by_token,
+        *grads, *call.place, HAS_GRAD_SHARE=has_share, **call.constants("DENSE", "DK", "DV", "PRECISION"), **block.keys,
+    )  # fmt: skip
+    grad_k, grad_v = (x[0] if pieces == 1 else x.sum(0).to(to.dtype) for x, to in zip(grads, (k, v), strict=True))
+    return grad_q, grad_k, grad_v, grad_bias
+
+
+class _Call:
+    """What the kernels of one call have in common: operands, sizes and constants."""
+
+    def __init__(
+        self, q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: Geometry
+    ) -> None:
+        (B, H, M, dk), (n, d) = q.shape, v.shape[2:]
+        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+        self.dense = parents is None
+        self.parents = q if parents is None else parents.contiguous()
+        self.bias = q if bias is None else bias.contiguous()
+        self.parent_slots = 0 if parents is None else parents.shape[3]
+        self.operands = (q, q.stride()[:3], k, k.stride()[:3], v, v.stride()[:3])
+        positions = geometry.start + M
+        band = min(geometry.span, positions // geometry.factor + 1)  # no token is older
+        self.place = (
+            (H, H // geometry.groups, M, n, self.parent_slots, geometry.choose, dk, d),
+            (geometry.factor, geometry.ratio, band, min(geometry.span, positions + 1), geometry.start),
+        )
+        self._grid = B, H, M
+        self._constants = {
+            "DENSE": self.dense, "DK": max(16, triton.next_power_of_2(dk)), "DV": max(16, triton.next_power_of_2(d)),
+            "RATIO": geometry.ratio, "RP": triton.next_power_of_2(geometry.ratio), "SCALE": dk**-0.5,
+            "REAL": tl.float64 if q.dtype == torch.float64 else tl.float32,
+            "PRECISION": "ieee" if q.dtype.itemsize > 2 else "tf32",
+        }  # fmt: skip
+
+    def grid(self, block: dict[str, int], groups: int | None = None) -> tuple[int, int]:
+        """One program a block of queries and head, or group of heads."""
+        B, H, M = self._grid
+        return triton.cdiv(M, block["Q"]), B * (H if groups is None else groups)
+
+    def constants(self, *names: str) -> dict[str, Any]:
+        """SCALE and REAL, and what is named."""
+        return {name: self._constants[name] for name in (*names, "SCALE", "REAL")}
+
+
+def _by_tile(tokens_BGMk: Tensor, tiles: int, width: int) -> tuple[Tensor, Tensor]:
+    """Positions in (B, G, M, slots) by the tile of `width` tokens that they name, and where each tile begins.
+
+    The second is (B * G, tiles + 1); a tile's positions are in order, those of no token (-1) in no tile.
+    """
+    groups = tokens_BGMk.shape[0] * tokens_BGMk.shape[1]
+    # a radix sort of narrow keys takes fewer passes
+    dtype = torch.int16 if groups * (tiles + 1) < 2**15 else torch.int32
+    base = torch.arange(groups, device=tokens_BGMk.device, dtype=dtype)[:, None] * (tiles + 1)
+    tile = torch.where(tokens_BGMk < 0, -1, tokens_BGMk // width).view(groups, -1).to(dtype)
+    key = (tile + 1 + base).flatten().sort(stable=True)
+    bounds = base + torch.arange(1, tiles + 2, device=base.device, dtype=dtype)
+    return key.indices, torch.searchsorted(key.values, bounds)
