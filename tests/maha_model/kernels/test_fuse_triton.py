@@ -24,7 +24,6 @@ def test_triton_kernels_match_plain_torch(problem: Problem, monkeypatch: pytest.
     monkeypatch.setattr("maha_model.kernels.fuse.operator.kernel_module", lambda *_: launcher)
     for N, L, d, mode in ((37, 4, 8, "coarse"), (70, 3, 6, "fine")):
         inputs = case(problem, N, L, d, mode=mode)
-        assert launcher.unsupported(row_counts(inputs), inputs.placements, N) is None
         wanted = expected(inputs, monkeypatch)
         for name in ("linear", "target"):
             x = getattr(inputs, name)
