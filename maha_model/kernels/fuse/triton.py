@@ -12,7 +12,7 @@ from maha_model.kernels.fuse.chunks import divide
 from maha_model.kernels.fuse.problem import KINDS, Placement, Problem, compute_dtype, empty_gradient
 from maha_model.kernels.fuse.triton_backward import differentiate_kernel, spread_kernel, sum_parts_kernel
 from maha_model.kernels.fuse.triton_kernels import gram_kernel, mix_kernel, solve_kernel
-from maha_model.kernels.fuse.triton_tiles import LANES, columns_of_tile, positions_of_tile
+from maha_model.kernels.fuse.triton_tiles import BLOCK, LANES, columns_of_tile, positions_of_tile
 from maha_model.kernels.qp.constants import DOMAINS, MAX_SCALES
 
 _PARTS = 16  # of a row's parts, those that are added up at once
@@ -87,10 +87,14 @@ def plan_forward(
     if problem.kind == "given":
         mixing = call.linear
     else:
-        dots = combined.new_empty(call.pairs + (L if target is not None else 0), B, H, length, dtype=call.dtype)
+        dots, mixing = call.numbers(call.pairs + call.aimed), weights.permute(1, 3, 0, 2)
         launches.append(call.gram(dots))
-        launches.append(call.per_problem(solve_kernel, dots=dots, weights=weights, active_set=active_set, EPS=call.eps))
-        mixing = weights.permute(1, 3, 0, 2)
+        launches.append(
+            call.per_problem(
+                solve_kernel, dots=dots, weights=weights, weight_strides=mixing.stride(), active_set=active_set,
+                EPS=call.eps,
+            )  # fmt: skip
+        )
     launches.append(call.per_tile(mix_kernel, combined=combined, weights=mixing, weight_strides=mixing.stride()))
     return (combined, weights, active_set), launches
 
@@ -113,23 +117,22 @@ def plan_backward(
     grad_linear = grad_combined.new_empty((0,) if linear is None else (B, N, L, H), dtype=call.dtype)
     grad_target = grad_combined.new_empty((0,) if target is None else (B, N, H, d))
     if problem.kind == "given":
-        coefficients, mixing = call.linear, call.linear
+        coefficients = call.linear
         launches = [call.gram(grad_linear, grad_combined, grad_linear)]
     else:
-        on_target = L if target is not None else 0
-        dots = grad_combined.new_empty(call.pairs + on_target + L, B, H, N, dtype=call.dtype)
-        coefficients = torch.empty_like(dots)
-        mixing = coefficients[:L].permute(1, 3, 0, 2)
+        dots, coefficients = (call.numbers(L + call.pairs + call.aimed) for _ in range(2))
+        grad_weights_BNLH = None if grad_weights is None else grad_weights.permute(1, 3, 0, 2)
         launches = [
             call.gram(dots, grad_combined, grad_linear),
             call.per_problem(
                 differentiate_kernel,
                 dots=dots,
-                grad_weights=dots if grad_weights is None else grad_weights.contiguous(),
+                grad_weights=dots if grad_weights_BNLH is None else grad_weights_BNLH,
+                grad_weight_strides=(0, 0, 0, 0) if grad_weights_BNLH is None else grad_weights_BNLH.stride(),
                 active_set=active_set,
                 coefficients=coefficients,
                 grad_linear=grad_linear,
-                HAS_GRAD_WEIGHTS=grad_weights is not None,
+                HAS_GRAD_WEIGHTS=grad_weights_BNLH is not None,
             ),
         ]
     chunks = divide(call.rows, placements, N)
@@ -140,7 +143,7 @@ def plan_backward(
     launches.append(
         call.per_tile(
             spread_kernel, chunks.number, grad_combined=grad_combined, grad_strides=grad_combined.stride()[:3],
-            weights=mixing, weight_strides=mixing.stride(), coefficients=coefficients, grad_outputs=tuple(grads),
+            coefficients=coefficients, grad_outputs=tuple(grads),
             parts=tuple(parts), grad_target=grad_target, lead=chunks.lead, IN_PARTS=chunks.in_parts, CHUNK=chunks.size,
         )  # fmt: skip
     )
@@ -179,6 +182,7 @@ class _Call:
         outputs = [_with_contiguous_rows(output) for output in outputs]
         (self.B, self.H, _, d), L, self.length = outputs[0].shape, len(outputs), length
         self.pairs, self.dtype = L * (L + 1) // 2, compute_dtype(outputs[0].dtype)
+        self.aimed = 0 if target is None else L
         self.eps, self.columns = torch.finfo(self.dtype).eps, columns_of_tile(d)
         self.rows = tuple(output.shape[2] for output in outputs)
         # tensors that a kind lacks are not read: another stands for them
@@ -194,6 +198,12 @@ class _Call:
             "NORMALIZE": problem.normalize, "L": L, "WIDTH": d, "D": self.columns, "T": LANES,
             "REAL": _real(self.dtype),
         }  # fmt: skip
+
+    def numbers(self, count: int) -> Tensor:
+        """Room for so many numbers at every position, between two kernels."""
+        return self.linear.new_empty(
+            self.B, self.H, triton.cdiv(self.length, BLOCK), count, BLOCK, dtype=self.dtype
+        )  # fmt: skip
 
     def gram(self, dots: Tensor, grad_combined: Tensor | None = None, grad_linear: Tensor | None = None) -> Launch:
         """Inner products, with the mixture's gradient if there is one."""

@@ -14,9 +14,12 @@ from maha_model.kernels.fuse.triton_problem import (
     assemble,
     count_present,
     linear_at,
-    load_all,
+    load_number,
+    place_of,
+    load_numbers,
     rows_of_positions,
     rows_of_scale,
+    store_number,
     tile_of,
 )
 from maha_model.kernels.fuse.triton_tiles import autotuned, positions_of_tile
@@ -29,31 +32,30 @@ _BOX, _NORM_EPS, _TIGHT_BIT = tl.constexpr(DOMAINS.index("box")), tl.constexpr(N
 
 @triton.jit(do_not_specialize=["length"])
 def differentiate_kernel(
-    dots, grad_weights, linear, linear_strides, active_set, coefficients, grad_linear, heads, length,
+    dots, grad_weights, grad_weight_strides, linear, linear_strides, active_set, coefficients, grad_linear, heads, length,
     FIRST: tl.constexpr, PRICES: tl.constexpr, REDUNDANCY: tl.constexpr, RIDGE: tl.constexpr, KIND: tl.constexpr,
     DOMAIN: tl.constexpr, OWN: tl.constexpr, NORMALIZE: tl.constexpr, HAS_GRAD_WEIGHTS: tl.constexpr,
     L: tl.constexpr, T: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
-    """Coefficients w, pair, aim (L + P + L, B, H, N) and the gradient of the utilities (B, N, L, H)."""
-    tiles = tl.cdiv(length, T)
-    b, h, tile = tile_of(tiles, heads)
+    """Coefficients w, pair, aim (L + P + L numbers) and the gradient of the utilities (B, N, L, H)."""
+    b, h, tile = tile_of(tl.cdiv(length, T), heads)
     t = tile * T + tl.arange(0, T)
     real = t < length
-    size = tl.num_programs(0).to(tl.int64) // tiles * length
-    at = (b * heads + h) * length + t.to(tl.int64)
     P: tl.constexpr = L * (L + 1) // 2
-    G = load_all(dots, size, at, real, 0, P)
-    with_target = load_all(dots, size, at, real, P, L if KIND == _TARGET else 0)
-    grad_v = load_all(dots, size, at, real, P + (L if KIND == _TARGET else 0), L)
+    AIMED: tl.constexpr = L if KIND == _TARGET else 0
+    place = place_of(b, h, t, heads, length, P + AIMED + L)
+    G = load_numbers(dots, place, 0, P, real)
+    with_target = load_numbers(dots, place, P, AIMED, real)
+    grad_v = load_numbers(dots, place, P + AIMED, L, real)
     if HAS_GRAD_WEIGHTS:
-        added, given = (), load_all(grad_weights, size, at, real, 0, L)
+        added = ()
         for l in tl.static_range(L):
-            added = added + (grad_v[l] + given[l],)
+            added = added + (grad_v[l] + linear_at(grad_weights, grad_weight_strides, b, h, l, t, real, REAL),)
         grad_v = added
     Q, p, inverse = assemble(
         G, with_target, linear, linear_strides, b, h, t, real, FIRST, PRICES, REDUNDANCY, RIDGE, KIND, OWN, L, REAL
     )
-    active = tl.load(active_set + at, mask=real, other=0)
+    active = tl.load(active_set + ((b * heads + h) * length + t), mask=real, other=0)
     tight = has(active, _TIGHT_BIT)
     v, _ = solve_on_free(Q, p, active, tight, DOMAIN == _BOX, L)
     v = clamp(v, DOMAIN == _BOX, L)
@@ -79,7 +81,7 @@ def differentiate_kernel(
     if KIND != _UTILITY:
         shared = total(grad_inverse, L) / count_present(t, FIRST, REAL, L)
     for l in tl.static_range(L):
-        tl.store(coefficients + l * size + at, w[l], mask=real)
+        store_number(coefficients, place, l, w[l], real)
         for m in tl.static_range(l + 1):
             pair = -REDUNDANCY * (grad_p[l] * v[m] + grad_p[m] * v[l]) * inverse[l] * inverse[m]
             if l == m:
@@ -89,9 +91,9 @@ def differentiate_kernel(
                     pair -= grad_inverse[l] * inverse[l] * inverse[l] * inverse[l]
                 else:
                     pair -= shared * inverse[l] * inverse[l] * inverse[l]
-            tl.store(coefficients + (L + lower(l, m)) * size + at, pair, mask=real)
+            store_number(coefficients, place, L + lower(l, m), pair, real)
         if KIND == _TARGET:
-            tl.store(coefficients + (L + P + l) * size + at, grad_p[l] * inverse[l] * inverse[l], mask=real)
+            store_number(coefficients, place, L + P + l, grad_p[l] * inverse[l] * inverse[l], real)
         if KIND == _UTILITY:
             tl.store(grad_linear + ((b * length + t.to(tl.int64)) * L + l) * heads + h, grad_p[l], mask=real)
 
@@ -115,7 +117,7 @@ def _through_normalization(v, grad_w, L: tl.constexpr):
 @autotuned
 @triton.jit(do_not_specialize=["rows", "length", "lead"])
 def spread_kernel(
-    grad_combined, grad_strides, outputs, strides, rows, target, target_strides, weights, weight_strides,
+    grad_combined, grad_strides, outputs, strides, rows, linear, linear_strides, target, target_strides,
     coefficients, grad_outputs, parts, grad_target, heads, length, lead, FIRST: tl.constexpr, FACTORS: tl.constexpr,
     IN_PARTS: tl.constexpr, CHUNK: tl.constexpr, KIND: tl.constexpr, L: tl.constexpr, WIDTH: tl.constexpr,
     D: tl.constexpr, REAL: tl.constexpr, ELEMENTS: tl.constexpr, WARPS: tl.constexpr,
@@ -127,20 +129,18 @@ def spread_kernel(
     b, h, tile = tile_of(tiles, heads)
     chunk = tile * T + tl.arange(0, T)
     batch_head = b * heads + h
-    size = tl.num_programs(0).to(tl.int64) // tiles * length
     for k in tl.static_range(0, WIDTH, D):
         column = k + tl.arange(0, D)
         inside = (column < WIDTH)[None, :]
         sums = ()
         for _ in tl.static_range(L):
             sums = sums + (tl.zeros((T, D), dtype=REAL),)
-        for i in tl.range(0, CHUNK):
+        for i in tl.range(0, CHUNK, disable_licm=True):
             t = chunk * CHUNK + i - lead
             real = (t >= 0) & (t < length)
             sums, to_target = _add_position(
-                sums, grad_combined, grad_strides, outputs, strides, rows, target, target_strides, weights,
-                weight_strides, coefficients, size, b, h, batch_head * length + t.to(tl.int64), t, column, real,
-                FIRST, FACTORS, KIND, L, WIDTH, REAL,
+                sums, grad_combined, grad_strides, outputs, strides, rows, linear, linear_strides, target,
+                target_strides, coefficients, heads, length, b, h, t, column, real, FIRST, FACTORS, KIND, L, WIDTH, REAL,
             )  # fmt: skip
             if KIND == _TARGET:
                 at = ((b * length + t.to(tl.int64)[:, None]) * heads + h) * WIDTH + column[None, :]
@@ -166,21 +166,26 @@ def spread_kernel(
 
 @triton.jit
 def _add_position(
-    sums, grad_combined, grad_strides, outputs, strides, rows, target, target_strides, weights, weight_strides,
-    coefficients, size, b, h, at, t, column, real, FIRST: tl.constexpr, FACTORS: tl.constexpr, KIND: tl.constexpr,
-    L: tl.constexpr, WIDTH: tl.constexpr, REAL: tl.constexpr,
+    sums, grad_combined, grad_strides, outputs, strides, rows, linear, linear_strides, target, target_strides,
+    coefficients, heads, length, b, h, t, column, real, FIRST: tl.constexpr, FACTORS: tl.constexpr,
+    KIND: tl.constexpr, L: tl.constexpr, WIDTH: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """`sums` with the gradients of one position of each chunk added, and that of the target."""
     P: tl.constexpr = L * (L + 1) // 2
     g = rows_of_positions(grad_combined, grad_strides, b, h, t, column, real, WIDTH, REAL)
+    place = place_of(b, h, t, heads, length, L + P + (L if KIND == _TARGET else 0))
     added = ()
     for l in tl.static_range(L):
-        added = added + (sums[l] + linear_at(weights, weight_strides, b, h, l, t, real, REAL)[:, None] * g,)
+        if KIND == _GIVEN:
+            w = linear_at(linear, linear_strides, b, h, l, t, real, REAL)
+        else:
+            w = load_number(coefficients, place, l, real)
+        added = added + (sums[l] + w[:, None] * g,)
     to_target = g * 0
     if KIND == _TARGET:
         x = rows_of_positions(target, target_strides, b, h, t, column, real, WIDTH, REAL)
         sums, added = added, ()
-        aim = load_all(coefficients, size, at, real, L + P, L)
+        aim = load_numbers(coefficients, place, L + P, L, real)
         for l in tl.static_range(L):
             added = added + (sums[l] + aim[l][:, None] * x,)
     if KIND != _GIVEN:
@@ -188,7 +193,7 @@ def _add_position(
             o = rows_of_scale(outputs, strides, rows, b, h, m, t, column, real, FIRST, FACTORS, WIDTH, REAL)
             sums, added = added, ()
             for l in tl.static_range(L):
-                pair = tl.load(coefficients + (L + lower(l, m)) * size + at, mask=real, other=0)
+                pair = load_number(coefficients, place, L + lower(l, m), real)
                 added = added + (sums[l] + pair[:, None] * o,)
             if KIND == _TARGET:
                 to_target += aim[m][:, None] * o

@@ -11,10 +11,12 @@ from maha_model.kernels.fuse.problem import KINDS, NORM_EPS
 from maha_model.kernels.fuse.triton_problem import (
     assemble,
     linear_at,
-    load_all,
+    load_numbers,
+    place_of,
     present_bits,
     rows_of_positions,
     rows_of_scale,
+    store_number,
     tile_of,
 )
 from maha_model.kernels.fuse.triton_tiles import autotuned, positions_of_tile
@@ -31,14 +33,13 @@ def gram_kernel(
     FIRST: tl.constexpr, FACTORS: tl.constexpr, KIND: tl.constexpr, WITH_GRAD: tl.constexpr, L: tl.constexpr,
     WIDTH: tl.constexpr, D: tl.constexpr, REAL: tl.constexpr, ELEMENTS: tl.constexpr, WARPS: tl.constexpr,
 ):  # fmt: skip
-    """Inner products of the rows at each position: (P + L + L, B, H, N).
+    """Inner products of the rows at each position, P + L + L numbers.
 
     Pairs of scales, then of each with the target (kind `target`), then with the gradient of the mixture (WITH_GRAD);
     of the kind `given` those with the gradient alone, into its `grad_linear` (B, N, L, H).
     """
     T: tl.constexpr = positions_of_tile(ELEMENTS, WARPS, D)
-    tiles = tl.cdiv(length, T)
-    b, h, tile = tile_of(tiles, heads)
+    b, h, tile = tile_of(tl.cdiv(length, T), heads)
     t = tile * T + tl.arange(0, T)
     real = t < length
     pairs, with_target, with_grad = (), (), ()
@@ -65,10 +66,10 @@ def gram_kernel(
             tl.store(grad_linear + at, with_grad[l], mask=real)
     else:
         sums = pairs + with_target + with_grad
-        size = tl.num_programs(0).to(tl.int64) // tiles * length
-        at = (b * heads + h) * length + t.to(tl.int64)
-        for i in tl.static_range(L * (L + 1) // 2 + (KIND == _TARGET) * L + WITH_GRAD * L):
-            tl.store(dots + i * size + at, sums[i], mask=real)
+        COUNT: tl.constexpr = L * (L + 1) // 2 + (L if KIND == _TARGET else 0) + (L if WITH_GRAD else 0)
+        place = place_of(b, h, t, heads, length, COUNT)
+        for i in tl.static_range(COUNT):
+            store_number(dots, place, i, sums[i], real)
 
 
 @triton.jit
@@ -93,24 +94,24 @@ def _added(x, y, BOTH: tl.constexpr):
 
 @triton.jit(do_not_specialize=["length"])
 def solve_kernel(
-    dots, linear, linear_strides, weights, active_set, heads, length, FIRST: tl.constexpr, PRICES: tl.constexpr,
+    dots, linear, linear_strides, weights, weight_strides, active_set, heads, length, FIRST: tl.constexpr, PRICES: tl.constexpr,
     REDUNDANCY: tl.constexpr, RIDGE: tl.constexpr, KIND: tl.constexpr, DOMAIN: tl.constexpr, OWN: tl.constexpr,
     NORMALIZE: tl.constexpr, L: tl.constexpr, T: tl.constexpr, REAL: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
-    """Weights (L, B, H, N) and active sets (B, H, N) from the inner products (P + L, B, H, N), one problem a lane."""
-    tiles = tl.cdiv(length, T)
-    b, h, tile = tile_of(tiles, heads)
+    """Weights (L, B, H, N) and active sets (B, H, N) from the inner products, one problem a lane."""
+    b, h, tile = tile_of(tl.cdiv(length, T), heads)
     t = tile * T + tl.arange(0, T)
     real = t < length
-    size = tl.num_programs(0).to(tl.int64) // tiles * length
-    at = (b * heads + h) * length + t.to(tl.int64)
-    G = load_all(dots, size, at, real, 0, L * (L + 1) // 2)
-    with_target = load_all(dots, size, at, real, L * (L + 1) // 2, L if KIND == _TARGET else 0)
+    P: tl.constexpr = L * (L + 1) // 2
+    AIMED: tl.constexpr = L if KIND == _TARGET else 0
+    place = place_of(b, h, t, heads, length, P + AIMED)
+    G = load_numbers(dots, place, 0, P, real)
+    with_target = load_numbers(dots, place, P, AIMED, real)
     Q, p, _ = assemble(
         G, with_target, linear, linear_strides, b, h, t, real, FIRST, PRICES, REDUNDANCY, RIDGE, KIND, OWN, L, REAL
     )
     w, active = solve(Q, p, present_bits(t, FIRST, L), DOMAIN, EPS, L)
-    tl.store(active_set + at, active, mask=real)
+    tl.store(active_set + ((b * heads + h) * length + t), active, mask=real)
     if NORMALIZE:
         divisor = total(w, L)
         divisor = tl.where(divisor < _NORM_EPS, _NORM_EPS, divisor)
@@ -118,7 +119,8 @@ def solve_kernel(
         w_l = w[l]
         if NORMALIZE:
             w_l = w_l / divisor
-        tl.store(weights + l * size + at, w_l, mask=real)
+        at = b * weight_strides[0] + t.to(tl.int64) * weight_strides[1] + l * weight_strides[2] + h * weight_strides[3]
+        tl.store(weights + at, w_l, mask=real)
 
 
 @autotuned

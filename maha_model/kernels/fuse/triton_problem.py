@@ -8,10 +8,12 @@ import triton
 import triton.language as tl
 
 from maha_model.kernels.fuse.problem import KINDS, NORM_EPS, TINY_POWER
-from maha_model.kernels.qp.triton_solver import lower, total
+from maha_model.kernels.fuse.triton_tiles import BLOCK
+from maha_model.kernels.qp.triton_solver import lower
 
 _UTILITY, _TARGET = (tl.constexpr(KINDS.index(kind)) for kind in ("utility", "target"))
 _NORM_EPS, _TINY_POWER = tl.constexpr(NORM_EPS), tl.constexpr(TINY_POWER)
+_BLOCK = tl.constexpr(BLOCK)
 
 
 @triton.jit
@@ -48,12 +50,31 @@ def linear_at(linear, strides, b, h, l: tl.constexpr, t, real, REAL: tl.constexp
 
 
 @triton.jit
-def load_all(x, size, at, real, FROM: tl.constexpr, COUNT: tl.constexpr):
-    """Entries FROM to FROM + COUNT of x (., size) at `at`: a tuple of (T,)."""
+def place_of(b, h, t, heads, length, COUNT: tl.constexpr):
+    """Where the COUNT numbers of positions t (T,) begin in (B, H, blocks, COUNT, BLOCK); one every BLOCK elements."""
+    block = (b * heads + h) * tl.cdiv(length, _BLOCK) + t // _BLOCK
+    return block * (COUNT * _BLOCK) + t % _BLOCK
+
+
+@triton.jit
+def load_number(x, place, i: tl.constexpr, real):
+    """Number i of positions: (T,), zero where not `real`."""
+    return tl.load(x + (place + i * _BLOCK), mask=real, other=0)
+
+
+@triton.jit
+def load_numbers(x, place, FROM: tl.constexpr, COUNT: tl.constexpr, real):
+    """Numbers FROM to FROM + COUNT of positions: a tuple of (T,)."""
     loaded = ()
     for i in tl.static_range(COUNT):
-        loaded = loaded + (tl.load(x + (FROM + i) * size + at, mask=real, other=0),)
+        loaded = loaded + (load_number(x, place, FROM + i, real),)
     return loaded
+
+
+@triton.jit
+def store_number(x, place, i: tl.constexpr, value, real):
+    """Write number i of positions."""
+    tl.store(x + (place + i * _BLOCK), value, mask=real)
 
 
 @triton.jit

@@ -5,6 +5,8 @@ from typing import Any
 import triton
 
 MAX_COLUMNS = 128  # of a tile; wider heads are worked through in several
+BLOCK = 32  # positions whose numbers stand together between two kernels, as (B, H, blocks, numbers, 32): neighbouring
+# lanes touch neighbouring addresses, and one address with constant offsets serves all numbers of a position
 _INTERPRETED = triton.knobs.runtime.interpret
 LANES = 1024 if _INTERPRETED else 32  # problems of a program that solves: one warp, in which nothing needs a barrier
 
