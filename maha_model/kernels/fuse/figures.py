@@ -69,11 +69,12 @@ def measure(launch: Launch, capability: int) -> Iterator[dict[str, Any]]:
     """Figures of a kernel for every tile that the autotuner can choose."""
     triton.runtime.driver.set_active(_NoDevice(capability))
     compiled = launch.kernel.warmup(**launch.arguments, grid=(1,))
-    for each in compiled if isinstance(compiled, list) else [compiled]:
+    tiles = [config.kwargs for config in getattr(launch.kernel, "configs", ())] or [{}]
+    for tile, each in zip(tiles, compiled if isinstance(compiled, list) else [compiled], strict=True):
         report = _assemble(each.asm["ptx"], capability)
         offsets = re.findall(r"tt\.addptr .*, (?:tensor<(?:\d+x)+)?i(\d+)>? loc", each.asm["ttir"])
         yield {
-            "kernel": each.metadata.name, "warps": each.metadata.num_warps,
+            "kernel": each.metadata.name, "warps": each.metadata.num_warps, "numbers_a_lane": tile.get("ELEMENTS", 1),
             "registers": int(re.findall(r"Used (\d+) registers", report)[0]),
             "spilled_bytes": sum(map(int, re.findall(r"(\d+) bytes spill", report))),
             "shared_bytes": each.metadata.shared, "offset_bits": min(map(int, offsets)),

@@ -22,7 +22,7 @@ from maha_model.kernels.fuse.triton_problem import (
     store_number,
     tile_of,
 )
-from maha_model.kernels.fuse.triton_tiles import autotuned, positions_of_tile
+from maha_model.kernels.fuse.triton_tiles import SUMMING, autotuned, positions_of_tile
 from maha_model.kernels.qp.constants import DOMAINS, TIGHT_BIT
 from maha_model.kernels.qp.triton_solver import clamp, eliminate, free_ones, has, hold_sum, lower, solve_on_free, total
 
@@ -114,7 +114,7 @@ def _through_normalization(v, grad_w, L: tl.constexpr):
     return w, grad_v
 
 
-@autotuned
+@autotuned(SUMMING)
 @triton.jit(do_not_specialize=["rows", "length", "lead"])
 def spread_kernel(
     grad_combined, grad_strides, outputs, strides, rows, linear, linear_strides, target, target_strides,

@@ -19,14 +19,14 @@ from maha_model.kernels.fuse.triton_problem import (
     store_number,
     tile_of,
 )
-from maha_model.kernels.fuse.triton_tiles import autotuned, positions_of_tile
+from maha_model.kernels.fuse.triton_tiles import READING, autotuned, positions_of_tile
 from maha_model.kernels.qp.triton_solver import solve, total
 
 _TARGET, _GIVEN = (tl.constexpr(KINDS.index(kind)) for kind in ("target", "given"))
 _NORM_EPS = tl.constexpr(NORM_EPS)
 
 
-@autotuned
+@autotuned(READING)
 @triton.jit(do_not_specialize=["rows", "length"])
 def gram_kernel(
     outputs, strides, rows, target, target_strides, grad_combined, grad_strides, dots, grad_linear, heads, length,
@@ -123,7 +123,7 @@ def solve_kernel(
         tl.store(weights + at, w_l, mask=real)
 
 
-@autotuned
+@autotuned(READING)
 @triton.jit(do_not_specialize=["rows", "length"])
 def mix_kernel(
     outputs, strides, rows, weights, weight_strides, combined, heads, length, FIRST: tl.constexpr,

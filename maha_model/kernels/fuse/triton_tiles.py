@@ -1,5 +1,6 @@
 """Sizes of the tiles that the fusion's Triton kernels work on, and the autotuner's choice among them."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import triton
@@ -12,7 +13,8 @@ LANES = 1024 if _INTERPRETED else 32  # problems of a program that solves: one w
 
 # Numbers a lane, and warps: at least 8 numbers, so that a lane loads the same 16 bytes in every tile and sums over
 # columns have the same order in all of them. A choice by speed then changes no bit of the result.
-TILES = ((8, 2), (8, 4), (8, 8)) if not _INTERPRETED else ((64, 8),)
+READING = ((8, 4), (8, 8), (16, 4)) if not _INTERPRETED else ((64, 8),)
+SUMMING = ((8, 2), (8, 4), (8, 8)) if not _INTERPRETED else ((64, 8),)  # holds a sum for every scale
 
 
 @triton.constexpr_function
@@ -26,7 +28,7 @@ def columns_of_tile(width: int) -> int:
     return min(MAX_COLUMNS, triton.next_power_of_2(width))
 
 
-def autotuned(kernel: Any) -> Any:
-    """The kernel with its ELEMENTS and WARPS chosen by measurement, once for each shape that matters."""
-    configs = [triton.Config({"ELEMENTS": n, "WARPS": warps}, num_warps=warps, num_stages=1) for n, warps in TILES]
-    return triton.autotune(configs, key=["L", "WIDTH", "KIND", "WITH_GRAD"])(kernel)
+def autotuned(tiles: Iterable[tuple[int, int]]) -> Callable[[Any], Any]:
+    """A kernel with its ELEMENTS and WARPS chosen among `tiles` by measurement, once for each shape that matters."""
+    configs = [triton.Config({"ELEMENTS": n, "WARPS": warps}, num_warps=warps, num_stages=1) for n, warps in tiles]
+    return triton.autotune(configs, key=["L", "WIDTH", "KIND", "WITH_GRAD"])
