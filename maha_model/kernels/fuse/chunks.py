@@ -1,7 +1,7 @@
-"""Chunks of consecutive positions, over which a GPU's program sums the gradients of rows that stand at several positions.
+"""Chunks of consecutive positions, over which a GPU's program sums the gradients of rows at several positions.
 
-Chunks are placed so that each scale's rows either end inside of chunks (a whole number of rows to a chunk) or consist of
-whole chunks, whose sums a second pass adds up: no two programs write to one row, and every sum has one order.
+Chunks are placed so that each scale's rows either end inside of chunks (a whole number of rows to a chunk) or consist
+of whole chunks, whose sums a second pass adds up: no two programs write to one row, and every sum has one order.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Launching the fusion's Triton kernels for GPUs: three forward, up to four backward and one for a scale of large rows."""
+"""Launching the fusion's Triton kernels for GPUs: three forward, three backward, one for each scale of large rows."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -89,11 +89,11 @@ def plan_forward(
     else:
         dots, mixing = call.numbers(call.pairs + call.aimed), weights.permute(1, 3, 0, 2)
         launches.append(call.gram(dots))
+        strides = mixing.stride()
         launches.append(
             call.per_problem(
-                solve_kernel, dots=dots, weights=weights, weight_strides=mixing.stride(), active_set=active_set,
-                EPS=call.eps,
-            )  # fmt: skip
+                solve_kernel, dots=dots, weights=weights, weight_strides=strides, active_set=active_set, EPS=call.eps
+            )
         )
     launches.append(call.per_tile(mix_kernel, combined=combined, weights=mixing, weight_strides=mixing.stride()))
     return (combined, weights, active_set), launches
@@ -142,10 +142,18 @@ def plan_backward(
     ]
     launches.append(
         call.per_tile(
-            spread_kernel, chunks.number, grad_combined=grad_combined, grad_strides=grad_combined.stride()[:3],
-            coefficients=coefficients, grad_outputs=tuple(grads),
-            parts=tuple(parts), grad_target=grad_target, lead=chunks.lead, IN_PARTS=chunks.in_parts, CHUNK=chunks.size,
-        )  # fmt: skip
+            spread_kernel,
+            chunks.number,
+            grad_combined=grad_combined,
+            grad_strides=grad_combined.stride()[:3],
+            coefficients=coefficients,
+            grad_outputs=tuple(grads),
+            parts=tuple(parts),
+            grad_target=grad_target,
+            lead=chunks.lead,
+            IN_PARTS=chunks.in_parts,
+            CHUNK=chunks.size,
+        )
     )
     for grad, part, place, in_parts in zip(grads, parts, placements, chunks.in_parts, strict=True):
         if in_parts:
@@ -201,9 +209,8 @@ class _Call:
 
     def numbers(self, count: int) -> Tensor:
         """Room for so many numbers at every position, between two kernels."""
-        return self.linear.new_empty(
-            self.B, self.H, triton.cdiv(self.length, BLOCK), count, BLOCK, dtype=self.dtype
-        )  # fmt: skip
+        blocks = triton.cdiv(self.length, BLOCK)
+        return self.linear.new_empty(self.B, self.H, blocks, count, BLOCK, dtype=self.dtype)
 
     def gram(self, dots: Tensor, grad_combined: Tensor | None = None, grad_linear: Tensor | None = None) -> Launch:
         """Inner products, with the mixture's gradient if there is one."""

@@ -15,8 +15,8 @@ from maha_model.kernels.fuse.triton_problem import (
     count_present,
     linear_at,
     load_number,
-    place_of,
     load_numbers,
+    place_of,
     rows_of_positions,
     rows_of_scale,
     store_number,
@@ -32,8 +32,8 @@ _BOX, _NORM_EPS, _TIGHT_BIT = tl.constexpr(DOMAINS.index("box")), tl.constexpr(N
 
 @triton.jit(do_not_specialize=["length"])
 def differentiate_kernel(
-    dots, grad_weights, grad_weight_strides, linear, linear_strides, active_set, coefficients, grad_linear, heads, length,
-    FIRST: tl.constexpr, PRICES: tl.constexpr, REDUNDANCY: tl.constexpr, RIDGE: tl.constexpr, KIND: tl.constexpr,
+    dots, grad_weights, grad_weight_strides, linear, linear_strides, active_set, coefficients, grad_linear, heads,
+    length, FIRST: tl.constexpr, PRICES: tl.constexpr, REDUNDANCY: tl.constexpr, RIDGE: tl.constexpr, KIND: tl.constexpr,
     DOMAIN: tl.constexpr, OWN: tl.constexpr, NORMALIZE: tl.constexpr, HAS_GRAD_WEIGHTS: tl.constexpr,
     L: tl.constexpr, T: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
@@ -140,7 +140,8 @@ def spread_kernel(
             real = (t >= 0) & (t < length)
             sums, to_target = _add_position(
                 sums, grad_combined, grad_strides, outputs, strides, rows, linear, linear_strides, target,
-                target_strides, coefficients, heads, length, b, h, t, column, real, FIRST, FACTORS, KIND, L, WIDTH, REAL,
+                target_strides, coefficients, heads, length, b, h, t, column, real, FIRST, FACTORS, KIND, L, WIDTH,
+                REAL,
             )  # fmt: skip
             if KIND == _TARGET:
                 at = ((b * length + t.to(tl.int64)[:, None]) * heads + h) * WIDTH + column[None, :]
@@ -154,7 +155,9 @@ def spread_kernel(
                     row = ((begin - FIRST[l]) // FACTORS[l]).to(tl.int64)
                     at = (batch_head * rows[l] + row[:, None]) * WIDTH + column[None, :]
                     there = ends & (begin >= FIRST[l]) & (begin < length)
-                    tl.store(grad_outputs[l] + at, kept.to(grad_outputs[l].dtype.element_ty), mask=there[:, None] & inside)
+                    tl.store(
+                        grad_outputs[l] + at, kept.to(grad_outputs[l].dtype.element_ty), mask=there[:, None] & inside
+                    )
                     kept = tl.where(ends, 0, kept)
                 open_sums = open_sums + (kept,)
             sums = open_sums

@@ -94,9 +94,10 @@ def _added(x, y, BOTH: tl.constexpr):
 
 @triton.jit(do_not_specialize=["length"])
 def solve_kernel(
-    dots, linear, linear_strides, weights, weight_strides, active_set, heads, length, FIRST: tl.constexpr, PRICES: tl.constexpr,
-    REDUNDANCY: tl.constexpr, RIDGE: tl.constexpr, KIND: tl.constexpr, DOMAIN: tl.constexpr, OWN: tl.constexpr,
-    NORMALIZE: tl.constexpr, L: tl.constexpr, T: tl.constexpr, REAL: tl.constexpr, EPS: tl.constexpr,
+    dots, linear, linear_strides, weights, weight_strides, active_set, heads, length, FIRST: tl.constexpr,
+    PRICES: tl.constexpr, REDUNDANCY: tl.constexpr, RIDGE: tl.constexpr, KIND: tl.constexpr, DOMAIN: tl.constexpr,
+    OWN: tl.constexpr, NORMALIZE: tl.constexpr, L: tl.constexpr, T: tl.constexpr, REAL: tl.constexpr,
+    EPS: tl.constexpr,
 ):  # fmt: skip
     """Weights (L, B, H, N) and active sets (B, H, N) from the inner products, one problem a lane."""
     b, h, tile = tile_of(tl.cdiv(length, T), heads)

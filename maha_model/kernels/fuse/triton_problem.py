@@ -32,7 +32,9 @@ def rows_of_scale(
     since = t - FIRST[l]
     row = tl.minimum(tl.where(since >= 0, since, 0) // FACTORS[l], rows[l] - 1).to(tl.int64)
     offset = b * strides[l][0] + h * strides[l][1] + row[:, None] * strides[l][2] + column[None, :]
-    return tl.load(outputs[l] + offset, mask=((since >= 0) & real)[:, None] & (column < WIDTH)[None, :], other=0).to(REAL)
+    return tl.load(outputs[l] + offset, mask=((since >= 0) & real)[:, None] & (column < WIDTH)[None, :], other=0).to(
+        REAL
+    )
 
 
 @triton.jit

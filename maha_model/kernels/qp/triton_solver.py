@@ -1,7 +1,8 @@
 """The exact solver inside Triton kernels, by the method of `reference`: one problem a lane, unrolled into registers.
 
-A problem is tuples of (T,) tensors: p has L of them, Q the L (L + 1) / 2 of its lower triangle, row by row. Masks over its unknowns are the bits of (T,) int32, and an active set is packed as in `constants`.
-Nothing crosses lanes but the question whether any lane is still unsolved: with 32 lanes and one warp that is no barrier.
+A problem is tuples of (T,) tensors: p has L of them, Q the L (L + 1) / 2 of its lower triangle, row by row. Masks over
+its unknowns are the bits of (T,) int32, and an active set is packed as in `constants`. Lanes exchange nothing but
+whether any of them is still unsolved: with 32 lanes, one warp, there is no barrier.
 """
 
 import triton
@@ -78,7 +79,7 @@ def eliminate(Q, active, a, b, L: tl.constexpr):
         x_i, y_i = a[i], b[i]
         for k in tl.static_range(i + 1, L):
             x_i, y_i = x_i - U[lower(k, i)] * x[k - i - 1], y_i - U[lower(k, i)] * y[k - i - 1]
-        x, y = (x_i * inverse,) + x, (y_i * inverse,) + y  # noqa: RUF005 (the kernels' language lacks unpacking)
+        x, y = (x_i * inverse,) + x, (y_i * inverse,) + y
     return x, y
 
 
