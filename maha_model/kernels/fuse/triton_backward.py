@@ -33,9 +33,9 @@ _BOX, _NORM_EPS, _TIGHT_BIT = tl.constexpr(DOMAINS.index("box")), tl.constexpr(N
 @triton.jit(do_not_specialize=["length"])
 def differentiate_kernel(
     dots, grad_weights, grad_weight_strides, linear, linear_strides, active_set, coefficients, grad_linear, heads,
-    length, FIRST: tl.constexpr, PRICES: tl.constexpr, REDUNDANCY: tl.constexpr, RIDGE: tl.constexpr, KIND: tl.constexpr,
-    DOMAIN: tl.constexpr, OWN: tl.constexpr, NORMALIZE: tl.constexpr, HAS_GRAD_WEIGHTS: tl.constexpr,
-    L: tl.constexpr, T: tl.constexpr, REAL: tl.constexpr,
+    length, FIRST: tl.constexpr, PRICES: tl.constexpr, REDUNDANCY: tl.constexpr, RIDGE: tl.constexpr,
+    KIND: tl.constexpr, DOMAIN: tl.constexpr, OWN: tl.constexpr, NORMALIZE: tl.constexpr,
+    HAS_GRAD_WEIGHTS: tl.constexpr, L: tl.constexpr, T: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Coefficients w, pair, aim (L + P + L numbers) and the gradient of the utilities (B, N, L, H)."""
     b, h, tile = tile_of(tl.cdiv(length, T), heads)
