@@ -120,7 +120,8 @@ def plan_backward(
         coefficients = call.linear
         launches = [call.gram(grad_linear, grad_combined, grad_linear)]
     else:
-        dots, coefficients = (call.numbers(L + call.pairs + call.aimed) for _ in range(2))
+        # a lane reads all numbers of its position before it writes as many: the coefficients take their place
+        dots = coefficients = call.numbers(call.pairs + call.aimed + L)
         grad_weights_BNLH = None if grad_weights is None else grad_weights.permute(1, 3, 0, 2)
         launches = [
             call.gram(dots, grad_combined, grad_linear),

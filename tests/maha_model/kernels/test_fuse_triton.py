@@ -13,7 +13,7 @@ import torch
 from maha_model.kernels.fuse import Placement, Problem
 from maha_model.kernels.fuse.chunks import divide
 from maha_model.kernels.qp.reference import solve
-from tests.maha_model.kernels.fuse_cases import PROBLEMS, B, H, assert_close, case, expected, fused, run
+from tests.maha_model.kernels.fuse_cases import PROBLEMS, B, H, assert_close, case, expected, fused, plain, run
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -75,16 +75,9 @@ def test_triton_saves_the_active_sets_of_the_reference(domain: str, launcher: Mo
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("maha_model.kernels.fuse.reference.solve_problems_last", lambda Q, p, d, m: remember(Q, p, m, d))
-        run_plain(inputs)
+        plain(inputs)
     _, _, active_set = launcher.forward(inputs.outputs, None, None, inputs.placements, 60, inputs.problem)
     assert torch.equal(active_set.transpose(1, 2).flatten(), seen[0])
-
-
-def run_plain(inputs) -> None:  # type: ignore[no-untyped-def]
-    from tests.maha_model.kernels.fuse_cases import plain
-
-    with torch.no_grad():
-        plain(inputs)
 
 
 @pytest.mark.usefixtures("launcher")
@@ -145,10 +138,11 @@ def test_chunks_are_short_and_few_rows_are_summed_in_parts(ratio: int, scales: i
     assert (chunks.size, sum(chunks.in_parts)) == (size, in_parts)
 
 
-def figures(*arguments: object) -> list[dict[str, int]]:
-    """What the module prints, outside of the interpreter."""
+def compiled(*arguments: object) -> list[dict[str, int]]:
+    """What Python prints, outside of the interpreter."""
+    pytest.importorskip("triton")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "maha_model.kernels.fuse.figures", *map(str, arguments)]
+    command = [sys.executable, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
     return [json.loads(line) for line in result.stdout.splitlines()]
@@ -157,8 +151,8 @@ def figures(*arguments: object) -> list[dict[str, int]]:
 @pytest.mark.parametrize("kind", ["utility", "target"])
 def test_compiled_kernels_spill_nothing_and_use_few_registers(kind: str) -> None:
     """For A100 and H100; `python -m maha_model.kernels.fuse.figures` has all shapes (docs/performance.md)."""
-    pytest.importorskip("triton")
-    found = figures("--kinds", kind, "--scales", 4, "--widths", 128, "--capabilities", 80, 90)
+    module = "maha_model.kernels.fuse.figures"
+    found = compiled("-m", module, "--kinds", kind, "--scales", 4, "--widths", 128, "--capabilities", 80, 90)
     assert {row["kernel"] for row in found} == {
         "gram_kernel", "solve_kernel", "mix_kernel", "differentiate_kernel", "spread_kernel", "sum_parts_kernel"
     }  # fmt: skip
@@ -169,3 +163,18 @@ def test_compiled_kernels_spill_nothing_and_use_few_registers(kind: str) -> None
         assert row["offset_bits"] == 64, row
         if row["kernel"] in ("solve_kernel", "differentiate_kernel"):
             assert row["shared_bytes"] == 0, row  # one warp: neither shared memory nor barriers
+
+
+_TOO_FEW_REGISTERS = """
+import json
+from maha_model.kernels.fuse.figures import PROBLEMS, launches, measure
+_, launch = launches(4, 64, PROBLEMS["utility"])[1]
+few = launch._replace(arguments=launch.arguments | {"maxnreg": 24})
+print(*map(json.dumps, measure(few, 90)), sep="\\n")
+"""
+
+
+def test_a_spill_is_seen() -> None:
+    (row,) = compiled("-c", _TOO_FEW_REGISTERS)
+    assert row["kernel"] == "solve_kernel"
+    assert row["spilled_bytes"] > 0
