@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maha_model.kernels.fuse.problem import KINDS, Placement, Problem, compute_dtype, fusion_constants
+from maha_model.kernels.fuse.problem import KINDS, Placement, Problem, compute_dtype, empty_gradient, fusion_constants
 from maha_model.kernels.native import Extension, extension
 from maha_model.kernels.qp.constants import DOMAINS
 
@@ -51,7 +51,7 @@ def backward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Gradients of the outputs, of `linear` (B, N, L, H) and of the target; the last two empty where there is none."""
     B, N, H, d = grad_combined.shape
-    grads = [_empty_gradient(output, where, N) for output, where in zip(outputs, placements, strict=True)]
+    grads = [empty_gradient(output, where, N) for output, where in zip(outputs, placements, strict=True)]
     real = compute_dtype(grad_combined.dtype)
     grad_linear = grad_combined.new_empty((0,) if linear is None else (B, N, len(outputs), H), dtype=real)
     grad_target = grad_combined.new_empty((0,) if target is None else (B, N, H, d))
@@ -66,14 +66,6 @@ def backward(
         None if target is None else grad_target,
     )
     return grads, grad_linear, grad_target
-
-
-def _empty_gradient(output: Tensor, placement: Placement, length: int) -> Tensor:
-    """Room for a scale's gradient; rows that stand at no position, which the kernel does not write, are zero."""
-    grad = torch.empty_like(output, memory_format=torch.contiguous_format)
-    used = max(0, -((placement.first - length) // placement.factor))
-    grad[:, :, used:].zero_()
-    return grad
 
 
 def _operators(outputs: list[Tensor]) -> Extension:

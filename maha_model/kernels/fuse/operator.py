@@ -4,7 +4,6 @@ The operator reads each scale at its own resolution, saves its inputs and 4 byte
 everything else again in the backward pass.
 """
 
-from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -48,8 +47,8 @@ def fuse(
     dtype = compute_dtype(outputs_BHnd[0].dtype)
     linear = None if linear is None else linear.to(dtype)
     target = None if target is None else target.to(outputs_BHnd[0].dtype)
-    rows, like = [output.shape[2] for output in outputs_BHnd], outputs_BHnd[0]
-    if not _uses_operator(like.device.type, like.dtype, rows, placements, length, is_fake(like)):
+    like = outputs_BHnd[0]
+    if not _uses_operator(like.device.type, like.dtype, len(outputs_BHnd), is_fake(like)):
         combined, weights_LBHN = checkpoint(
             fuse_reference, outputs_BHnd, linear, target, placements, length, problem, use_reentrant=False
         )
@@ -65,40 +64,31 @@ def fuse(
     return combined, weights_LBHN.transpose(2, 3)
 
 
-def implementation(
-    device: str,
-    dtype: torch.dtype,
-    rows: Sequence[int] = (1, 1, 1),
-    placements: Sequence[Placement] = (Placement(0, 1),) * 3,
-    length: int = 1,
-    warn: bool = True,
-) -> Implementation:
-    """What fuses scales of so many rows, placed so in `length` positions: `cpu`, `triton` or `reference`."""
+def implementation(device: str, dtype: torch.dtype, num_scales: int = 3, warn: bool = True) -> Implementation:
+    """What fuses that many scales: `cpu`, `triton` or `reference`."""
     if device == "cuda":
-        lost = _lost_on_gpu(rows, placements, length)
+        lost = _lost_on_gpu(num_scales)
         if lost is not None and warn:
             warn_once("fuse", f"{lost}; plain torch operations take the place of its GPU kernels, several times slower")
         return "triton" if lost is None else "reference"
     if device != "cpu":
         return "reference"
-    return implementation_on_cpu("fuse", dtype, DTYPES, cpu.kernels(len(rows), dtype), "reference", warn)
+    return implementation_on_cpu("fuse", dtype, DTYPES, cpu.kernels(num_scales, dtype), "reference", warn)
 
 
-def _lost_on_gpu(rows: Sequence[int], placements: Sequence[Placement], length: int) -> str | None:
+def _lost_on_gpu(num_scales: int) -> str | None:
     try:
         from maha_model.kernels.fuse import triton
     except ImportError:
         return "Triton cannot be imported (it comes with torch for GPUs; pip install triton mends it)"
-    lacks = triton.unsupported(rows, placements, length)
+    lacks = triton.unsupported(num_scales)
     return None if lacks is None else f"the GPU kernels do not cover {lacks}"
 
 
 @torch.compiler.assume_constant_result
-def _uses_operator(
-    device: str, dtype: torch.dtype, rows: list[int], placements: list[Placement], length: int, fake: bool
-) -> bool:
+def _uses_operator(device: str, dtype: torch.dtype, num_scales: int, fake: bool) -> bool:
     """Whether the registered operator serves; a shapes-only run (`meta`) needs no kernels for it."""
-    return device == "meta" or implementation(device, dtype, rows, placements, length, warn=not fake) != "reference"
+    return device == "meta" or implementation(device, dtype, num_scales, warn=not fake) != "reference"
 
 
 def kernel_module(device: str) -> ModuleType:

@@ -72,6 +72,14 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def empty_gradient(output: Tensor, placement: Placement, length: int) -> Tensor:
+    """Room for a scale's gradient; rows that stand at no position, which no kernel writes, are zero."""
+    grad = torch.empty_like(output, memory_format=torch.contiguous_format)
+    used = max(0, -((placement.first - length) // placement.factor))
+    grad[:, :, used:].zero_()
+    return grad
+
+
 def assemble(
     problem: Problem,
     outputs_BHnd: list[Tensor],

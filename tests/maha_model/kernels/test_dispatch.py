@@ -12,9 +12,6 @@ from maha_model.kernels.descent import Geometry, attend_level
 from maha_model.kernels.fuse import Placement, Problem
 from maha_model.kernels.span import span_attention, without_compiled_attention
 
-POWERS = {"rows": [64, 16, 4], "placements": [Placement(4**i - 1, 4**i) for i in range(3)], "length": 64}
-THIRDS = {"rows": [81, 27, 9], "placements": [Placement(3**i - 1, 3**i) for i in range(3)], "length": 81}
-
 
 @pytest.fixture(autouse=True)
 def nothing_warned_of_yet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,26 +36,26 @@ def test_a_cpu_with_a_compiler_runs_compiled_code(operator: str, monkeypatch: py
 @pytest.mark.usefixtures("no_warnings")
 def test_a_gpu_runs_triton_where_its_kernels_cover_the_case() -> None:
     pytest.importorskip("triton")
-    assert which("fuse", "cuda", torch.bfloat16, **POWERS) == "triton"
+    assert which("fuse", "cuda", torch.bfloat16, num_scales=8) == "triton"
     assert which("span", "cuda", torch.bfloat16) == "blocks"
     assert which("qp", "cuda") == "reference"
     assert which("cross_entropy", "cuda") == which("cross_entropy", "cpu") == "chunks"
 
 
-def test_factors_that_the_gpu_kernels_do_not_cover_are_warned_of_once() -> None:
+def test_scales_that_the_gpu_kernels_do_not_cover_are_warned_of_once() -> None:
     pytest.importorskip("triton")
-    with pytest.warns(RuntimeWarning, match="fuse: .* 1, 3, 9 positions .*plain torch"):
-        assert which("fuse", "cuda", **THIRDS) == "reference"
+    with pytest.warns(RuntimeWarning, match="fuse: .* more than 8 scales; plain torch"):
+        assert which("fuse", "cuda", num_scales=9) == "reference"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert which("fuse", "cuda", **THIRDS) == "reference"
+        assert which("fuse", "cuda", num_scales=9) == "reference"
 
 
 def test_a_gpu_without_triton_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(fuse, "triton", raising=False)
     monkeypatch.setitem(sys.modules, "maha_model.kernels.fuse.triton", None)
     with pytest.warns(RuntimeWarning, match="pip install triton"):
-        assert which("fuse", "cuda", **POWERS) == "reference"
+        assert which("fuse", "cuda") == "reference"
 
 
 @pytest.mark.parametrize("operator", ["span", "descent", "fuse", "qp"])

@@ -1,77 +1,180 @@
-"""The fused operator's Triton kernels: in the interpreter against plain torch, and compiled for a GPU without one."""
+"""The fused operator's Triton kernels: in the interpreter against plain torch, and compiled for GPUs without one."""
 
+import json
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
-from maha_model.kernels.fuse import Problem
-from tests.maha_model.kernels.test_fuse import PROBLEMS, assert_close, case, expected, fused, run
+from maha_model.kernels.fuse import Placement, Problem
+from maha_model.kernels.fuse.chunks import divide
+from maha_model.kernels.qp.reference import solve
+from tests.maha_model.kernels.fuse_cases import PROBLEMS, B, H, assert_close, case, expected, fused, plain, run
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def row_counts(inputs: SimpleNamespace) -> list[int]:
-    return [output.shape[2] for output in inputs.outputs]
+@pytest.fixture
+def launcher(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Triton's kernels in place of the CPU's: in its interpreter, which tests/conftest.py switches on without a GPU."""
+    module = pytest.importorskip("maha_model.kernels.fuse.triton")
+    monkeypatch.setattr("maha_model.kernels.fuse.operator.kernel_module", lambda *_: module)
+    return module
 
 
+@pytest.mark.usefixtures("launcher")
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: f"{p.kind}-{p.domain}")
 def test_triton_kernels_match_plain_torch(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In Triton's interpreter (tests/conftest.py switches it on where there is no GPU)."""
-    launcher = pytest.importorskip("maha_model.kernels.fuse.triton")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    monkeypatch.setattr("maha_model.kernels.fuse.operator.kernel_module", lambda *_: launcher)
     for N, L, d, mode in ((37, 4, 8, "coarse"), (70, 3, 6, "fine")):
-        inputs = case(problem, N, L, d, mode=mode)
-        assert launcher.unsupported(row_counts(inputs), inputs.placements, N) is None
-        wanted = expected(inputs, monkeypatch)
-        for name in ("linear", "target"):
-            x = getattr(inputs, name)
-            setattr(inputs, name, None if x is None else x.detach().to(device).requires_grad_())
-        inputs.outputs = [x.detach().to(device).requires_grad_() for x in inputs.outputs]
-        assert_close([x.cpu() for x in run(fused, inputs)], wanted, 1e-9)
+        inputs = case(problem, N, L, d, mode=mode, device=DEVICE)
+        assert_close(run(fused, inputs), expected(inputs, monkeypatch), 1e-9)
 
 
-def test_triton_kernels_leave_what_they_cannot_do_to_plain_torch() -> None:
-    launcher = pytest.importorskip("maha_model.kernels.fuse.triton")
-    odd = case(PROBLEMS[0], 50, 3, 8, ratio=3)
-    tail = case(PROBLEMS[0], 51, 3, 8, mode="bidirectional")
-    for inputs, reason in ((odd, "1, 3, 9 positions"), (tail, "after a scale's last row")):
-        assert reason in launcher.unsupported(row_counts(inputs), inputs.placements, inputs.length)
+SHAPES = {
+    "ratio 3": (50, 3, 6, 3, "coarse"),
+    "factor 128, 8 scales": (131, 8, 4, 2, "coarse"),
+    "prime factor above any chunk": (150, 2, 4, 67, "coarse"),
+    "positions after the last rows": (51, 3, 5, 3, "bidirectional"),
+    "several tiles of columns": (9, 2, 130, 2, "coarse"),
+    "one scale": (9, 1, 5, 2, "coarse"),
+    "one position": (1, 2, 8, 2, "coarse"),
+}
 
 
-_COMPILE_FOR_GPU = """
-import triton
-from triton.backends.compiler import GPUTarget
-from maha_model.kernels.fuse import triton_kernels as kernels
-from maha_model.kernels.fuse.triton import POSITIONS
+@pytest.mark.usefixtures("launcher")
+@pytest.mark.parametrize("problem", [PROBLEMS[1], PROBLEMS[5], PROBLEMS[7]], ids=lambda p: f"{p.kind}-{p.domain}")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_triton_kernels_match_at_any_ratio_and_number_of_scales(
+    shape: str, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    N, L, d, ratio, mode = SHAPES[shape]
+    inputs = case(problem, N, L, d, ratio, mode, device=DEVICE)
+    assert_close(run(fused, inputs), expected(inputs, monkeypatch), 1e-9)
 
-L, data = 4, "*bf16"
-constants = dict(
-    PRICES=(0.1,) * L, REDUNDANCY=1.0, RIDGE=1.0, FACTORS=(1, 2, 4, 8), KIND=0, DOMAIN=0, OWN=False, NORMALIZE=False,
-    L=L, LP=4, D=64, T=POSITIONS, REAL=kernels.tl.float32, EPS=2.0**-23, HAS_GRAD_WEIGHTS=False,
+
+@pytest.mark.usefixtures("launcher")
+def test_triton_kernels_match_where_rows_of_scales_are_not_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = case(PROBLEMS[0], 40, 3, 4, 3, device=DEVICE)
+    inputs.placements = [Placement(1, 1), Placement(2, 4), Placement(7, 6)]
+    assert_close(run(fused, inputs), expected(inputs, monkeypatch), 1e-9)
+
+
+@pytest.mark.parametrize("domain", ["simplex", "budget", "box"])
+def test_triton_saves_the_active_sets_of_the_reference(domain: str, launcher: ModuleType) -> None:
+    inputs = case(Problem("output", domain=domain), 60, 4, 5, device=DEVICE)
+    seen = []
+
+    def remember(Q, p, present, name):  # type: ignore[no-untyped-def]
+        w, active_set = solve(Q, p, present, name)
+        seen.append(active_set)
+        return w
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("maha_model.kernels.fuse.reference.solve_problems_last", lambda Q, p, d, m: remember(Q, p, m, d))
+        plain(inputs)
+    _, _, active_set = launcher.forward(inputs.outputs, None, None, inputs.placements, 60, inputs.problem)
+    assert torch.equal(active_set.transpose(1, 2).flatten(), seen[0])
+
+
+@pytest.mark.usefixtures("launcher")
+@pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[4], PROBLEMS[6]], ids=lambda p: f"{p.kind}-{p.domain}")
+def test_triton_kernels_keep_nan_and_infinity_at_their_positions(problem: Problem) -> None:
+    inputs = case(problem, 40, 3, 4, device=DEVICE)
+    clean = run(fused, inputs)
+    inputs.outputs[0].data[0, 1, 10, 3] = torch.nan
+    inputs.outputs[0].data[1, 0, 20, 0] = torch.inf
+    spoilt = run(fused, inputs)
+    touched = torch.zeros(B, 40, H, dtype=torch.bool, device=DEVICE)
+    touched[0, 10, 1] = touched[1, 20, 0] = True
+    assert torch.equal(spoilt[0][~touched], clean[0][~touched])
+    assert not spoilt[0][touched].isfinite().all(-1).any()
+    for grad, unspoilt, place in zip(spoilt[2:5], clean[2:5], inputs.placements, strict=True):
+        rows = torch.zeros(grad.shape[:3], dtype=torch.bool, device=DEVICE)
+        rows[0, 1, (10 - place.first) // place.factor] = rows[1, 0, (20 - place.first) // place.factor] = True
+        assert torch.equal(grad[~rows], unspoilt[~rows])
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="the file's memory is the processor's")
+@pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[5], PROBLEMS[7]], ids=lambda p: p.kind)
+def test_offsets_beyond_32_bits_reach_their_rows(
+    problem: Problem, launcher: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every input has positions 2^26 elements apart, in a file that is mostly a hole."""
+    N, stride = 40, 2**26
+    inputs = case(problem, N, 3, 4, dtype=torch.float32)
+    wanted = run(fused, inputs)
+    monkeypatch.setattr("triton.runtime.interpreter.GridExecutor._restore_args_dev", lambda *_: None)  # copies it all
+
+    def spread(x: torch.Tensor, position: int, name: str) -> torch.Tensor:
+        strides = list(x.contiguous().stride())
+        strides[position] = stride
+        hole = torch.from_file(str(tmp_path / name), shared=True, size=N * stride, dtype=torch.float32)
+        return hole.as_strided(x.shape, strides).copy_(x.detach())
+
+    assert stride > inputs.outputs[0].numel()
+    inputs.outputs = [spread(x, 2, f"outputs{i}").requires_grad_() for i, x in enumerate(inputs.outputs)]
+    for name in ("linear", "target"):
+        x = getattr(inputs, name)
+        setattr(inputs, name, None if x is None else spread(x, 1, name).requires_grad_())
+    assert_close(run(fused, inputs), wanted, 0)
+
+
+def test_more_than_eight_scales_are_left_to_plain_torch(launcher: ModuleType) -> None:
+    assert launcher.unsupported(8) is None
+    assert launcher.unsupported(9) == "more than 8 scales"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "scales", "size", "in_parts"),
+    [(4, 4, 16, 1), (2, 4, 8, 0), (2, 8, 16, 3), (3, 3, 9, 0), (17, 2, 17, 0), (64, 2, 16, 1), (67, 2, 1, 1)],
 )
-types = dict(
-    outputs=(data,) * L, strides=(("i64",) * 3,) * L, linear="*fp32", linear_strides=("i64",) * 4, target=data,
-    target_strides=("i64",) * 3, combined=data, weights="*fp32", active_set="*i32", heads="i32", length="i32",
-    width="i32", first=("i32",) * L, lead="i32", grad_combined=data, grad_weights="*fp32", grad_outputs=(data,) * L,
-    rows=("i32",) * L, grad_linear="*fp32", grad_target=data,
-)
-for kernel in (kernels.forward_kernel, kernels.backward_kernel):
-    names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else types[name] for name in names}
-    values = {(names.index(name),): value for name, value in constants.items() if name in names}
-    source = triton.compiler.ASTSource(kernel, signature, values)
-    print(len(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]))
+def test_chunks_are_short_and_few_rows_are_summed_in_parts(ratio: int, scales: int, size: int, in_parts: int) -> None:
+    placements = [Placement(ratio**level - 1, ratio**level) for level in range(scales)]
+    chunks = divide([10**6 // place.factor for place in placements], placements, 10**6)
+    assert (chunks.size, sum(chunks.in_parts)) == (size, in_parts)
+
+
+def compiled(*arguments: object) -> list[dict[str, int]]:
+    """What Python prints, outside of the interpreter."""
+    pytest.importorskip("triton")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("kind", ["utility", "target"])
+def test_compiled_kernels_spill_nothing_and_use_few_registers(kind: str) -> None:
+    """For A100 and H100; `python -m maha_model.kernels.fuse.figures` has all shapes (docs/performance.md)."""
+    module = "maha_model.kernels.fuse.figures"
+    found = compiled("-m", module, "--kinds", kind, "--scales", 4, "--widths", 128, "--capabilities", 80, 90)
+    assert {row["kernel"] for row in found} == {
+        "gram_kernel", "solve_kernel", "mix_kernel", "differentiate_kernel", "spread_kernel", "sum_parts_kernel"
+    }  # fmt: skip
+    for row in found:
+        assert row["spilled_bytes"] == 0, row
+        assert row["registers"] <= 128, row
+        assert row["shared_bytes"] <= 16384, row
+        assert row["offset_bits"] == 64, row
+        if row["kernel"] in ("solve_kernel", "differentiate_kernel"):
+            assert row["shared_bytes"] == 0, row  # one warp: neither shared memory nor barriers
+
+
+_TOO_FEW_REGISTERS = """
+import json
+from maha_model.kernels.fuse.figures import PROBLEMS, launches, measure
+_, launch = launches(4, 64, PROBLEMS["utility"])[1]
+few = launch._replace(arguments=launch.arguments | {"maxnreg": 24})
+print(*map(json.dumps, measure(few, 90)), sep="\\n")
 """
 
 
-def test_triton_kernels_compile_for_a_gpu_without_one() -> None:
-    pytest.importorskip("triton")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    result = subprocess.run(
-        [sys.executable, "-c", _COMPILE_FOR_GPU], capture_output=True, text=True, env=environment, check=False
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert all(int(size) > 1000 for size in result.stdout.split())
+def test_a_spill_is_seen() -> None:
+    (row,) = compiled("-c", _TOO_FEW_REGISTERS)
+    assert row["kernel"] == "solve_kernel"
+    assert row["spilled_bytes"] > 0
