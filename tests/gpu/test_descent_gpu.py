@@ -123,7 +123,7 @@ def test_gradients_are_the_same_bits_again(dtype: torch.dtype) -> None:
     def gradients() -> list[Tensor]:
         beta = torch.ones(LEVELS - 1, device="cuda", requires_grad=True)
         walk = descend(q, keys, values, beta, RATIO, 32, 8, 4)
-        total = sum((x.float() ** 2).sum() for x in walk.outputs_BHMd)
+        total = sum((x.float() ** 2).sum() for x in walk.outputs)
         return [x.detach() for x in torch.autograd.grad(total, [*leaves, beta])]
 
     for x, y in zip(gradients(), gradients(), strict=True):
@@ -138,7 +138,7 @@ def test_one_query_after_many_equals_the_last_of_all() -> None:
     with torch.no_grad():
         whole = descend(q, keys, values, beta, RATIO, 32, 8, 4)
         last = descend(q[:, :, -1:], keys, values, beta, RATIO, 32, 8, 4, start=3000)
-    for x, y in zip(whole.outputs_BHMd + whole.log_sums_BHM, last.outputs_BHMd + last.log_sums_BHM, strict=True):
+    for x, y in zip(whole.outputs + whole.log_sums, last.outputs + last.log_sums, strict=True):
         torch.testing.assert_close(x[:, :, -1:], y, rtol=1e-5, atol=1e-5)
 
 
@@ -167,7 +167,7 @@ def test_print_times_beside_full_attention() -> None:
             return descend(q, keys, values, beta, RATIO, 128, 8, H)  # noqa: B023
 
         def walk_and_back() -> None:
-            torch.autograd.grad(walk().outputs_BHMd, leaves, [gradient] * LEVELS)  # noqa: B023
+            torch.autograd.grad(walk().outputs, leaves, [gradient] * LEVELS)  # noqa: B023
 
         full_inputs = [x.detach().contiguous().requires_grad_() for x in (q, keys[0], values[0])]
 
