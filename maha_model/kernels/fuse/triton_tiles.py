@@ -11,10 +11,10 @@ BLOCK = 32  # positions whose numbers stand together between two kernels, as (B,
 _INTERPRETED = triton.knobs.runtime.interpret
 LANES = 1024 if _INTERPRETED else 32  # problems of a program that solves: one warp, in which nothing needs a barrier
 
-# Numbers a lane, and warps: at least 8 numbers, so that a lane loads the same 16 bytes in every tile and sums over
-# columns have the same order in all of them. A choice by speed then changes no bit of the result.
+# Numbers a lane, and warps. A choice by speed changes no bit of the result: where columns are summed, a lane has at
+# least the 8 numbers of a load of 16 bytes, so that every tile sums them in one order.
 READING = ((8, 4), (8, 8), (16, 4)) if not _INTERPRETED else ((64, 8),)
-SUMMING = ((8, 2), (8, 4), (8, 8)) if not _INTERPRETED else ((64, 8),)  # holds a sum for every scale
+SUMMING = ((4, 2), (4, 4), (4, 8)) if not _INTERPRETED else ((64, 8),)  # a lane holds sums of its numbers for L scales
 
 
 @triton.constexpr_function
