@@ -5,6 +5,7 @@ of whole chunks, whose sums a second pass adds up: no two programs write to one 
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from maha_model.kernels.fuse.problem import Placement
@@ -23,7 +24,8 @@ class Chunks(NamedTuple):
     """For each scale whether its rows are summed from the sums of chunks."""
 
 
-def divide(rows: Sequence[int], placements: Sequence[Placement], length: int) -> Chunks:
+@lru_cache(maxsize=256)  # called in every backward pass
+def divide(rows: tuple[int, ...], placements: tuple[Placement, ...], length: int) -> Chunks:
     """Chunks of 1 to 64 positions for scales of so many rows, placed so; few parts first, then short chunks."""
     coarsest = max(placements, key=lambda place: place.factor)
     tails = [place.first + place.factor * n < length for n, place in zip(rows, placements, strict=True)]

@@ -136,7 +136,7 @@ def plan_backward(
                 HAS_GRAD_WEIGHTS=grad_weights_BNLH is not None,
             ),
         ]
-    chunks = divide(call.rows, placements, N)
+    chunks = divide(call.rows, tuple(placements), N)
     parts = [
         grad.new_empty(B, H, chunks.number, d, dtype=call.dtype) if in_parts else grad
         for grad, in_parts in zip(grads, chunks.in_parts, strict=True)

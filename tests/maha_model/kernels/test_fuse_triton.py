@@ -133,8 +133,8 @@ def test_more_than_eight_scales_are_left_to_plain_torch(launcher: ModuleType) ->
     [(4, 4, 16, 1), (2, 4, 8, 0), (2, 8, 16, 3), (3, 3, 9, 0), (17, 2, 17, 0), (64, 2, 16, 1), (67, 2, 1, 1)],
 )
 def test_chunks_are_short_and_few_rows_are_summed_in_parts(ratio: int, scales: int, size: int, in_parts: int) -> None:
-    placements = [Placement(ratio**level - 1, ratio**level) for level in range(scales)]
-    chunks = divide([10**6 // place.factor for place in placements], placements, 10**6)
+    placements = tuple(Placement(ratio**level - 1, ratio**level) for level in range(scales))
+    chunks = divide(tuple(10**6 // place.factor for place in placements), placements, 10**6)
     assert (chunks.size, sum(chunks.in_parts)) == (size, in_parts)
 
 
