@@ -58,14 +58,13 @@ class Aggregator(nn.Module):
         Players of a game each gain by their own output (paper equation 8) and start with that alone.
         """
         if self.utility is not None:
-            own_gain = self.problem.own_gain
             bias_LH = torch.zeros(self.num_scales, self.num_heads)
             bias_LH[0] = self.head_start
             with torch.no_grad():
                 self.utility.bias.copy_(bias_LH.flatten())
-            # Of unit size whatever the width, so that some tokens start with a coarse scale: a vertex of the simplex
-            # has no gradient. Players start inside of their box.
-            normal_(self.utility.weight, std=(0.1 if own_gain else 1.0) * self.utility.in_features**-0.5)
+            # Of unit size whatever the width where the finest scale is ahead, so that some tokens start with a coarse
+            # one: a vertex of the simplex has no gradient. Else weights start inside of their set.
+            normal_(self.utility.weight, std=(1.0 if self.head_start else 0.1) * self.utility.in_features**-0.5)
 
     def forward(
         self,
