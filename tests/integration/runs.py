@@ -167,8 +167,11 @@ def training_processes(out: Path) -> list[psutil.Process]:
 
 
 def signals(process: psutil.Process, kind: str) -> set[int]:
-    """Those that `process` has pending ("ShdPnd"), ignores ("SigIgn") or catches ("SigCgt")."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
+    """Those that `process` has pending ("ShdPnd"), ignores ("SigIgn") or catches ("SigCgt"); none if it has ended."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
     mask = int(re.findall(rf"^{kind}:\s*(\w+)", status, re.MULTILINE)[0], 16)
     return {number for number in signal.Signals if mask >> (number - 1) & 1}
 

@@ -3,10 +3,10 @@
 import fcntl
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,13 @@ from tests.integration.runs import MODEL, read_losses
 pytestmark = pytest.mark.integration
 
 
+def heed_hangups() -> None:
+    """Also where the suite ignores SIGHUP, under nohup: there a run goes on without its output."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def take_terminal() -> None:
+    heed_hangups()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
@@ -30,12 +36,11 @@ def test_a_run_whose_output_is_gone_ends_with_the_step_saved(kind: str, data: Ma
     options = (*MODEL, "--steps=100000", "--global_batch_size=2", "--micro_batch_size=2", "--eval_interval=100000",
                "--checkpoint_interval=100000", "--log_interval=1")  # fmt: skip
     reader, writer = pty.openpty() if kind == "terminal" else os.pipe()
-    takes: Callable[[], None] | None = take_terminal if kind == "terminal" else None
     process = subprocess.Popen(
         [sys.executable, "-m", "pretrain.train", f"--data={data.folder}", f"--out={out}", *options],
         stdin=writer if kind == "terminal" else subprocess.DEVNULL, stdout=writer, stderr=subprocess.STDOUT, cwd=ROOT,
         env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        start_new_session=True, preexec_fn=takes,
+        start_new_session=True, preexec_fn=take_terminal if kind == "terminal" else heed_hangups,
     )  # fmt: skip
     os.close(writer)
     printed = b""

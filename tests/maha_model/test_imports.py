@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 ALONE = {"torch", "maha_model"}
 MORE = {
     "maha_model/kernels/native": {"ninja"},  # only to build, and only where no ninja is on the PATH
+    "maha_model/kernels/descent": {"triton"},
     "maha_model/kernels/fuse": {"triton"},
     "maha_model/kernels/qp": {"triton"},
     "maha_model/aggregation": {"cvxpy", "cvxpylayers"},  # the solver that the exact one is compared with
@@ -18,7 +19,9 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "maha_model").rglob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "maha_model").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_a_module_of_the_model_imports_torch_alone(path: Path) -> None:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):

@@ -59,5 +59,5 @@ def test_a_default_that_has_other_parameters_is_refused_before_anything_is_resto
 ) -> None:
     path, _ = save(tmp_path, data, 1)
     other = SimpleNamespace(module=CausalLM(dataclasses.replace(CONFIG, gating=True)))
-    with pytest.raises(UserError, match=r"model\.safetensors is of another model"):
+    with pytest.raises(UserError, match=r"model\.safetensors is not of the model of its configuration"):
         restore_checkpoint(other, path)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from eval.scoring.bigrams import bigram_distance, sum_by_octave
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def naive(ids: list[int]) -> list[int]:
