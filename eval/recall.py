@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--suite", type=Path, default=Path("eval/tasks/small.yaml"), help="the file, see eval/tasks")
     parser.add_argument("--only", type=_names, default=[], metavar="TASK,...", help="only these tasks of the suite")
     parser.add_argument("--models", type=_names, default=[], metavar="MODEL,...", help="only these models")
-    parser.add_argument("--seeds", type=_numbers, default=[], metavar="SEED,...", help="these seeds, not the suite's")
+    parser.add_argument("--seeds", type=_seeds, default=[], metavar="SEED,...", help="these seeds, not the suite's")
     parser.add_argument("--device", type=device_name, default=best_device())
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the suite's")
     parser.add_argument("--out", type=Path, help="folder of the results (default: runs/NAME of the suite's file)")
@@ -52,8 +52,8 @@ def _names(text: str) -> list[str]:
     return text.split(",")
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+def _seeds(text: str) -> list[int]:
+    return [at_least(0)(number) for number in text.split(",")]
 
 
 if __name__ == "__main__":

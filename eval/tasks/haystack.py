@@ -11,7 +11,7 @@ from data_pipeline.manifest import MANIFEST
 
 _BYTES = 256
 _MOST = 2**24
-"""Tokens of a data set that are read, from its begin: more than a training on needles sees twice."""
+"""Tokens of a data set that are read, from its begin: more than a training on needles reads twice."""
 
 
 @functools.cache

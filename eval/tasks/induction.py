@@ -5,7 +5,7 @@ An example of 16 tokens and a passage of 4 words, words as letters, noise as dig
     3 c a f d 1 1 7  5 c a f d 2 7 1
     . . . . . . . .  . a f d . . . .
 
-The words of a passage are different, so the word before tells where in the passage a word stands. Olsson et al. 2022
+The words of a passage are different, so the word before determines the next. Olsson et al. 2022
 (arXiv 2209.11895) describe the heads of a Transformer that do this.
 """
 

@@ -92,7 +92,7 @@ def _attend_fine(q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, level: int, con
     q_BHNd = q_BHNd[:, :, offset : offset + n * factor]
     q_BHNd = torch.nn.functional.pad(q_BHNd, (0, 0, 0, n * factor - q_BHNd.shape[2]))
     q_BHfnd = q_BHNd.unflatten(2, (n, factor)).transpose(2, 3)
-    if config.positions == "scale":  # a query stands where the newest token that it sees does
+    if config.positions == "scale":  # a query stands where its newest visible token does
         q_BHfnd = apply_rotary(q_BHfnd, config.rope_base)
     k_BGnd = rotate_keys(k_BHnd, level, config).repeat_interleave(factor, dim=1)
     v_BGnd = v_BHnd.repeat_interleave(factor, dim=1)

@@ -71,8 +71,8 @@ def test_maha_matches_the_definition_position_by_position(
         expected = torch.zeros(N, H, d, dtype=torch.float64)
         scale_outputs = torch.zeros(3, N, H, d, dtype=torch.float64)
         for level in range(len(contexts)):
-            factor, asker = ratio**level, contexts[0] if query == "fine" else contexts[level]
-            q = project(attention.query, asker, level)[0].unflatten(-1, (H, -1))
+            factor, source = ratio**level, contexts[0] if query == "fine" else contexts[level]
+            q = project(attention.query, source, level)[0].unflatten(-1, (H, -1))
             k = project(attention.key, contexts[level], level)[0].unflatten(-1, (H, -1))
             v = values[level][0].unflatten(-1, (H, -1))
             for t in range(N):

@@ -1,7 +1,7 @@
 """Descent: attention down the scales, from every coarse token to the finest ones that it leads to (docs/model.md).
 
-The coarsest scale is seen whole; of every finer one a query sees its own newest W tokens and the children of the k
-tokens that it chose at the scale above. reference.py is the definition.
+The coarsest scale is visible whole, of every finer one the newest W tokens of a query and the children of the k tokens
+chosen for it at the scale above. reference.py is the definition.
 """
 
 from maha_model.kernels.descent.cpu import scores_computed, scores_of_level

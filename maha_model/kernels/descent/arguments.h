@@ -32,7 +32,7 @@ struct Arguments {
 
     int64_t heads_together() const { return heads / groups; }
 
-    // Tokens that query m sees near: [first, past); of its parents' children it sees those before first.
+    // Tokens near to query m: [first, past); of its parents' children those before first are visible.
     int64_t past(int64_t m) const { return std::min(tokens, (start + m + 1) / factor); }
     int64_t first(int64_t m) const {
         return whole ? 0 : std::min(tokens, std::max<int64_t>(0, (start + m + 1) / factor - span));
@@ -43,12 +43,12 @@ struct Arguments {
         int64_t beyond_near = (start + m + 1) / (factor / ratio) - 1 - span;
         return beyond_near < 0 ? 0 : std::min(past(m), beyond_near / ratio + 1);
     }
-    // Queries that see token j near: [first_query, past_query).
+    // Queries to which token j is near: [first_query, past_query).
     int64_t first_query(int64_t j) const { return std::max<int64_t>(0, (j + 1) * factor - 1 - start); }
     int64_t past_query(int64_t j) const {
         return whole ? queries : std::max<int64_t>(0, std::min(queries, (j + span + 1) * factor - 1 - start));
     }
-    // The most tokens that a block of that many queries sees near.
+    // The most tokens that are near to a block of so many queries.
     int64_t most_near(int64_t block) const {
         return whole ? past(queries - 1) : std::min(tokens, span + (block - 1) / factor + 1);
     }

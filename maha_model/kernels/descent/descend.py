@@ -1,4 +1,4 @@
-"""The walk down the scales."""
+"""From the coarsest scale down to the finest."""
 
 from typing import NamedTuple
 

@@ -8,7 +8,7 @@ from maha_model.kernels.descent.geometry import Geometry
 
 
 def visible_pairs(queries: int, tokens: int, parents: int | None, geometry: Geometry) -> int:
-    """Pairs of a query and a token that it sees in one scale.
+    """Pairs of a query and a token visible to it in one scale.
 
     Args:
         queries: M.

@@ -29,18 +29,18 @@ class Blocks(NamedTuple):
     """Where every query has rows of its own."""
 
 
-def blocks(dtype: torch.dtype, width: int) -> Blocks:
+def blocks(dtype: torch.dtype, width: int, ratio: int) -> Blocks:
     """Blocks for operands of a type and of rows so wide: what has over 16 bits is multiplied without tensor cores."""
-    D = triton.next_power_of_2(max(width, 16))
+    D, children = triton.next_power_of_2(max(width, 16)), triton.next_power_of_2(ratio)  # of a parent, in one tile
     if dtype.itemsize == 2:
         return Blocks(
             attend={"Q": 64, "T": 64, "num_warps": 4, "num_stages": 2},
             choose={"Q": 64, "T": 64, "num_warps": 8, "num_stages": 2},
-            keys={"Q": 32, "T": 64, "num_warps": 8 if D > 64 else 4, "num_stages": 2},
+            keys={"Q": 32, "T": max(64, children), "num_warps": 8 if D > 64 else 4, "num_stages": 2},
             gather={"Q": max(256 // D, 1), "num_warps": 1},  # no barriers, and rows loaded ahead
         )
     tile = {"Q": 32, "T": 32, "num_warps": 8, "num_stages": 1}
-    return Blocks(tile, tile, tile, {"Q": max(1024 // D, 1), "num_warps": 4})
+    return Blocks(tile, tile, {**tile, "T": max(32, children)}, {"Q": max(1024 // D, 1), "num_warps": 4})
 
 
 def forward(
@@ -55,7 +55,7 @@ def forward(
     log_sum = out.new_empty(B, H, M, dtype=wide)
     chosen = out.new_empty(B, geometry.groups, M, slots, dtype=torch.int32)
     share = out.new_empty(B, H, M, slots, dtype=wide)
-    block = blocks(q_BHMd.dtype, max(q_BHMd.shape[3], v_BHnd.shape[3]))
+    block = blocks(q_BHMd.dtype, max(q_BHMd.shape[3], v_BHnd.shape[3]), geometry.ratio)
     near_out = out if call.dense else torch.empty_like(out, dtype=wide)
     attend_tiles[call.grid(block.attend)](
         *call.operands, near_out, log_sum, *call.place, **call.constants("DENSE", "DK", "DV", "PRECISION"),
@@ -92,7 +92,7 @@ def backward(
     """Gradients of queries, keys, values and biases; the last empty where there are none. Sums have a fixed order."""
     B, H, M, _ = q.shape
     call = _Call(q, k, v, parents, bias, geometry)
-    block = blocks(q.dtype, max(q.shape[3], v.shape[3]))
+    block = blocks(q.dtype, max(q.shape[3], v.shape[3]), geometry.ratio)
     grad_out, log_sum, share, chosen = (x.contiguous() for x in (grad_out, log_sum, share, chosen))
     has_share = grad_share is not None and geometry.choose > 0
     delta = torch.empty_like(log_sum)
@@ -113,13 +113,13 @@ def backward(
             *call.place, HAS_GRAD_SHARE=has_share, KP=triton.next_power_of_2(max(geometry.choose, 1)),
             **call.constants("DENSE", "DK", "DV", "RATIO"), **block.gather,
         )  # fmt: skip
-    families = block.keys["T"] // geometry.ratio
-    tiles = triton.cdiv(k.shape[2], families * geometry.ratio)
+    parents_of_tile = block.keys["T"] // geometry.ratio
+    tiles = triton.cdiv(k.shape[2], parents_of_tile * geometry.ratio)
     pieces = max(1, min(PROGRAMS // max(1, tiles * B * H), triton.cdiv(M, block.keys["Q"])))
     grads = [x.new_empty((pieces, *x.shape), dtype=x.dtype if pieces == 1 else log_sum.dtype) for x in (k, v)]
     empty = chosen.new_empty(0, dtype=torch.int64)
-    by_parent = (empty, empty) if parents is None else _by_tile(call.parents, tiles, families)
-    by_token = _by_tile(chosen, tiles, families * geometry.ratio) if has_share else (empty, empty)
+    by_parent = (empty, empty) if parents is None else _by_tile(call.parents, tiles, parents_of_tile)
+    by_token = _by_tile(chosen, tiles, parents_of_tile * geometry.ratio) if has_share else (empty, empty)
     key_gradients[(tiles, B * H, pieces)](
         grad_out, *call.operands, call.parents, call.bias, log_sum, delta, pull, chosen, *by_parent, *by_token,
         *grads, *call.place, HAS_GRAD_SHARE=has_share, **call.constants("DENSE", "DK", "DV", "PRECISION"), **block.keys,

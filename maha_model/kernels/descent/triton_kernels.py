@@ -25,7 +25,7 @@ def load_rows(base, row, stride, there, width, D: tl.constexpr):
 
 @triton.jit
 def visible_tokens(j, t, tokens, place, DENSE: tl.constexpr):
-    """Whether positions t see tokens j of their scale without having chosen a parent; shapes that broadcast."""
+    """Whether tokens j of a scale are visible at positions t without a chosen parent; shapes that broadcast."""
     newest = newest_finished(t, place[0])
     seen = (j <= newest) & (j < tokens)
     if not DENSE:
@@ -35,7 +35,7 @@ def visible_tokens(j, t, tokens, place, DENSE: tl.constexpr):
 
 @triton.jit
 def visible_range(first, last, tokens, place, DENSE: tl.constexpr):
-    """The tokens [begin, end) that a block of positions first..last sees so."""
+    """The tokens [begin, end) that are visible so to a block of positions first..last."""
     begin = 0
     if not DENSE:
         begin = tl.maximum(newest_finished(first, place[0]) - place[2] + 1, 0)
@@ -44,7 +44,7 @@ def visible_range(first, last, tokens, place, DENSE: tl.constexpr):
 
 @triton.jit
 def far_child(parent, child, t, tokens, place):
-    """A child of parents (Q,), by its place among its siblings, and whether positions t see it: finished, not near."""
+    """The child of parents (Q,) with an index among theirs, and whether it is visible at t: finished, not near."""
     token = parent * place[1] + child
     oldest_near = newest_finished(t, place[0]) - place[2] + 1
     return token, (parent >= 0) & (token < oldest_near) & (token < tokens)

@@ -66,7 +66,7 @@ def choose(
     first = tl.program_id(0) * Q
     last = place[4] + tl.minimum(first + Q, queries) - 1
     begin, end = visible_range(place[4] + first, last, tokens, place, DENSE)
-    # a token that leads beyond the near ones for no query of the block need not be looked at
+    # a token that leads beyond the near ones for no query of the block is left out
     margin = newest_finished(last, place[0] // place[1]) - place[3]
     end = tl.minimum(end, tl.where(margin < 0, 0, margin // place[1] + 1))
     for j0 in range(begin, end, T):

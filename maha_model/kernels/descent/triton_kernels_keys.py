@@ -1,6 +1,6 @@
 """The backward Triton kernel over keys: gradients of keys and values, each row summed by one program, without atomics.
 
-A program holds a tile of T tokens, whole families of children. It loops over the queries that see the tile as near,
+A program holds a tile of T tokens, all children of some parents. It loops over the queries to which the tile is near,
 over the pairs of a query and a parent in the tile, sorted by tile, and over the pairs of a query and a chosen token,
 sorted likewise. Where the tiles are few, several programs take equal pieces of each loop, and their sums are added.
 """
@@ -34,9 +34,9 @@ def key_gradients(
     batch_head, tile = tl.program_id(1).to(tl.int64), tl.program_id(0)
     b, h, queries, tokens, slots = batch_head // sizes[0], batch_head % sizes[0], sizes[2], sizes[3], sizes[5]
     group = batch_head // sizes[1]
-    families = T // place[1]
-    first = tile * families * place[1]
-    last = tl.minimum(first + families * place[1], tokens) - 1
+    parents_of_tile = T // place[1]
+    first = tile * parents_of_tile * place[1]
+    last = tl.minimum(first + parents_of_tile * place[1], tokens) - 1
     j = first + tl.arange(0, T)
     mine = j <= last
     q_base = q + b * q_strides[0] + h * q_strides[1]
@@ -56,7 +56,7 @@ def key_gradients(
     if not DENSE:
         at = parent_begin + group * (tiles + 1) + tile
         pair_begin, pair_end = _piece(tl.load(at), tl.load(at + 1), Q)
-    family = j // place[1]
+    own_parent = j // place[1]
     # one loop over both kinds of queries: two bodies take more registers than there are
     for block in range(blocks + tl.cdiv(pair_end - pair_begin, Q).to(tl.int32)):
         m = begin + block * Q + tl.arange(0, Q)
@@ -79,7 +79,7 @@ def key_gradients(
         seen = visible_tokens(j[:, None], (place[4] + m)[None, :], tokens, place, DENSE)
         if not DENSE:
             oldest_near = newest_finished(place[4] + m, place[0]) - place[2] + 1
-            child = (family[:, None] == parent[None, :]) & (j[:, None] < oldest_near[None, :])
+            child = (own_parent[:, None] == parent[None, :]) & (j[:, None] < oldest_near[None, :])
             seen = tl.where(far, child, seen)
         seen = seen & here[None, :] & mine[:, None]
         scores = tl.dot(keys, tl.trans(q_rows), input_precision=PRECISION) * SCALE + added[None, :]

@@ -10,7 +10,7 @@ struct Workspace {
     const Arguments& a;
     const int64_t most_queries, most_near, near_wide, far_wide, wide, dk_wide, d_wide;
     std::vector<Real> q, k, k_t, v, v_t, grad, scores, weights, p, ds, merit, tile;
-    // Of ROWS queries: the children they see, the slot of each one's parent, how many, and each slot's first.
+    // Of ROWS queries: the children visible to them, the slot of each one's parent, how many, and each slot's first.
     std::vector<int32_t> child, slot, first_of_slot;
     std::vector<int32_t> near_tokens;  // of few queries, which read single rows: copies for tiles would cost more
     int64_t count[ROWS] = {};
@@ -53,7 +53,7 @@ struct Workspace {
         ds.resize(most_queries * near_wide);
     }
 
-    // Near tokens of local query i, and the local queries that see local token j near.
+    // Near tokens of local query i, and the local queries to which local token j is near.
     int64_t first(int64_t i) const { return a.first(begin + i) - low; }
     int64_t past(int64_t i) const { return a.past(begin + i) - low; }
     int64_t first_query(int64_t j) const { return std::min(queries, std::max<int64_t>(0, a.first_query(low + j) - begin)); }
@@ -75,7 +75,7 @@ struct Workspace {
         copy_rows(a.q.at(b, h, begin), a.q.row, queries, a.qk_width, q.data(), dk_wide, Real(a.scale));
     }
 
-    // The children that local query i sees, as the r-th list; `child` repeats its last up to a multiple of DOTS.
+    // The children visible to local query i, as the r-th list; `child` repeats its last up to a multiple of DOTS.
     void list_children(int64_t i, int64_t r) {
         int32_t *tokens = child.data() + r * far_wide, *slots = slot.data() + r * far_wide;
         const int32_t* parents = a.parents + group_row(i) * a.slots;

@@ -73,6 +73,7 @@ CASES = {
     "ratio-3": {"M": 50, "n": 16, "factor": 3, "slots": 3, "ratio": 3, "span": 4},
     "ratio-5-wide": {"M": 40, "n": 40, "factor": 1, "slots": 2, "ratio": 5, "choose": 0, "dk": 17, "d": 33},
     "pieces-without-pairs": {"M": 150, "n": 9, "factor": 16, "slots": 1, "ratio": 8, "span": 8, "heads": 1},
+    "ratio-70": {"M": 150, "n": 150, "factor": 1, "slots": 1, "ratio": 70, "choose": 0, "span": 9, "heads": 1},
     "all-near": {"M": 33, "n": 16, "factor": 2, "slots": 2, "span": 1000},
 }  # fmt: skip
 
@@ -130,7 +131,7 @@ from maha_model.kernels.descent import triton_kernels_keys, triton_kernels_queri
 from maha_model.kernels.descent.triton import blocks
 
 capability, D, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-block = blocks(torch.bfloat16, D)
+block = blocks(torch.bfloat16, D, 4)
 constants = dict(
     DENSE=False, DK=D, DV=D, RATIO=4, RP=4, KP=8, PP=8, F=32, SCALE=D**-0.5, REAL=triton.language.float32,
     PRECISION="tf32", KEEP=True, TOGETHER=False, HAS_GRAD_LOG_SUM=True, HAS_GRAD_SHARE=True,

@@ -150,8 +150,8 @@ def compiled(*arguments: object) -> list[dict[str, int]]:
 
 @pytest.mark.parametrize("kind", ["utility", "target"])
 def test_compiled_kernels_spill_nothing_and_use_few_registers(kind: str) -> None:
-    """For A100 and H100; `python -m maha_model.kernels.fuse.figures` has all shapes (docs/performance.md)."""
-    module = "maha_model.kernels.fuse.figures"
+    """For A100 and H100; `python -m maha_model.kernels.fuse.registers` has all shapes (docs/performance.md)."""
+    module = "maha_model.kernels.fuse.registers"
     found = compiled("-m", module, "--kinds", kind, "--scales", 4, "--widths", 128, "--capabilities", 80, 90)
     assert {row["kernel"] for row in found} == {
         "gram_kernel", "solve_kernel", "mix_kernel", "differentiate_kernel", "spread_kernel", "sum_parts_kernel"
@@ -167,7 +167,7 @@ def test_compiled_kernels_spill_nothing_and_use_few_registers(kind: str) -> None
 
 _TOO_FEW_REGISTERS = """
 import json
-from maha_model.kernels.fuse.figures import PROBLEMS, launches, measure
+from maha_model.kernels.fuse.registers import PROBLEMS, launches, measure
 _, launch = launches(4, 64, PROBLEMS["utility"])[1]
 few = launch._replace(arguments=launch.arguments | {"maxnreg": 24})
 print(*map(json.dumps, measure(few, 90)), sep="\\n")

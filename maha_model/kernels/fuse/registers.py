@@ -1,6 +1,6 @@
 """Registers, spilled bytes and shared memory of the fusion's GPU kernels, compiled without a GPU.
 
-    python -m maha_model.kernels.fuse.figures [--scales 2 4] [--widths 64] [--kinds utility] [--capabilities 90]
+    python -m maha_model.kernels.fuse.registers [--scales 2 4] [--widths 64] [--kinds utility] [--capabilities 90]
 
 prints one JSON object a kernel and tile size, compiled as it would be launched for bfloat16 outputs. ptxas, which comes
 with Triton, counts the registers.
