@@ -77,6 +77,33 @@ class _WideLinear(torch.autograd.Function):
         return (grad @ weight.float()).to(x.dtype), grad_weight, grad_bias
 
 
+class Embedding(nn.Embedding):
+    """torch's, its gradient summed in float32 at least: of a token that comes often bfloat16 would lose most.
+
+    256 equal gradients are all that a bfloat16 sum can hold.
+    """
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """(B, N) int64 -> (B, N, D)."""
+        return _Embedding.apply(input_ids, self.weight)
+
+
+class _Embedding(torch.autograd.Function):
+    """Rows of `weight` (V, D)."""
+
+    @staticmethod
+    def forward(ctx, input_ids: Tensor, weight: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(input_ids)
+        ctx.rows, ctx.dtype = weight.shape[0], weight.dtype
+        return F.embedding(input_ids, weight)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]
+        (input_ids,) = ctx.saved_tensors
+        return None, torch.ops.aten.embedding_dense_backward(_wide(grad), input_ids, ctx.rows, -1, False).to(ctx.dtype)
+
+
 def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 

@@ -11,7 +11,7 @@ from maha_model.attention import Attention, build_attention
 from maha_model.config import ConfigError, ModelConfig
 from maha_model.initialization import Gather, initialize
 from maha_model.kernels.cross_entropy import cross_entropy
-from maha_model.layers import FeedForward, build_norm
+from maha_model.layers import Embedding, FeedForward, build_norm
 
 CheckpointPolicy = Literal["none", "block", "selective"]
 IGNORED_TARGET = -100
@@ -41,7 +41,7 @@ class Transformer(nn.Module):
         if config.vocab_size < 1:
             raise ConfigError(f"vocab_size is {config.vocab_size}; a model needs the number of token ids")
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.embedding: nn.Embedding = Embedding(config.vocab_size, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = build_norm(config)

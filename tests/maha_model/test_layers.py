@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from maha_model import ModelConfig
-from maha_model.layers import FeedForward, RMSNorm, WideLinear
+from maha_model.layers import Embedding, FeedForward, RMSNorm, WideLinear
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
@@ -81,3 +81,16 @@ def test_a_wide_linear_map_is_float64s_but_for_float32s_rounding_and_keeps_nothi
         assert gradient.dtype == dtype
         torch.testing.assert_close(gradient.double(), reference, rtol=tolerance, atol=tolerance)
     assert kept_bytes(lambda x, *_: ours(x), x, ours.weight, ours.bias) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_gradient_of_a_frequent_token_is_summed_in_float32(dtype: torch.dtype) -> None:
+    ours = Embedding(5, 3).to(dtype)
+    ids = torch.tensor([[2] * 3000, [1, 4, 2] * 1000])
+    ours(ids).backward(torch.ones(2, 3000, 3, dtype=dtype))
+    assert ours.weight.grad is not None
+    torch.testing.assert_close(
+        ours.weight.grad.double()[:, 0], torch.tensor([0, 1000, 4000, 0, 1000]).double(), rtol=2e-3, atol=0
+    )
+    exact = torch.nn.functional.embedding(ids, ours.weight)
+    assert torch.equal(ours(ids), exact)
