@@ -88,12 +88,12 @@ def local_device() -> torch.device:
     rank, gpus = _local_rank(), gpu_count()
     if gpus == 0:
         return torch.device("cpu")
-    if gpus == 1:  # Slurm can show each task its own GPU only, as the first (--gpus-per-task, --gpu-bind)
+    if gpus == 1 and _is_task_of_slurm():  # which can see its own GPU only, as the first (--gpus-per-task, --gpu-bind)
         return torch.device("cuda", 0)
     if rank >= gpus:
         raise UserError(
             f"process {rank} of this machine (counted from 0) has no GPU of its own, it sees {gpus}; start at most "
-            f"{gpus} processes here, or set DS_ACCELERATOR=cpu to train on the CPU"
+            f"{gpus} here, or set DS_ACCELERATOR=cpu to train on the CPU"
         )
     return torch.device("cuda", rank)
 
@@ -112,6 +112,11 @@ def take_local_device() -> torch.device:
 
 def _local_rank() -> int:
     return _from_environment("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", default=0)
+
+
+def _is_task_of_slurm() -> bool:
+    """Whether srun itself started this process, and no other launcher inside one of its tasks."""
+    return "SLURM_LOCALID" in os.environ and not {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"} & os.environ.keys()
 
 
 def join_process_group(timeout: float = 1800.0) -> Rank:
