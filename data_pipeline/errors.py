@@ -2,7 +2,7 @@
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -23,18 +23,23 @@ _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR
 
 
 @contextmanager
-def user_errors(*also: type[Exception], quiet: bool = False) -> Iterator[None]:
+def user_errors(
+    *also: type[Exception], quiet: Callable[[Exception], bool] = lambda error: False, process: str = ""
+) -> Iterator[None]:
     """Turn UserError, the types in `also`, a full disk and an unusable path into one line on stderr and status 2.
 
-    With `quiet` only the status is left: for all but one of several processes that meet the same mistake.
+    For errors of which `quiet` is true only the status is left: another process prints them. The line begins with
+    `process`, if given: the name of this one among several.
     """
     caught: tuple[type[Exception], ...] = (UserError, *also)
     try:
         yield
         return
     except caught as error:
+        caught_error: Exception = error
         message = " ".join(str(error).split())
     except OSError as error:
+        caught_error = error
         place = error.filename or "a file"
         if error.errno in _FULL:
             message = f"no space left on the device for {place}; free some and run the same command again"
@@ -42,6 +47,6 @@ def user_errors(*also: type[Exception], quiet: bool = False) -> Iterator[None]:
             message = f"cannot use {place}: {error.strerror}; check the path and its permissions"
         else:
             raise
-    if not quiet:
-        print(f"error: {message}", file=sys.stderr)
+    if not quiet(caught_error):
+        print(f"error: {process}: {message}" if process else f"error: {message}", file=sys.stderr)
     sys.exit(2)

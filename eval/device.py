@@ -4,9 +4,9 @@ import argparse
 
 import torch
 
-from maha_model.device import best_device
+from maha_model.device import best_device, means_bfloat16
 
-__all__ = ["best_device", "device_name"]
+__all__ = ["best_device", "device_name", "means_bfloat16"]
 
 
 def device_name(text: str) -> str:

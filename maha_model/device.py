@@ -1,4 +1,4 @@
-"""The one rule of which device a process computes on.
+"""The one rule of which device a process computes on, and in which precision.
 
 As a script it prints the number of GPUs: by its path and not with -m, which would import the model for it.
 """
@@ -22,6 +22,11 @@ def gpu_count() -> int:
 def best_device() -> str:
     """`cuda` if there is a GPU, else `cpu`."""
     return "cuda" if gpu_count() else "cpu"
+
+
+def means_bfloat16(precision: str) -> bool:
+    """Whether the option `precision` (auto, bfloat16 or float32) is bfloat16 on this device: auto on a GPU with it."""
+    return precision == "bfloat16" or (precision == "auto" and gpu_count() > 0 and torch.cuda.is_bf16_supported())
 
 
 if __name__ == "__main__":

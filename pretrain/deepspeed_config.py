@@ -3,11 +3,9 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from data_pipeline import UserError
 from data_pipeline.shipped import find_shipped
-from maha_model.device import gpu_count
+from maha_model.device import means_bfloat16
 
 if TYPE_CHECKING:
     from pretrain.config import RunConfig
@@ -26,8 +24,7 @@ _SET_BY_RUN_CONFIG = (
 
 def use_bfloat16(config: "RunConfig") -> bool:
     """Whether the model computes in bfloat16 on this device."""
-    supported = gpu_count() > 0 and torch.cuda.is_bf16_supported()
-    return config.precision == "bfloat16" or (config.precision == "auto" and supported)
+    return means_bfloat16(config.precision)
 
 
 def read_deepspeed_config(config: "RunConfig") -> dict[str, Any]:

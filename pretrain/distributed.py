@@ -20,6 +20,14 @@ from pretrain.output import write_line
 T = TypeVar("T")
 
 
+class DeviceError(UserError):
+    """A mistake about the GPU of one process; others of its machine need not meet it."""
+
+
+class MainProcessError(Exception):
+    """The cause of an error that `Rank.on_main` raises on every process but the main one."""
+
+
 @dataclass(frozen=True)
 class Rank:
     """This process among all of them, and its device."""
@@ -49,6 +57,8 @@ class Rank:
     def on_main(self, function: Callable[[], T]) -> T:
         """Run `function` on the main process; every process gets its result, or raises what it raised.
 
+        All but the main process raise it from MainProcessError.
+
         So a mistake or a full disk that shows on the main process alone ends all of them, and none waits for ever.
         """
         outcome: list[Any] = [None, None]
@@ -59,7 +69,7 @@ class Rank:
                 outcome[1] = error
         dist.broadcast_object_list(outcome)
         if outcome[1] is not None:
-            raise outcome[1]
+            raise outcome[1] from outcome[1].__cause__ if self.is_main else MainProcessError()
         return outcome[0]
 
 
@@ -74,6 +84,28 @@ def world_size_from_environment() -> int:
     return _from_environment("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", default=1)
 
 
+def process_name() -> str:
+    """Rank and host, of all but rank 0, which has no name: "rank 3 (HOST)"."""
+    rank = rank_from_environment()
+    return f"rank {rank} ({socket.gethostname()})" if rank else ""
+
+
+def is_printed_elsewhere() -> Callable[[Exception], bool]:
+    """Whether another process prints an error too, as a function of the error; call it before `join_process_group`.
+
+    Rank 0 prints its errors. Of the others, those about a process's own GPU are printed by that process, and any
+    more by the first process of each machine, since files and software are the machine's; unless they are rank 0's.
+    """
+    rank, local_rank = rank_from_environment(), _local_rank()
+
+    def printed_elsewhere(error: Exception) -> bool:
+        if rank == 0 or isinstance(error, DeviceError):
+            return False
+        return local_rank != 0 or isinstance(error.__cause__, MainProcessError)
+
+    return printed_elsewhere
+
+
 def _from_environment(*names: str, default: int) -> int:
     """The first of these variables: torch's name, which deepspeed and torchrun set, then mpirun's, then srun's."""
     return int(next((os.environ[name] for name in names if name in os.environ), default))
@@ -83,17 +115,17 @@ def local_device() -> torch.device:
     """This process's GPU among those of its machine, or the CPU if it may use none.
 
     Raises:
-        UserError: if the machine's processes are more than the GPUs that they see.
+        DeviceError: if the machine's processes are more than the GPUs that they see.
     """
     rank, gpus = _local_rank(), gpu_count()
     if gpus == 0:
         return torch.device("cpu")
-    if gpus == 1:  # Slurm can show each task its own GPU only, as the first (--gpus-per-task, --gpu-bind)
+    if gpus == 1 and _is_task_of_slurm():  # which can see its own GPU only, as the first (--gpus-per-task, --gpu-bind)
         return torch.device("cuda", 0)
     if rank >= gpus:
-        raise UserError(
+        raise DeviceError(
             f"process {rank} of this machine (counted from 0) has no GPU of its own, it sees {gpus}; start at most "
-            f"{gpus} processes here, or set DS_ACCELERATOR=cpu to train on the CPU"
+            f"{gpus} here, or set DS_ACCELERATOR=cpu to train on the CPU"
         )
     return torch.device("cuda", rank)
 
@@ -112,6 +144,11 @@ def take_local_device() -> torch.device:
 
 def _local_rank() -> int:
     return _from_environment("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", default=0)
+
+
+def _is_task_of_slurm() -> bool:
+    """Whether srun itself started this process, and no other launcher inside one of its tasks."""
+    return "SLURM_LOCALID" in os.environ and not {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"} & os.environ.keys()
 
 
 def join_process_group(timeout: float = 1800.0) -> Rank:

@@ -7,17 +7,17 @@ import sys
 from data_pipeline import user_errors
 from maha_model import ConfigError
 from pretrain.config import parse_config
-from pretrain.distributed import rank_from_environment
+from pretrain.distributed import is_printed_elsewhere, process_name
 from pretrain.session import training_session
 
 
 def main() -> None:
-    """The command; only the main process reports a user's mistake."""
+    """The command; a mistake that several processes meet is printed once on each machine at most."""
     logging.getLogger("DeepSpeed").setLevel(os.environ.get("MAHA_DEEPSPEED_LOG", "WARNING"))
     # the deepspeed launcher adds --local_rank, which we read from the environment
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
     with (
-        user_errors(ConfigError, quiet=rank_from_environment() != 0),
+        user_errors(ConfigError, quiet=is_printed_elsewhere(), process=process_name()),
         training_session(parse_config(arguments)) as trainer,
     ):
         trainer.run()

@@ -8,7 +8,7 @@ import torch
 
 from data_pipeline.files import atomic_write
 from eval.bench.criteria import best_times
-from eval.device import best_device
+from eval.device import best_device, means_bfloat16
 from eval.studies.study import Study, StudyGroup
 from maha_model import CausalLM, ModelConfig
 
@@ -21,7 +21,7 @@ def step_seconds(study: Study, group: StudyGroup, vocab_size: int, out: Path, th
         torch.set_num_threads(threads)
         (context,) = group.context_lengths
         windows = max(1, min(study.tokens_of_step(group), study.micro_batch_tokens) // context)
-        dtype = torch.bfloat16 if study.base.get("precision") == "bfloat16" else torch.float32
+        dtype = torch.bfloat16 if means_bfloat16(study.base.get("precision", "auto")) else torch.float32
         steps = {
             name: _step(study.model_config(name, context, vocab_size), windows, device, dtype)
             for name in dict.fromkeys([*group.models, group.time_of])

@@ -48,6 +48,8 @@ class CheckpointInfo:
     """Loss spikes in a row up to this step."""
     passed_over: int = 0
     """Batches among `samples` that were passed over: by --skip_batches, or by going back before a loss spike."""
+    kept: bool = False
+    """Whether it stays for good: of a multiple of the `keep_every` of the run that saved it."""
 
 
 def read_info(path: Path) -> CheckpointInfo:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import safetensors
@@ -15,7 +15,17 @@ from torch import Tensor
 
 from data_pipeline import UserError, user_path
 from data_pipeline.files import atomic_write, sha256_of, sync
-from pretrain.checkpoint.format import FORMAT, INDEX, OPTIMIZER, TOKENIZER, WEIGHTS, CheckpointInfo, read_index, sealed
+from pretrain.checkpoint.format import (
+    FORMAT,
+    INDEX,
+    OPTIMIZER,
+    TOKENIZER,
+    WEIGHTS,
+    CheckpointInfo,
+    read_index,
+    read_info,
+    sealed,
+)
 from pretrain.output import write_line
 
 
@@ -30,19 +40,20 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint under a temporary name, make it durable, rename it; then drop all but the newest `keep`.
 
-    Those of multiples of `keep_every` steps stay too (0: none), and so do those of later steps. What killed saves have
-    left goes first, to make room.
+    Those of multiples of `keep_every` steps stay too (0: none), and those that were saved as such under another
+    `keep_every`, and those of later steps. What killed saves have left goes first, to make room.
 
     Raises:
         OSError: if it cannot be written, or there is one of this step; what was written is removed and the other
             checkpoints are untouched.
     """
     final = _folder(run) / f"step-{info.step:08d}"
+    info = replace(info, kept=_is_multiple(info.step, keep_every))
     _remove_unfinished(run)
     write_checkpoint(final, info, {WEIGHTS: weights, OPTIMIZER: moments}, {TOKENIZER: tokenizer.read_bytes()})
     earlier = [path for path in _steps(run) if _step(path) < info.step]
     for old in earlier[keep - 1 :]:
-        if not (keep_every and _step(old) % keep_every == 0):
+        if not (_is_multiple(_step(old), keep_every) or _may_be_kept(old)):
             shutil.rmtree(old)
     return final
 
@@ -154,6 +165,18 @@ def _is_whole(checkpoint: Path) -> bool:
     except UserError:
         return False
     return True
+
+
+def _is_multiple(step: int, keep_every: int) -> bool:
+    return keep_every > 0 and step % keep_every == 0
+
+
+def _may_be_kept(checkpoint: Path) -> bool:
+    """Whether it was saved to stay for good; also if that can no longer be read."""
+    try:
+        return read_info(checkpoint).kept
+    except UserError:
+        return True
 
 
 def _remove_unfinished(run: Path) -> None:

@@ -101,21 +101,38 @@ def test_a_process_has_the_gpu_of_its_place_among_those_that_it_sees(
     assert local_device() == torch.device(device)
 
 
-def test_a_process_too_many_for_the_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pretrain.distributed.gpu_count", lambda: 2)
-    _set_launcher(monkeypatch, {"SLURM_LOCALID": "2"})
-    with pytest.raises(
-        UserError, match=r"process 2 of this machine .* has no GPU of its own, it sees 2; start at most 2"
-    ):
+@pytest.mark.parametrize(
+    ("gpus", "launcher"),
+    [
+        (2, {"SLURM_LOCALID": "2"}),
+        (1, {"LOCAL_RANK": "2"}),
+        (1, {"OMPI_COMM_WORLD_LOCAL_RANK": "2"}),
+        (1, {"LOCAL_RANK": "2", "SLURM_LOCALID": "0"}),  # torchrun in a task: its processes share the task's GPU
+    ],
+)
+def test_a_process_too_many_for_the_gpus_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, launcher: dict[str, str]
+) -> None:
+    monkeypatch.setattr("pretrain.distributed.gpu_count", lambda: gpus)
+    _set_launcher(monkeypatch, launcher)
+    expected = rf"process 2 of this machine .* has no GPU of its own, it sees {gpus}; start at most {gpus} here"
+    with pytest.raises(UserError, match=expected):
         local_device()
 
 
 def test_deepspeed_takes_the_same_index_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads LOCAL_RANK, and under mpirun insists that Open MPI's variable is equal."""
+    monkeypatch.setattr("pretrain.distributed.gpu_count", lambda: 2)
+    _set_launcher(monkeypatch, {"LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"})  # torchrun under mpirun
+    assert take_local_device() == torch.device("cuda:1")
+    assert (os.environ["LOCAL_RANK"], os.environ["OMPI_COMM_WORLD_LOCAL_RANK"]) == ("1", "1")
+
+
+def test_deepspeed_takes_the_gpu_that_slurm_binds_to_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pretrain.distributed.gpu_count", lambda: 1)
-    _set_launcher(monkeypatch, {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "3"})
+    _set_launcher(monkeypatch, {"SLURM_LOCALID": "3"})
     assert take_local_device() == torch.device("cuda:0")
-    assert (os.environ["LOCAL_RANK"], os.environ["OMPI_COMM_WORLD_LOCAL_RANK"]) == ("0", "0")
+    assert os.environ["LOCAL_RANK"] == "0"
 
 
 def _set_launcher(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:

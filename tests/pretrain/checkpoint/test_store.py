@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from pretrain.checkpoint import (
     find_checkpoint,
     prepare_to_continue,
     save_checkpoint,
+    sealed,
 )
 
 CONFIG = ModelConfig(vocab_size=17, context_length=16, d_model=8, num_layers=1, num_heads=2, d_ff=8)
@@ -52,6 +54,30 @@ def test_every_so_many_steps_one_stays_for_good(tmp_path: Path, data: Manifest) 
         save(tmp_path, data, step, keep=2, keep_every=3)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["step-00000003", "step-00000006", "step-00000007"]
+
+
+@pytest.mark.parametrize("later", [0, 4, 5])
+def test_what_was_kept_for_good_stays_whatever_later_saves_keep(tmp_path: Path, data: Manifest, later: int) -> None:
+    for step in range(1, 7):
+        save(tmp_path, data, step, keep=1, keep_every=2)
+    for step in range(7, 10):
+        save(tmp_path, data, step, keep=1, keep_every=later)
+    kept = [2, 4, 6, 9] if later != 4 else [2, 4, 6, 8, 9]
+    assert names(tmp_path) == [f"step-{step:08d}" for step in kept]
+
+
+def test_a_checkpoint_without_a_mark_is_pruned_and_one_whose_mark_is_unreadable_is_not(
+    tmp_path: Path, data: Manifest
+) -> None:
+    """Those of before there was a mark have none."""
+    for step in (1, 2):
+        path, _ = save(tmp_path, data, step, keep=9)
+        index = path / "checkpoint.json"
+        values = json.loads(index.read_bytes())
+        del values["kept"]
+        index.write_text(json.dumps(sealed(values)) if step == 1 else "damaged")
+    save(tmp_path, data, 3, keep=1)
+    assert names(tmp_path) == ["step-00000002", "step-00000003"]
 
 
 def names(run: Path) -> list[str]:

@@ -1,0 +1,64 @@
+"""The training command among several processes: a mistake reaches the user, whichever process meets it."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import Manifest
+from tests.conftest import ROOT, Run
+from tests.integration.runs import MODEL, TRAINING
+
+ON_TWO_GPUS = """
+import pretrain.distributed
+from pretrain.train import main
+pretrain.distributed.gpu_count = lambda: 2
+main()
+"""
+
+
+def test_a_process_without_a_gpu_of_its_own_prints_it(
+    tmp_path: Path, data: Manifest, run_command: Run, assert_user_error
+) -> None:
+    options = [f"--data={data.folder}", f"--out={tmp_path / 'run'}", *MODEL, *TRAINING, "--micro_batch_size=1"]
+    place = {"RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    result = run_command("-c", ON_TWO_GPUS, *options, **place)
+    assert_user_error(result, f"error: rank 2 ({socket.gethostname()}): process 2 of this machine (counted from 0) has")
+
+
+@pytest.mark.parametrize(("local_rank", "prints"), [("0", True), ("1", False)])
+def test_data_missing_on_another_machine_are_named_by_its_first_process(
+    tmp_path: Path, run_command: Run, assert_user_error, local_rank: str, prints: bool
+) -> None:
+    place = {"RANK": "3", "LOCAL_RANK": local_rank, "WORLD_SIZE": "4", "DS_ACCELERATOR": "cpu"}
+    result = run_command("-m", "pretrain.train", f"--data={tmp_path / 'gone'}", f"--out={tmp_path / 'run'}", **place)
+    if prints:
+        assert_user_error(result, f"error: rank 3 ({socket.gethostname()}): {tmp_path / 'gone'}")
+    else:
+        assert (result.returncode, result.stderr) == (2, "")
+
+
+def test_a_mistake_of_the_main_process_is_one_line_on_two_machines(tmp_path: Path, data: Manifest) -> None:
+    """MLflow's store is a folder, which only the process that writes to it finds."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "pretrain.train", f"--data={data.folder}", f"--out={tmp_path / 'run'}"]
+    env = {
+        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "MLFLOW_TRACKING_URI": str(tmp_path / "mlruns"),
+    }  # fmt: skip
+    ranks = [
+        subprocess.Popen([*command, *MODEL, *TRAINING], env={**env, "RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in ("0", "1")
+    ]
+    try:
+        errors = [rank.communicate(timeout=300)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [2, 2], errors
+    assert [[line for line in text.splitlines() if "error: " in line] != [] for text in errors] == [True, False], errors
