@@ -1,13 +1,11 @@
 """The runs of a suite: those without a result are trained, several beside each other, and each leaves one JSON file."""
 
-import fcntl
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 
 from data_pipeline import UserError
+from data_pipeline.claim import claimed
 from data_pipeline.files import atomic_write
 from data_pipeline.stopping import end_with_parent, stoppable
 from eval.device import device_title
@@ -38,11 +37,7 @@ def conduct(runs: Sequence[Run], out: Path, device: str, jobs: int, report: Repo
     Raises:
         UserError: if another command is at work in `out`, a file there is of another run, or a run was killed.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise UserError(f"--out {out} is a file; give a folder") from error
-    with stoppable(), _claim(out):
+    with stoppable(), claimed(out):
         waiting = [run for run in runs if result_of(run, out) is None]
         report(f"{len(runs)} runs in {out}, {len(runs) - len(waiting)} of them finished")
         if jobs == 1:
@@ -146,13 +141,3 @@ def _line(run: Run, out: Path, done: int, of: int) -> str:
     result = result_of(run, out)
     assert result is not None, "carried out"
     return f"[{done}/{of}] {run.name}: accuracy {result['accuracy']:.3f} after {result['updates']} updates"
-
-
-@contextmanager
-def _claim(out: Path) -> Iterator[None]:
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another command is at work in {out}; wait for it, or give another --out") from error
-        yield
