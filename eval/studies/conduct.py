@@ -42,8 +42,13 @@ def conduct(study: Study, options: Options) -> list[Row]:
     """Do what the options name, group by group; the rows of all groups. The folder exists and is claimed."""
     out, data = options.out, options.data
     jobs = Jobs(out, options.jobs)
+    if options.source is None:
+        Manifest.load(data)  # (a data set that is missing and a store that cannot be used: before anything is written)
+    if not options.only_results:
+        from pretrain.session import make_experiment  # imports DeepSpeed: seconds
+
+        make_experiment(jobs.environment["MLFLOW_TRACKING_URI"], study.experiment)
     manifest = prepare(jobs, study, options.source, data, out)
-    create_experiment(jobs.environment["MLFLOW_TRACKING_URI"], study.experiment)
     rows: list[Row] = []
     for group in study.groups:
         if options.groups and group.name not in options.groups:
@@ -103,12 +108,3 @@ def prepare(jobs: Jobs, study: Study, source: str | None, data: Path, out: Path)
         command = [sys.executable, "-m", "data_pipeline.prepare", "--source", source, "--out", str(data)]
         jobs.call([*command, "--vocab-size", str(study.vocab_size)], out / "prepare.txt")
     return Manifest.load(data)
-
-
-def create_experiment(uri: str, name: str) -> None:
-    """Make the MLflow store and the experiment, which runs that start at the same time would create more than once."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(uri)
-    if client.get_experiment_by_name(name) is None:
-        client.create_experiment(name)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from data_pipeline import Manifest
 from tests.conftest import ROOT, Run
@@ -79,3 +81,38 @@ def test_a_second_start_in_the_folder_of_a_study_is_one_line_and_changes_nothing
     assert "in use" not in settings.with_name("log.txt").read_text()
     assert_user_error(ended, "error: stopped; run the same command again to continue")
     assert not (out / ".lock").exists()
+
+
+def test_a_store_that_cannot_be_used_is_one_line_and_nothing_is_written(
+    tmp_path: Path, small: Path, data: Manifest, assert_user_error: Callable[..., None]
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    refused = result_of(start(small, tmp_path / "out", data, "./mlruns"))
+    assert_user_error(refused, "error: MLFLOW_TRACKING_URI ./mlruns is a folder, to which MLflow no longer writes")
+    unreachable = result_of(start(small, tmp_path / "out", data, "http://127.0.0.1:9"))
+    assert_user_error(unreachable, "error: cannot reach the MLflow store http://127.0.0.1:9: ")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_deleted_experiment_is_one_line(
+    tmp_path: Path, small: Path, data: Manifest, assert_user_error: Callable[..., None]
+) -> None:
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(store)
+    client.delete_experiment(client.create_experiment("test"))
+    deleted = result_of(start(small, tmp_path / "out", data, store))
+    assert_user_error(deleted, "error: the MLflow experiment test was deleted in MLflow; restore it ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_while_a_store_does_not_answer_is_one_line(
+    tmp_path: Path, small: Path, data: Manifest, assert_user_error: Callable[..., None]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(200)
+        study = start(small, tmp_path / "out", data, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        connection, _ = silent.accept()
+        with connection:
+            study.send_signal(signal.SIGTERM)
+            assert_user_error(result_of(study), "error: stopped; run the same command again to continue")
+    assert not (tmp_path / "out").exists()
