@@ -31,6 +31,7 @@ from data_pipeline.request import (
 )
 from data_pipeline.sharding import write_split
 from data_pipeline.sources import Source, find_source
+from data_pipeline.stopping import stoppable
 from data_pipeline.texts import TextCheck
 from data_pipeline.tokenizer import Tokenizer, train_tokenizer
 
@@ -117,13 +118,14 @@ def _make(source: Source, folder: Path, request: Request, vocab_size: int, worke
         with atomic_write(tokenizer_path) as file:
             file.write(model)
     splits, check = {}, TextCheck()
-    for name in source.splits:
-        documents = check.passed(name, source.open(name))
-        with tqdm(desc=f"tokenizing {name}", unit=" chars", unit_scale=True, disable=None) as bar:
-            split = write_split(documents, name, folder, tokenizer_path, shard_tokens, workers, bar.update)
-        if not split.tokens:
-            raise UserError(f"the {name} split of {source.name} holds no text; nothing to prepare")
-        splits[name] = split
+    with stoppable():  # (not while the tokenizer is trained: in that library's code a signal would wait for its end)
+        for name in source.splits:
+            documents = check.passed(name, source.open(name))
+            with tqdm(desc=f"tokenizing {name}", unit=" chars", unit_scale=True, disable=None) as bar:
+                split = write_split(documents, name, folder, tokenizer_path, shard_tokens, workers, bar.update)
+            if not split.tokens:
+                raise UserError(f"the {name} split of {source.name} holds no text; nothing to prepare")
+            splits[name] = split
     for line in check.warnings(source.divided):
         _warn(line)
     Manifest(folder, request, Tokenizer(tokenizer_path).sha256, vocab_size, splits).save()

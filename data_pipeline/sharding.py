@@ -4,9 +4,10 @@ import dataclasses
 import json
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from data_pipeline.files import atomic_write, sha256_of
 from data_pipeline.indexed_dataset import Tokens, bin_path, idx_path, token_dtype, write_shard
 from data_pipeline.manifest import DocumentInfo, ShardInfo, Split, shard_from
 from data_pipeline.sources import Document
+from data_pipeline.stopping import end_with_parent
 from data_pipeline.tokenizer import Tokenizer
 
 _worker_tokenizer: Tokenizer
@@ -44,14 +46,15 @@ def write_split(
     arrays: list[Tokens] = []
     infos: list[DocumentInfo] = []
     collected = 0
-    for tokens, info in _tokenized(stream, tokenizer_path, workers):
-        arrays.append(tokens)
-        infos.append(info)
-        collected += len(tokens)
-        progress(info.characters)
-        if collected >= shard_tokens:
-            finished.append(_write(folder, f"{split}-{len(finished):05d}", arrays, infos, dtype))
-            arrays, infos, collected = [], [], 0
+    with closing(_tokenized(stream, tokenizer_path, workers)) as tokenized:
+        for tokens, info in tokenized:
+            arrays.append(tokens)
+            infos.append(info)
+            collected += len(tokens)
+            progress(info.characters)
+            if collected >= shard_tokens:
+                finished.append(_write(folder, f"{split}-{len(finished):05d}", arrays, infos, dtype))
+                arrays, infos, collected = [], [], 0
     if arrays:
         finished.append(_write(folder, f"{split}-{len(finished):05d}", arrays, infos, dtype))
     return Split(finished)
@@ -77,14 +80,14 @@ def _finished_shards(folder: Path, split: str) -> list[ShardInfo]:
 
 def _tokenized(
     documents: Iterator[Document], tokenizer_path: Path, workers: int
-) -> Iterator[tuple[Tokens, DocumentInfo]]:
+) -> Generator[tuple[Tokens, DocumentInfo]]:
     """In the documents' order; at most two documents per worker are in memory."""
     if workers == 1:
         _start_worker(tokenizer_path)
         yield from map(_tokenize, documents)
         return
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of other libraries' threads
-    with ProcessPoolExecutor(workers, spawn, initializer=_start_worker, initargs=(tokenizer_path,)) as pool:
+    with ProcessPoolExecutor(workers, spawn, initializer=_start_process, initargs=(tokenizer_path,)) as pool:
         pending: deque[Future[tuple[Tokens, DocumentInfo]]] = deque()
         try:
             for document in documents:
@@ -100,6 +103,11 @@ def _tokenized(
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _start_process(tokenizer_path: Path) -> None:
+    end_with_parent()
+    _start_worker(tokenizer_path)
 
 
 def _start_worker(tokenizer_path: Path) -> None:

@@ -9,7 +9,9 @@ scored on the test split, and then only: learning rates are chosen on the valida
 from pathlib import Path
 
 from data_pipeline import CommandParser, at_least, user_errors, user_path
+from data_pipeline.claim import claimed
 from data_pipeline.files import atomic_write
+from data_pipeline.stopping import stoppable
 from eval.bench.criteria import print_report
 from eval.studies import Options, Study, conduct, criteria_of, table
 from eval.undefined import to_json
@@ -41,13 +43,14 @@ def main() -> None:
             out=args.out, data=data, source=args.source, groups=tuple(args.group or ()),
             jobs=args.jobs, test=args.test, only_results=args.only_results,
         )  # fmt: skip
-        rows = conduct(study, options)
-        criteria = criteria_of(study, rows)
-        values = {"study": str(args.study), "rows": [row.to_dict() for row in rows]}
-        report = {**values, "figures": [criterion.to_dict() for criterion in criteria]}
-        for name, content in (("results.json", to_json(report, indent=1)), ("results.md", table(rows) + "\n")):
-            with atomic_write(args.out / name) as file:
-                file.write(content.encode())
+        with stoppable(), claimed(args.out):
+            rows = conduct(study, options)
+            criteria = criteria_of(study, rows)
+            values = {"study": str(args.study), "rows": [row.to_dict() for row in rows]}
+            report = {**values, "figures": [criterion.to_dict() for criterion in criteria]}
+            for name, content in (("results.json", to_json(report, indent=1)), ("results.md", table(rows) + "\n")):
+                with atomic_write(args.out / name) as file:
+                    file.write(content.encode())
     print_report([table(rows)], criteria, values, args.json)
 
 

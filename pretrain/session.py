@@ -1,7 +1,7 @@
 """A training session: everything from a configuration to a trainer that can step, and its orderly end.
 
 The one entry to the training loop: `pretrain.train` and the benchmarks train through it. It exports what a caller
-needs besides: the configuration's parser, the optimiser of a bare loop, and the callback that saves.
+needs besides: the configuration's parser, the optimiser of a bare loop, the callback that saves, MLflow's experiment.
 """
 
 import sys
@@ -17,6 +17,7 @@ from pretrain.callbacks.base import Callback, TrainingError
 from pretrain.callbacks.checkpointing import Checkpointing
 from pretrain.callbacks.evaluation import Evaluation, Validation
 from pretrain.callbacks.heartbeats import own_connection
+from pretrain.callbacks.mlflow_store import make_experiment
 from pretrain.callbacks.nonfinite import NonFiniteGuard
 from pretrain.callbacks.spikes import SpikeGuard
 from pretrain.callbacks.stop_signals import StopSignals
@@ -33,7 +34,15 @@ from pretrain.preflight import check_out, check_resume, check_run, find_resume
 from pretrain.progress import Progress
 from pretrain.trainer import Trainer
 
-__all__ = ["Checkpointing", "RunConfig", "Trainer", "build_optimizer", "parse_config", "training_session"]
+__all__ = [
+    "Checkpointing",
+    "RunConfig",
+    "Trainer",
+    "build_optimizer",
+    "make_experiment",
+    "parse_config",
+    "training_session",
+]
 
 
 @contextmanager

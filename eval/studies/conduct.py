@@ -1,6 +1,5 @@
 """A study from beginning to end: prepare the data, train what is not finished, score, collect the rows."""
 
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import yaml
 
 from data_pipeline import Manifest, UserError
 from data_pipeline.files import atomic_write
-from eval.studies.jobs import ROOT, STOPPED, Jobs
+from eval.studies.jobs import ROOT, Jobs
 from eval.studies.plan import CONFIG, PlannedRun, planned_runs
 from eval.studies.results import Row, rows_of, test_scores, test_stride
 from eval.studies.speed import step_seconds
@@ -40,15 +39,16 @@ class Options:
 
 
 def conduct(study: Study, options: Options) -> list[Row]:
-    """Do what the options name, group by group; the rows of all groups. SIGINT, SIGTERM, SIGHUP raise UserError."""
+    """Do what the options name, group by group; the rows of all groups. The folder exists and is claimed."""
     out, data = options.out, options.data
-    out.mkdir(parents=True, exist_ok=True)
     jobs = Jobs(out, options.jobs)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup: the study continues without its terminal
-            signal.signal(number, _stop)
+    if options.source is None:
+        Manifest.load(data)  # (a data set that is missing and a store that cannot be used: before anything is written)
+    if not options.only_results:
+        from pretrain.session import make_experiment  # imports DeepSpeed: seconds
+
+        make_experiment(jobs.environment["MLFLOW_TRACKING_URI"], study.experiment)
     manifest = prepare(jobs, study, options.source, data, out)
-    create_experiment(jobs.environment["MLFLOW_TRACKING_URI"], study.experiment)
     rows: list[Row] = []
     for group in study.groups:
         if options.groups and group.name not in options.groups:
@@ -108,16 +108,3 @@ def prepare(jobs: Jobs, study: Study, source: str | None, data: Path, out: Path)
         command = [sys.executable, "-m", "data_pipeline.prepare", "--source", source, "--out", str(data)]
         jobs.call([*command, "--vocab-size", str(study.vocab_size)], out / "prepare.txt")
     return Manifest.load(data)
-
-
-def create_experiment(uri: str, name: str) -> None:
-    """Make the MLflow store and the experiment, which runs that start at the same time would create more than once."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(uri)
-    if client.get_experiment_by_name(name) is None:
-        client.create_experiment(name)
-
-
-def _stop(*_: object) -> None:
-    raise UserError(STOPPED)

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from data_pipeline import UserError
+from data_pipeline.stopping import STOPPED
 
 ROOT = Path(__file__).parents[2]
 """The folder of the packages and of launch/."""
-STOPPED = "stopped; run the same command again to continue"
 
 
 class Jobs:

@@ -1,16 +1,11 @@
 """The runs of a suite: those without a result are trained, several beside each other, and each leaves one JSON file."""
 
-import fcntl
 import json
 import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,7 +13,9 @@ from typing import Any
 import torch
 
 from data_pipeline import UserError
+from data_pipeline.claim import claimed
 from data_pipeline.files import atomic_write
+from data_pipeline.stopping import end_with_parent, stoppable
 from eval.device import device_title
 from eval.tasks.suite import Run
 from eval.tasks.training import Learner, updates_to
@@ -27,7 +24,6 @@ from maha_model import ModelConfig
 
 REACHED = 0.95
 """Accuracy whose first point is reported as `updates_to_95`."""
-STOPPED = "stopped; run the same command again to continue"
 Report = Callable[[str], None]
 
 
@@ -41,11 +37,7 @@ def conduct(runs: Sequence[Run], out: Path, device: str, jobs: int, report: Repo
     Raises:
         UserError: if another command is at work in `out`, a file there is of another run, or a run was killed.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise UserError(f"--out {out} is a file; give a folder") from error
-    with _stoppable(), _claim(out):
+    with stoppable(), claimed(out):
         waiting = [run for run in runs if result_of(run, out) is None]
         report(f"{len(runs)} runs in {out}, {len(runs) - len(waiting)} of them finished")
         if jobs == 1:
@@ -142,46 +134,10 @@ def _in_processes(runs: list[Run], out: Path, device: str, jobs: int, report: Re
 
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the command ends these
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Of a killed command no process goes on, or it would be in the way of the same command run again."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "runs in a process of the pool"
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _line(run: Run, out: Path, done: int, of: int) -> str:
     result = result_of(run, out)
     assert result is not None, "carried out"
     return f"[{done}/{of}] {run.name}: accuracy {result['accuracy']:.3f} after {result['updates']} updates"
-
-
-@contextmanager
-def _claim(out: Path) -> Iterator[None]:
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another command is at work in {out}; wait for it, or give another --out") from error
-        yield
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # nohup: the suite outlives its terminal
-            signal.signal(number, _stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(*_: object) -> None:
-    raise UserError(STOPPED)

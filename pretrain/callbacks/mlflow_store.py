@@ -49,10 +49,8 @@ def explained_errors(uri: str) -> Iterator[None]:
     """Turn every failure of the store into a UserError: what is wrong and how to mend it."""
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
-        raise UserError(_explained(uri, error)) from error
+        raise _user_error_in(error) or UserError(_explained(uri, error)) from error
 
 
 def active_experiment(client: "MlflowClient", name: str) -> str:
@@ -70,6 +68,12 @@ def active_experiment(client: "MlflowClient", name: str) -> str:
     if found.lifecycle_stage == "deleted":
         raise UserError(_deleted_experiment(name, found.experiment_id))
     return found.experiment_id
+
+
+def make_experiment(uri: str, name: str) -> None:
+    """Make the store and the experiment, unless they are there. Raises UserError if either cannot be used."""
+    with opened_store(uri) as client:
+        active_experiment(client, name)
 
 
 def is_active_run(client: "MlflowClient", run_id: str, marker: Path) -> bool:
@@ -102,6 +106,13 @@ def shown(value: object) -> str:
     return re.sub(r"//[^/@\s]+@", "//...@", line)[:200]
 
 
+def _user_error_in(error: BaseException | None) -> UserError | None:
+    """MLflow's client wraps whatever is raised during a request, a stop signal's error too."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__context__
+    return error
+
+
 @contextmanager
 def _alone(uri: str) -> Iterator[None]:
     from sqlalchemy.engine import make_url
@@ -122,7 +133,7 @@ def _alone(uri: str) -> Iterator[None]:
 def _deleted_experiment(name: str, number: str) -> str:
     return (
         f"the MLflow experiment {name} was deleted in MLflow; restore it (mlflow experiments restore --experiment-id "
-        f"{number}), or choose another with --experiment"
+        f"{number}), or give another name as experiment"
     )
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from data_pipeline import Manifest, Tokenizer, read_documents
@@ -206,6 +207,43 @@ if __name__ == "__main__":
     assert (out / ".partial" / "tokenizer.model").exists()
     assert run_command(*PREPARE, *command).returncode == 0
     assert contents(out) == contents(prepared)
+
+
+STOPPED = "error: stopped; run the same command again to continue"
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "line"),
+    [(signal.SIGHUP, 2, STOPPED), (signal.SIGTERM, 2, STOPPED), (signal.SIGINT, 2, STOPPED), (signal.SIGKILL, -9, "")],
+)
+def test_a_stopped_or_killed_command_leaves_no_process(
+    tmp_path: Path, number: signal.Signals, status: int, line: str
+) -> None:
+    (tmp_path / "source").mkdir()
+    for split, count in {"train": 3000, "validation": 1, "test": 1}.items():
+        write_jsonl(tmp_path / "source" / f"{split}.jsonl", [book(i % 20, 100) + str(i) for i in range(count)])
+    out, errors = tmp_path / "out", tmp_path / "errors.txt"
+    options = ["--vocab-size", 512, "--workers", 2, "--shard-tokens", 300]
+    command = [sys.executable, *PREPARE, "--source", tmp_path / "source", "--out", out, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with errors.open("w") as file:
+        prepare = subprocess.Popen(list(map(str, command)), stderr=file, cwd=ROOT, env=environment)
+    end = time.monotonic() + 200
+    while not (out / ".partial" / "train-00000.json").exists():
+        assert prepare.poll() is None, errors.read_text()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    processes = psutil.Process(prepare.pid).children()
+    assert len(processes) == 3  # two that tokenize, and the one that cleans up after them
+    prepare.send_signal(number)
+    assert prepare.wait(100) == status
+    left = psutil.wait_procs(processes, timeout=20)[1]
+    for process in left:
+        process.kill()
+    assert not left
+    lines = errors.read_text().splitlines()
+    assert [text for text in lines if text.startswith("error: ")] == [line][: status > 0]
+    assert status < 0 or "Traceback" not in errors.read_text()
 
 
 def test_copies_and_documents_without_text_are_reported(tmp_path: Path, run_command: Run) -> None:
