@@ -17,11 +17,11 @@ import torch
 
 from data_pipeline import UserError
 from data_pipeline.files import atomic_write
+from data_pipeline.json_text import to_json
 from eval.device import device_title
 from eval.tasks.kept import read_result, restore
 from eval.tasks.suite import Run
 from eval.tasks.training import Learner, updates_to
-from eval.undefined import to_json
 
 REACHED = 0.95
 """Accuracy whose first point is reported as `updates_to_95`."""

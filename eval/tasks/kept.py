@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from data_pipeline import UserError
+from data_pipeline.json_text import to_json
 from eval.tasks.results import rows_of, tables
 from eval.tasks.suite import Run
 from eval.tasks.training import Learner
-from eval.undefined import to_json
 from maha_model import ConfigError, ModelConfig
 
 _DAMAGE = (

@@ -17,11 +17,11 @@ import torch
 import yaml
 
 from data_pipeline import UserError
+from data_pipeline.json_text import to_json
 from eval.tasks.conduct import carry_out, conduct, no_report, result_of
 from eval.tasks.results import rows_of
 from eval.tasks.suite import Run
 from eval.tasks.training import Learner
-from eval.undefined import to_json
 from tests.conftest import ROOT
 from tests.eval.tasks.example import VALUES, load_suite, write_suite
 
