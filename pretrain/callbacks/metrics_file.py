@@ -9,7 +9,7 @@ from data_pipeline.json_text import read_steps, to_json
 
 
 class MetricsFile:
-    """RUN/metrics.jsonl: a JSON object a line, each with its `step`; floats in full precision, or null if not finite."""
+    """RUN/metrics.jsonl: a JSON object a line, each with `step`; floats in full precision, null if not finite."""
 
     def __init__(self, run: Path, resumed_step: int) -> None:
         """Open for appending; lines of steps after `resumed_step`, which will be repeated, are dropped."""
