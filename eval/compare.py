@@ -9,10 +9,10 @@ from pathlib import Path
 
 from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors, user_path
 from data_pipeline.files import atomic_write
+from data_pipeline.json_text import to_json
 from eval.device import best_device, device_name
 from eval.report import PARTS, Scope, command, compare, part_commands, read_memory_tables
 from eval.report.cost import SHORTEST
-from eval.undefined import to_json
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ import sys
 import time
 
 from data_pipeline import CommandParser, Tokenizer, UserError, at_least, user_errors, user_path
+from data_pipeline.json_text import to_json
 from eval.device import best_device, device_name
-from eval.undefined import quotient, to_json
+from eval.undefined import quotient
 from maha_model import ConfigError
 from maha_model.inference import Sampling, generate
 from pretrain.checkpoint import TOKENIZER, find_checkpoint, load_model

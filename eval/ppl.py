@@ -1,9 +1,10 @@
 """Perplexity of a checkpoint: python eval/ppl.py --checkpoint RUN --data DATA [--split test] [--json]"""
 
 from data_pipeline import CommandParser, Manifest, at_least, user_errors
+from data_pipeline.json_text import to_json
 from eval.device import best_device, device_name
 from eval.scoring.evaluation import evaluate, evaluate_once
-from eval.undefined import quotient, shown, to_json
+from eval.undefined import quotient, shown
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from data_pipeline import CommandParser, at_least, user_errors, user_path
 from data_pipeline.claim import claimed
 from data_pipeline.files import atomic_write
+from data_pipeline.json_text import to_json
 from data_pipeline.stopping import stoppable
 from eval.bench.criteria import print_report
 from eval.studies import Options, Study, conduct, criteria_of, table
-from eval.undefined import to_json
 from maha_model import ConfigError
 
 

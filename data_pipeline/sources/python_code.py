@@ -16,6 +16,8 @@ from data_pipeline.sources.streams import read_lines
 
 PREFIX = "python:"
 """What the name of such a source begins with."""
+SUFFIX = ".py"
+"""Of the files that are read, in upper or lower case."""
 LARGEST = 2**20
 """Bytes of the largest file that is read: longer ones are tables and texts in the form of code."""
 _EMPTY = hashlib.sha256().digest()
@@ -112,15 +114,15 @@ def _find_roots(names: list[str], given: str) -> list[_Root]:
 
 
 def _read(roots: list[_Root]) -> tuple[list[_File], dict[str, list[str]]]:
-    """The files that can be read, and by reason the names of those that cannot."""
+    """The files that can be read, and by reason the names of those that are not."""
     files: list[_File] = []
     left_out: dict[str, list[str]] = {}
     for root in roots:
         for path in files_under(root.place):
-            if path.suffix != ".py":
+            if _is_no_source(path, root):
                 continue
             title, digest = path.relative_to(root.base).as_posix(), hashlib.sha256()
-            reason = irregular(path) or ("larger than 1 MiB" if path.stat().st_size > LARGEST else "")
+            reason = _reason_against(path)
             if not reason:
                 try:
                     for line in read_lines(path):
@@ -132,3 +134,19 @@ def _read(roots: list[_Root]) -> tuple[list[_File], dict[str, list[str]]]:
             else:
                 files.append(_File(title, path, digest.digest()))
     return files, left_out
+
+
+def _is_no_source(path: Path, root: _Root) -> bool:
+    """Files that nobody takes for sources of the root: all but `.py` of a package; of a folder, what tools leave."""
+    if path.suffix.lower() == SUFFIX:
+        return False
+    folders = path.relative_to(root.base).parts[:-1]
+    return root.installed or any(name == "__pycache__" or name.startswith(".") for name in folders)
+
+
+def _reason_against(path: Path) -> str:
+    if reason := irregular(path):
+        return reason
+    if path.suffix.lower() != SUFFIX:
+        return f"not {SUFFIX}"
+    return "larger than 1 MiB" if path.stat().st_size > LARGEST else ""

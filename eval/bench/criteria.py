@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eval.undefined import to_json
+from data_pipeline.json_text import to_json
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Runs on disk: the newest checkpoint of a folder with its settings and its history."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import yaml
 
 from data_pipeline import UserError
+from data_pipeline.json_text import number, read_steps
 from eval.scoring.evaluation import Evaluation
 from maha_model import ModelConfig
 from pretrain.checkpoint import CheckpointInfo, find_checkpoint, model_from, read_info
@@ -38,8 +38,8 @@ class Run:
         return Path(self.folder).name
 
     def series(self, key: str) -> dict[int, Any]:
-        """Value by step, of every line of the history that has `key`."""
-        return {line["step"]: line[key] for line in self.history if key in line}
+        """Value by step, of every line of the history that has `key`; NaN for null."""
+        return {line["step"]: _with_nan(line[key]) for line in self.history if key in line}
 
     @property
     def peak_memory_bytes(self) -> int | None:
@@ -59,7 +59,7 @@ def read_run(folder: str) -> Run:
     # a checkpoint stands in RUN/checkpoints; an export stands alone, without a history
     home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
     config = model_from(info).config
-    return Run(folder, checkpoint, info, config, _settings(home, info, config), _history(home / "metrics.jsonl"))
+    return Run(folder, checkpoint, info, config, _settings(home, info, config), read_steps(home / "metrics.jsonl"))
 
 
 def _settings(home: Path, info: CheckpointInfo, config: ModelConfig) -> dict[str, Any]:
@@ -81,8 +81,7 @@ def _flat(prefix: str, values: dict[str, Any]) -> Iterable[tuple[str, Any]]:
             yield prefix + key, value
 
 
-def _history(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+def _with_nan(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _with_nan(value) for key, value in values.items()}
+    return [_with_nan(value) for value in values] if isinstance(values, list) else number(values)

@@ -10,10 +10,11 @@ import torch
 
 from data_pipeline import Manifest, UserError, read_documents
 from data_pipeline.files import atomic_write, sha256_of
+from data_pipeline.json_text import to_json
 from eval.scoring.octaves import Octaves, contexts_of_targets
 from eval.scoring.perplexity import Score, document_losses
 from eval.scoring.positions import OctaveBins
-from eval.undefined import quotient, to_json
+from eval.undefined import quotient
 from maha_model import scale_weight_statistics
 from pretrain.checkpoint import CheckpointInfo, find_checkpoint, load_model, read_info
 

@@ -9,7 +9,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from eval.undefined import finite, perplexity, quotient, shown
+from data_pipeline.json_text import finite
+from eval.undefined import perplexity, quotient, shown
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The runs that the models and groups of a study expand to, and what is on disk of each."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from typing import Any
 import yaml
 
 from data_pipeline import UserError
+from data_pipeline.json_text import finite, number, read_steps
 from eval.settings import merged
 from eval.studies.study import Study, StudyGroup
-from eval.undefined import finite
 
 CONFIG, METRICS = "study.yaml", "metrics.jsonl"
 
@@ -34,13 +33,11 @@ class PlannedRun:
         return out / self.name
 
     def history(self, out: Path) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; none before the run has begun. A line that is still being written is left out."""
-        path = self.folder(out) / METRICS
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        return [json.loads(line) for line in lines]
+        """The lines of metrics.jsonl; none before the run has begun. Raises UserError if they are damaged."""
+        return read_steps(self.folder(out) / METRICS)
 
     def validation_loss(self, out: Path) -> float | None:
-        """Nats per token after the last step, or None if it is not there yet.
+        """Nats per token after the last step, NaN for null, or None if it is not there yet.
 
         Raises:
             UserError: if the folder holds a run of another configuration: it is not this run's result.
@@ -52,7 +49,7 @@ class PlannedRun:
                 f"or remove that folder to train it again"
             )
         last = [line for line in self.history(out) if line["step"] == self.config["steps"] and "eval_loss" in line]
-        return last[-1]["eval_loss"] if last else None
+        return number(last[-1]["eval_loss"]) if last else None
 
 
 def planned_runs(

@@ -1,13 +1,11 @@
 """The runs of a suite: those without a result are trained, several beside each other, and each leaves one JSON file."""
 
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,12 +13,12 @@ import torch
 from data_pipeline import UserError
 from data_pipeline.claim import claimed
 from data_pipeline.files import atomic_write
+from data_pipeline.json_text import to_json
 from data_pipeline.stopping import end_with_parent, stoppable
 from eval.device import device_title
+from eval.tasks.kept import read_result, restore
 from eval.tasks.suite import Run
 from eval.tasks.training import Learner, updates_to
-from eval.undefined import to_json
-from maha_model import ModelConfig
 
 REACHED = 0.95
 """Accuracy whose first point is reported as `updates_to_95`."""
@@ -57,16 +55,9 @@ def carry_out(run: Run, out: Path, device: str, report: Report = no_report) -> N
     """
     learner = Learner(run.config, run.stages, run.training, run.seed, device)
     state = out / f"{run.name}.pt"
-    if state.exists():
-        try:
-            saved = torch.load(state, map_location="cpu", weights_only=True)
-            kept = json.loads(saved["run"])
-        except (RuntimeError, UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
-            raise UserError(f"{state} is damaged; remove it and run the suite again") from error
-        _check_same(run, kept, state)
-        learner.load_state_dict(saved["learner"])
-        report(f"{run.name}: continues after update {learner.points[-1].update}")
     try:
+        if state.exists():
+            report(f"{run.name}: continues after update {restore(learner, run, state)}")
         while not learner.finished:
             point = learner.advance()
             with atomic_write(state) as file:
@@ -89,29 +80,12 @@ def carry_out(run: Run, out: Path, device: str, report: Report = no_report) -> N
 
 
 def result_of(run: Run, out: Path) -> dict[str, Any] | None:
-    """The result of a run; None before it has one. Raises UserError if the file is of other settings."""
-    if not _result(run, out).exists():
-        return None
-    try:
-        result: dict[str, Any] = json.loads(_result(run, out).read_bytes())
-        kept = result["run"]
-    except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{_result(run, out)} is damaged; remove it and run the suite again") from error
-    _check_same(run, kept, _result(run, out))
-    return result
+    """The result of a run; None before it has one. Raises UserError if the file is damaged or of other settings."""
+    return read_result(run, _result(run, out))
 
 
 def _result(run: Run, out: Path) -> Path:
     return out / f"{run.name}.json"
-
-
-def _check_same(run: Run, kept: dict[str, Any], path: Path) -> None:
-    """A setting of the model that the kept run did not have had the value that is its default now."""
-    expected = json.loads(to_json(run.to_dict()))
-    kept = {**kept, "config": ModelConfig.from_dict(kept["config"]).to_dict()}
-    for name, value in expected.items():
-        if kept.get(name) != value:
-            raise UserError(f"{path} is of a run with another {name}; give another --out, or remove that file")
 
 
 def _in_processes(runs: list[Run], out: Path, device: str, jobs: int, report: Report) -> None:

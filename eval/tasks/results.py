@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from eval.undefined import finite, shown
+from data_pipeline.json_text import finite
+from eval.undefined import shown
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ A stop goes first: the time that a preempted job has left is for its checkpoint.
 when the run continues, from the same weights.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from data_pipeline import WindowDataset
+from data_pipeline.json_text import read_steps
 from maha_model import scale_weight_statistics
 from pretrain.batches import Batch, stack_windows
 from pretrain.callbacks.base import Callback, StepResult
@@ -108,7 +108,5 @@ def _is_due(trainer: "Trainer") -> bool:
 
 def _lacks_evaluation(run: Path, step: int) -> bool:
     """Whether the run's metrics have the step and not its evaluation (a branch in a new folder has neither)."""
-    path = run / "metrics.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    names = {name for line in lines if line["step"] == step for name in line}
+    names = {name for line in read_steps(run / "metrics.jsonl") if line["step"] == step for name in line}
     return "loss" in names and "eval_loss" not in names

@@ -125,8 +125,8 @@ class Tracking(Callback):
         self._mlflow.finish("FAILED")
 
 
-def _evaluation_points(loss: float, weights: list[dict[str, Any]]) -> dict[str, float]:
-    points = {"eval_loss": loss}
+def _evaluation_points(loss: float, weights: list[dict[str, Any]]) -> dict[str, Any]:
+    points: dict[str, Any] = {"eval_loss": loss}
     for number, layer in enumerate(weights):
         points |= {f"layer{number}/scale{scale}": weight for scale, weight in enumerate(layer["mean"])}
         points |= {f"layer{number}/entropy": layer["entropy"], f"layer{number}/zeros": layer["zeros"]}
@@ -137,6 +137,11 @@ def _history(lines: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, float
     """The points that MLflow has of these lines of metrics.jsonl: of evaluations and of the steps that are tracked."""
     for line in lines:
         if "eval_loss" in line:
-            yield line["step"], _evaluation_points(line["eval_loss"], line.get("scale_weights", []))
+            yield line["step"], _finite(_evaluation_points(line["eval_loss"], line.get("scale_weights", [])))
         elif "peak_memory_bytes" in line:
-            yield line["step"], {name: value for name, value in line.items() if name != "step"}
+            yield line["step"], _finite({name: value for name, value in line.items() if name != "step"})
+
+
+def _finite(points: dict[str, Any]) -> dict[str, float]:
+    """Of NaN and infinity the file has null, and MLflow no point."""
+    return {name: value for name, value in points.items() if value is not None}

@@ -148,6 +148,21 @@ def test_another_version_is_another_request(tmp_path: Path, monkeypatch: pytest.
         prepare(source, tmp_path / "set", 400, workers=1, shard_tokens=10**6)
 
 
+def test_what_of_a_folder_is_not_read_is_named_and_case_is_no_matter(tmp_path: Path) -> None:
+    folder = write_modules(tmp_path / "code", 60)
+    for name in ("Big.PY", "n.pyw", "t.pyi", "data.csv", ".git/objects", "__pycache__/t.pyc", ".hooks/run.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"name = {name!r}\n")
+    (folder / "link").symlink_to(tmp_path / "nowhere")
+    source = f"python:{folder}"
+    assert {"Big.PY", ".hooks/run.py"} <= set(titles(source))
+    assert len(titles(source)) == 62
+    assert find_source(source).notes == (
+        f"not read of {source}: data.csv, n.pyw, t.pyi (not .py); link (a link to nothing)",
+    )
+    assert find_source(PACKAGES).notes == ()  # a package has libraries and stubs that nobody takes for its sources
+
+
 def test_files_that_cannot_be_read_are_named_and_copies_are_in_one_split(tmp_path: Path, run_command: Run) -> None:
     copied = b"import sys\n" * 40
     folder = write_modules(

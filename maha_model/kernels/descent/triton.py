@@ -17,7 +17,11 @@ PROGRAMS = 1024  # that the kernel over keys is to have at least: several for a 
 
 
 class Blocks(NamedTuple):
-    """Queries Q and tokens T that a program of each kernel holds, and its warps: what was found to spill nowhere."""
+    """Queries Q and tokens T that a program of each kernel holds, and its warps.
+
+    For 16-bit operands what was found to spill nowhere. In float32 rows of 128 spill up to 292 bytes a thread (sm_90);
+    of 16 queries a block the gradient of the queries still spills 224.
+    """
 
     attend: dict[str, int]
     """`attend_tiles`."""

@@ -1,5 +1,7 @@
 """Runs on disk: their settings and history, and what makes two of them different models."""
 
+import math
+
 from eval.report.model_runs import group_runs
 from eval.report.runs import read_run
 from tests.eval.conftest import MakeRun
@@ -20,3 +22,13 @@ def test_a_checkpoint_and_its_run_are_the_same_model(make_run: MakeRun) -> None:
     whole = read_run(str(folder))
     alone = read_run(str(whole.checkpoint))
     assert (alone.settings, alone.history) == (whole.settings, whole.history)
+
+
+def test_a_history_that_is_cut_or_has_no_finite_value_is_read(make_run: MakeRun) -> None:
+    folder = make_run("maha")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 98, "eval_loss": null, "scale_weights": [{"mean": [null, 0.5]}]}\n{"step": 99, "eval_lo')
+    run = read_run(str(folder))
+    assert max(run.series("eval_loss")) == 98
+    assert math.isnan(run.series("eval_loss")[98])
+    assert math.isnan(run.series("scale_weights")[98][0]["mean"][0])

@@ -40,7 +40,7 @@ VALUES = {
 }  # fmt: skip
 
 
-def finish(run: PlannedRun, out: Path, loss: float) -> None:
+def finish(run: PlannedRun, out: Path, loss: float | None) -> None:
     """Write what the trainer writes of a whole run."""
     run.folder(out).mkdir(parents=True, exist_ok=True)
     (run.folder(out) / CONFIG).write_text(yaml.safe_dump(run.config))

@@ -41,15 +41,17 @@ def test_an_unfinished_row_is_left_out(study: Study, tmp_path: Path) -> None:
     assert criteria_of(study, []) == []
 
 
-def test_a_row_whose_perplexity_overflows_has_dashes_and_its_limits_no_value(
-    study: Study, tmp_path: Path, make_run: MakeRun
+@pytest.mark.parametrize("loss", [800.0, None])
+def test_a_row_whose_perplexity_is_undefined_has_dashes_and_its_limits_no_value(
+    study: Study, tmp_path: Path, make_run: MakeRun, loss: float | None
 ) -> None:
+    """`None`: the trainer writes null for NaN."""
     finish_sweep(study, tmp_path, {"plain": 0.01, "convex": 0.04})
     group = study.group("headline")
     runs = [run for run in planned_runs(study, group, DATA, tmp_path) if run.context_length == 32]
     checkpoint = make_run("maha")
     for run in runs:
-        finish(run, tmp_path, 800.0 if run.model == "plain" else 4.0)
+        finish(run, tmp_path, loss if run.model == "plain" else 4.0)
         (run.folder(tmp_path) / "checkpoints").symlink_to(checkpoint / "checkpoints")
     rows = rows_of(group, runs, tmp_path)
     (line,) = [line for line in table(rows).splitlines() if "plain" in line]

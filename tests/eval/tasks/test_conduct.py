@@ -1,5 +1,6 @@
 """Runs of a suite: each leaves one result; what is finished stays, what was killed goes on, mistakes are one line."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -12,11 +13,15 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 import yaml
 
 from data_pipeline import UserError
+from data_pipeline.json_text import to_json
 from eval.tasks.conduct import carry_out, conduct, no_report, result_of
+from eval.tasks.results import rows_of
 from eval.tasks.suite import Run
+from eval.tasks.training import Learner
 from tests.conftest import ROOT
 from tests.eval.tasks.example import VALUES, load_suite, write_suite
 
@@ -24,6 +29,21 @@ from tests.eval.tasks.example import VALUES, load_suite, write_suite
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return load_suite(tmp_path).runs(["pairs"], ["full"], [0])[0]
+
+
+@pytest.fixture(scope="module")
+def carried_out(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("carried_out")
+    run = load_suite(folder).runs(["pairs"], ["full"], [0])[0]
+    carry_out(run, folder, "cpu")
+    return (folder / f"{run.name}.json").read_text()
+
+
+@pytest.fixture
+def finished(carried_out: str) -> dict[str, Any]:
+    """A result of `run`."""
+    values: dict[str, Any] = json.loads(carried_out)
+    return values
 
 
 def conducted(runs: list[Run], out: Path, jobs: int = 1) -> tuple[list[dict[str, Any]], list[str]]:
@@ -110,16 +130,20 @@ def test_a_killed_suite_leaves_no_process_and_its_folder_free(
     suite = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
     until(lambda: len(list((tmp_path / "out").glob("*.pt"))) == 2)
     # the last child: before the runs' processes there is the one that cleans up after them
-    psutil.Process(suite.pid).children()[-1].send_signal(number) if of_a_run else suite.send_signal(number)
+    processes = psutil.Process(suite.pid).children(recursive=True)
+    processes[-1].send_signal(number) if of_a_run else suite.send_signal(number)
     errors = suite.communicate()[1]  # the pipe ends with the last process that has it
     assert suite.returncode == status
     assert errors.splitlines()[-1].startswith(message)
     with (tmp_path / "out" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    for state in (tmp_path / "out").glob("*.pt"):
-        age = state.stat().st_mtime_ns
-        time.sleep(0.5)
-        assert state.stat().st_mtime_ns == age, "nothing goes on"
+    until(lambda: all(map(has_ended, processes)), seconds=30)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def until(condition: Any, seconds: float = 200) -> None:
@@ -144,6 +168,43 @@ def test_a_folder_in_use_and_files_of_other_runs_are_refused(run: Run, tmp_path:
 def test_a_damaged_file_is_named(run: Run, tmp_path: Path, kind: str, content: str) -> None:
     (tmp_path / f"{run.name}.{kind}").write_text(content)
     with pytest.raises(UserError, match=rf"{run.name}\.{kind} is damaged; remove it"):
+        conducted([run], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"run": {}}, {"run": None}, {"run": {"config": None}}, {"scores": ...}, {"scores": None},
+     {"scores": []}, {"scores": [{}]}, {"accuracy": "high"}, {"updates": None}, {"seconds": ...}],
+    ids=str,
+)  # fmt: skip
+def test_a_result_without_what_a_report_needs_is_damaged(
+    run: Run, finished: dict[str, Any], tmp_path: Path, values: dict[str, Any]
+) -> None:
+    """`...` stands for a field that is not there."""
+    kept = {name: value for name, value in {**finished, **values}.items() if value is not ...}
+    (tmp_path / f"{run.name}.json").write_text(json.dumps(kept))
+    with pytest.raises(UserError, match=rf"{run.name}\.json is damaged; remove it"):
+        rows_of(conducted([run], tmp_path)[0])
+
+
+@pytest.mark.parametrize("learner", [{}, None, {"model": {}}, {"points": []}, {"counters": 1}], ids=str)
+def test_a_state_without_what_training_needs_is_damaged(run: Run, tmp_path: Path, learner: dict[str, Any]) -> None:
+    trained = Learner(run.config, run.stages, run.training, run.seed, "cpu")
+    trained.advance()
+    state = learner if not learner or "model" in learner else {**trained.state_dict(), **learner}
+    torch.save({"run": to_json(run.to_dict()), "learner": state}, tmp_path / f"{run.name}.pt")
+    with pytest.raises(UserError, match=rf"{run.name}\.pt is damaged; remove it"):
+        conducted([run], tmp_path)
+
+
+def test_a_result_with_a_model_setting_of_no_version_is_named(
+    run: Run, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    finished["run"]["config"]["colour"] = 1
+    (tmp_path / f"{run.name}.json").write_text(json.dumps(finished))
+    with pytest.raises(
+        UserError, match=rf"{run.name}\.json is of .*unknown model setting colour.*; give another --out"
+    ):
         conducted([run], tmp_path)
 
 

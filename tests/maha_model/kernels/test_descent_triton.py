@@ -131,6 +131,7 @@ from maha_model.kernels.descent import triton_kernels_keys, triton_kernels_queri
 from maha_model.kernels.descent.triton import blocks
 
 capability, D, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+limit = dict(maxnreg=int(sys.argv[4])) if sys.argv[4:] else {}  # registers of the first kernel, alone
 block = blocks(torch.bfloat16, D, 4)
 constants = dict(
     DENSE=False, DK=D, DV=D, RATIO=4, RP=4, KP=8, PP=8, F=32, SCALE=D**-0.5, REAL=triton.language.float32,
@@ -161,7 +162,7 @@ for kernel, shape in (
     attributes |= {(i, axis): aligned for i, name in enumerate(names) if "strides" in name for axis in range(3)}
     attributes |= {(names.index("sizes"), i): aligned for i in (6, 7)}  # the widths
     source = triton.compiler.ASTSource(kernel, signature, values, attributes)
-    options = {name: value for name, value in shape.items() if name.startswith("num_")}
+    options = {name: value for name, value in shape.items() if name.startswith("num_")} | limit
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     ptx = folder / f"{kernel.fn.__name__}.ptx"
     ptx.write_text(compiled.asm["ptx"])
@@ -172,17 +173,30 @@ for kernel, shape in (
     registers = re.search("Used ([0-9]+) registers", report)[1]
     spilled = max(map(int, spills))
     print(kernel.fn.__name__, f"registers={registers} shared={compiled.metadata.shared} spilled={spilled}")
+    if limit:
+        break
 """
+
+
+def compiled(*arguments: object) -> list[str]:
+    """A line for each kernel, compiled outside of the interpreter."""
+    pytest.importorskip("triton")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", _COMPILE_FOR_GPU, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout.splitlines()
 
 
 @pytest.mark.parametrize(("capability", "width"), [(90, 128), (90, 64), (80, 128)])
 def test_triton_kernels_spill_nothing_on_a_gpu(capability: int, width: int, tmp_path: Path) -> None:
     """Compiled for it without one: k = 8, ratio 4, bfloat16."""
-    pytest.importorskip("triton")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-c", _COMPILE_FOR_GPU, str(capability), str(width), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert result.returncode == 0, result.stderr[-2000:]
-    lines = result.stdout.splitlines()
+    lines = compiled(capability, width, tmp_path)
     assert len(lines) == 7
-    assert all(line.endswith("spilled=0") for line in lines), result.stdout
+    assert all(line.endswith(" spilled=0") for line in lines), lines
+
+
+def test_a_spill_is_seen(tmp_path: Path) -> None:
+    (line,) = compiled(80, 64, tmp_path, 64)
+    assert line.startswith("attend_tiles registers=64 ")
+    assert not line.endswith(" spilled=0")

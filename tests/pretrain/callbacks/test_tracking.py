@@ -172,3 +172,15 @@ def test_a_damaged_marker_is_one_line(tmp_path: Path, rank: Rank) -> None:
         (tmp_path / "run.json").write_text(content)
         with pytest.raises(UserError, match=r"run\.json is damaged; delete it"):
             Tracking(configured(tmp_path), rank, 0)
+
+
+@pytest.mark.usefixtures("store")
+def test_an_evaluation_without_a_finite_value_does_not_keep_a_run_from_going_on(tmp_path: Path, rank: Rank) -> None:
+    run = tmp_path / "run"
+    config = former_run(run, rank)
+    weights = '[{"mean": [null, 1], "entropy": null, "zeros": 0}]'
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(f'{{"step": 30, "eval_loss": null, "scale_weights": {weights}}}\n')
+    Tracking(config, rank, 30).mark_failed()
+    assert history(run, "eval_loss") == [(10, 0.2), (20, 0.1)]
+    assert history(run, "layer0/scale1")[-1] == (30, 1.0)
