@@ -37,10 +37,10 @@ class PlainGate(nn.Module):
         return mixed
 
 
-def bench_block() -> dict[str, float]:
-    """Seconds, forward + backward, of a MAHA block (width 768, 12 heads, N = 4096) and of aggregations inside it."""
+def bench_block(length: int = 4096) -> dict[str, float]:
+    """Seconds, forward + backward, of a MAHA block (width 768, 12 heads) and of aggregations inside it."""
     torch.manual_seed(0)
-    N = 4096
+    N = length
     functions: dict[str, Callable[[], Any]] = {}
     config = ModelConfig.named("paper", vocab_size=1, num_layers=1)
     block = Block(config)
@@ -54,7 +54,7 @@ def bench_block() -> dict[str, float]:
     direction = torch.ones_like(y)
     leaves = [x, *block.parameters()]
     functions["block"] = lambda: torch.autograd.grad(block(x)[0], leaves, direction)
-    x_in, outputs, values, placements = captured[0]
+    x_in, outputs, values, placements, _ = captured[0]
     # in the block the outputs lie as the attention makes them; detached copies keep that layout
     x_in, values = x_in.detach().requires_grad_(), values.detach()
     outputs = [output.detach().requires_grad_() for output in outputs]
