@@ -24,7 +24,9 @@ class Attention(nn.Module):
         super().__init__()
         self.config = config
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.local = LocalContext(config) if config.dilation else nn.Identity()
+        # The paper's form is of its own block: baselines with a dilation were made without, and their checkpoints load.
+        local = config.dilation and (config.attention == "maha" or config.local_activation == "none")
+        self.local = LocalContext(config) if local else nn.Identity()
 
     def maybe_recompute(self, function: Callable[..., Any], *args: Any) -> Any:
         """function(*args), its inside computed again in the backward pass if `recompute` is set."""

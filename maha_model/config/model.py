@@ -55,8 +55,9 @@ class ModelConfig:
     decomposition: Literal["conv", "max_pool"] = "conv"
     """How a scale is made from the finer one: causal depthwise strided convolution, or causal max pooling."""
     dilation: int = 0
-    """Dilation of the causal convolution over 3 tokens that gives local context before attention, the baselines' too
-    (the paper's hybrid block, eq. 11); 0 leaves it out. Compare: eval/studies/pg19_mini.yaml, dilated_convolution."""
+    """Dilation of the causal convolution over 3 tokens that gives local context before attention (the paper's hybrid
+    block, eq. 11), with `local_activation: none` before the baselines' too; 0 leaves it out. Compare:
+    eval/studies/pg19_mini.yaml, dilated_convolution."""
     local_activation: Literal["relu", "none"] = "relu"
     """After that convolution: `relu` (the paper) or `none`, a plain convolution."""
     gating: bool = False

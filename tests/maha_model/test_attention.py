@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from maha_model import ModelConfig
+from maha_model import CausalLM, ModelConfig
 from maha_model.aggregation import Placement
 from maha_model.attention import MAHAAttention, StandardAttention
 from maha_model.initialization import initialize
@@ -158,3 +158,14 @@ def test_the_baselines_keep_queries_keys_and_values_once(attention: str) -> None
     assert out.shape == x.shape
     # queries, keys, values, the attention's output (in two layouts, if full) and the module's; rotary angles: not qkv
     assert live.now - before < 6.7 * x.untyped_storage().nbytes()
+
+
+@pytest.mark.parametrize("attention", ["standard", "longformer"])
+def test_a_baseline_has_the_weights_of_earlier_checkpoints_whatever_its_dilation(attention: str) -> None:
+    sizes = {"vocab_size": 5, "context_length": 8, "d_model": 8, "num_layers": 1, "num_heads": 2, "d_ff": 8}
+    names = [
+        CausalLM(ModelConfig(**sizes, attention=attention, **local)).state_dict().keys()
+        for local in ({}, {"dilation": 2}, {"dilation": 2, "local_activation": "none"})
+    ]
+    assert names[0] == names[1]
+    assert names[2] - names[0] == {"transformer.blocks.0.attention.local.conv.weight"}
