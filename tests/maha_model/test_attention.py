@@ -51,7 +51,7 @@ def test_maha_matches_the_definition_position_by_position(
     attention, config = build(
         query=query, ratio=ratio, span=span, num_scales=3, dilation=2, projections=projections, values=values_of
     )
-    for gain in (*attention.query.gains, *attention.key.gains):
+    for gain in (*attention.query.gains.parameters(), *attention.key.gains.parameters()):
         torch.nn.init.uniform_(gain, 0.5, 2)
 
     def project(of: torch.nn.Module, x: torch.Tensor, level: int) -> torch.Tensor:
