@@ -58,7 +58,7 @@ def test_maha_matches_the_definition_position_by_position(
         if projections == "separate":
             return x @ of.matrices[level].weight.T + of.matrices[level].bias
         (matrix,) = of.matrices
-        return (x @ matrix.weight.T + matrix.bias) * (of.gains[level - 1] if level else 1)
+        return (x @ matrix.weight.T + matrix.bias) * (of.gains(level) if level else 1)
 
     H, d = config.num_heads, config.head_dim
     x = torch.randn(1, N, 12, dtype=torch.float64)
