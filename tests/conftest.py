@@ -70,7 +70,7 @@ def run_command() -> Run:
     """Run `python ARGS` from the project's root, one thread, output captured.
 
     `-m MODULE` is forked from a process that has imported torch and DeepSpeed already, which takes most of a command's
-    time; a script, `-c` and the data pipeline's, which import little and may read what is importable, are new processes.
+    time; a script, `-c` and the data pipeline's, which import little and search for packages, are new processes.
     Every command in a new one: tests/launch/test_wheel.py.
     """
 
