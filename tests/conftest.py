@@ -16,6 +16,7 @@ import torch
 from data_pipeline import Manifest
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
+from tests.integration.forked import run_module
 
 pytest_plugins = ["tests.skips"]
 ROOT = Path(__file__).parent.parent
@@ -66,10 +67,17 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def run_command() -> Run:
-    """Run `python ARGS` from the project's root, one thread, output captured."""
+    """Run `python ARGS` from the project's root, one thread, output captured.
+
+    `-m MODULE` is forked from a process that has imported torch and DeepSpeed already, which takes most of a command's
+    time; a script, `-c` and the data pipeline's, which import little and search for packages, are new processes.
+    Every command in a new one: tests/launch/test_wheel.py.
+    """
 
     def run(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env}
+        if args[0] == "-m" and not str(args[1]).startswith("data_pipeline."):
+            return run_module(*map(str, args[1:]), environment=environment)
         command = [sys.executable, *map(str, args)]
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
 

@@ -11,11 +11,38 @@ from maha_model.layers import prefer_near_
 from maha_model.multiscale import CrossScaleGate, Decomposition
 
 
+class _Gains(nn.Module):
+    """One gain a channel for each of `levels` coarser scales."""
+
+    def __init__(self, levels: int, width: int) -> None:
+        super().__init__()
+        for index in range(levels):
+            self.register_parameter(str(index), nn.Parameter(torch.ones(width)))
+
+    def forward(self, level: int) -> Tensor:
+        """A copy of that of scale `level` > 0, since the parameter itself may be whole in here only."""
+        return self.get_parameter(str(level - 1)).clone()
+
+
+class _Projection(nn.Linear):
+    """torch's, or with a gain a channel."""
+
+    def forward(self, x_BnD: Tensor, gain_E: Tensor | None = None) -> Tensor:
+        """(B, n, D) -> (B, n, E)."""
+        if gain_E is None:
+            return super().forward(x_BnD)
+        # The gain goes into the matrix, so that nothing but x is kept for the backward pass.
+        bias_E = None if self.bias is None else self.bias * gain_E
+        return nn.functional.linear(x_BnD, self.weight * gain_E[:, None], bias_E)
+
+
 class ScaleProjections(nn.Module):
     """Queries or keys of `num_scales` scales: X_l W_l + b_l (paper eq. 6, with a bias that prefers near tokens).
 
     With shared projections W_l = W diag(g_l) and b_l = b g_l. W and b are the finest scale's; g_l, one gain a channel
     for each coarser scale, starts at 1. Without weight decay, as every vector.
+
+    Every parameter is used in its own module's forward: under ZeRO 3 with torch.compile it is whole nowhere else.
     """
 
     def __init__(self, config: ModelConfig, num_scales: int) -> None:
@@ -23,8 +50,8 @@ class ScaleProjections(nn.Module):
         self.config, biased = config, config.recency_height > 0
         width, shared = config.num_heads * config.scale_qk_dim, config.projections == "shared"
         matrices, gains = (1, num_scales - 1) if shared else (num_scales, 0)
-        self.matrices = nn.ModuleList(nn.Linear(config.d_model, width, bias=biased) for _ in range(matrices))
-        self.gains = nn.ParameterList(torch.ones(width) for _ in range(gains))
+        self.matrices = nn.ModuleList(_Projection(config.d_model, width, bias=biased) for _ in range(matrices))
+        self.gains = _Gains(gains, width)
 
     def initialize_parameters(self) -> None:
         """Start with a preference for near tokens, in every scale's own distances."""
@@ -34,12 +61,9 @@ class ScaleProjections(nn.Module):
 
     def forward(self, x_BnD: Tensor, level: int) -> Tensor:
         """(B, n, D) -> (B, n, H*dk)."""
-        if level == 0 or not self.gains:
-            return self.matrices[level](x_BnD)
-        # The gain goes into the matrix, so that nothing but x is kept for the backward pass.
-        (matrix,), gain = self.matrices, self.gains[level - 1]
-        bias = None if matrix.bias is None else matrix.bias * gain
-        return nn.functional.linear(x_BnD, matrix.weight * gain[:, None], bias)
+        if self.config.projections == "shared" and level:
+            return self.matrices[0](x_BnD, self.gains(level))
+        return self.matrices[level](x_BnD)
 
 
 class MAHAAttention(Attention):

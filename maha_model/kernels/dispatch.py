@@ -2,8 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,18 @@ Implementation = Literal["cpu", "triton", "blocks", "chunks", "reference"]
 """`cpu`: compiled C++. `triton`: a GPU's kernels. `blocks`, `chunks`: torch's operations on parts of the input.
 `reference`: the definition in plain torch."""
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 _warned: set[tuple[str, str]] = set()
+
+
+def constant_when_compiled(function: Function) -> Function:
+    """`torch.compiler.assume_constant_result`, which sets the same mark but imports torch._dynamo.
+
+    That takes as long as the import of torch itself, and every command would pay it, also those that compile nothing.
+    """
+    vars(function)["_dynamo_marked_constant"] = True
+    return function
 
 
 def warn_once(operator: str, reason: str, cause: str | None = None) -> None:

@@ -130,7 +130,7 @@ def test_every_exhibit_has_a_command_that_makes_it_again(
     out = tmp_path / "report"
     runs = [make_run("maha"), make_run("maha", seed=1), make_run("standard")]
     options = ("--data", data.folder, "--out", out, "--samples=3", "--windows=3", "--cost-up-to=512")
-    assert run_command("eval/compare.py", *runs, *options, "--without", "table", "cost").returncode == 0
+    assert run_command("-m", "eval.compare", *runs, *options, "--without", "table", "cost").returncode == 0
     content = (out / "report.html").read_text()
     exhibits = re.findall(r"<figure><h3>(.*?)</h3>(.*?)</figure>", content, flags=re.DOTALL)
     assert len(exhibits) == 11
@@ -154,7 +154,9 @@ def test_every_exhibit_has_a_command_that_makes_it_again(
 
 def test_parts_can_be_had_alone(make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run) -> None:
     run = make_run("maha")
-    result = run_command("eval/compare.py", run, "--data", data.folder, "--out", tmp_path, "--only", "losses", "table")
+    result = run_command(
+        "-m", "eval.compare", run, "--data", data.folder, "--out", tmp_path, "--only", "losses", "table"
+    )
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "report.html").read_text().count("<svg ") == 4
 
@@ -165,7 +167,7 @@ def test_compare_reports_what_it_cannot_read_and_writes_nothing(
     out, run, other = tmp_path / "report", make_run("maha"), tmp_path / "memory.json"
 
     def compare(*options: object) -> object:
-        return run_command("eval/compare.py", run, *options, "--data", data.folder, "--out", out)
+        return run_command("-m", "eval.compare", run, *options, "--data", data.folder, "--out", out)
 
     assert_user_error(compare(tmp_path / "none"), "does not exist")
     other.write_text('{"rows": 3}')

@@ -44,6 +44,6 @@ def test_folders_that_are_written(
     export.main()
     assert (home / "model" / "config.json").exists()
     options = ("--data", data.folder, "--out", "~/report", "--only", "losses")
-    result = run_command("eval/compare.py", run, *options, HOME=str(home))
+    result = run_command("-m", "eval.compare", run, *options, HOME=str(home))
     assert result.returncode == 0, result.stderr
     assert (home / "report" / "report.html").exists()

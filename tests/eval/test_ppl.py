@@ -43,7 +43,7 @@ def test_a_kept_result_of_an_earlier_version_is_measured_again(
     make_run: MakeRun, data: Manifest, run_command: Run
 ) -> None:
     run = make_run("standard")
-    command = ("eval/ppl.py", "--checkpoint", run, "--data", data.folder, "--keep", "--json")
+    command = ("-m", "eval.ppl", "--checkpoint", run, "--data", data.folder, "--keep", "--json")
     first = json.loads(run_command(*command).stdout.splitlines()[-1])
     assert json.loads(run_command(*command).stdout.splitlines()[-1]) == first  # its time too: it is the kept one
     (kept,) = (run / "evaluations").glob("*.json")
@@ -62,7 +62,7 @@ def test_ppl_mistakes_are_one_line_and_status_2(
     run = make_run("maha")
 
     def ppl(checkpoint: Path = run, folder: Path = data.folder, *options: object) -> object:
-        return run_command("eval/ppl.py", "--checkpoint", checkpoint, "--data", folder, *options)
+        return run_command("-m", "eval.ppl", "--checkpoint", checkpoint, "--data", folder, *options)
 
     assert_user_error(ppl(tmp_path / "none"), "does not exist")
     assert_user_error(ppl(run, tmp_path), "is not a prepared data set")

@@ -50,6 +50,13 @@ def start(study: Path, out: Path, data: Manifest, store: str = "") -> "subproces
     )
 
 
+def run(
+    run_command: Run, study: Path, out: Path, data: Manifest, store: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    options = (study, "--out", out, "--data", data.folder)
+    return run_command("-m", "eval.study", *options, MLFLOW_TRACKING_URI=store)
+
+
 def result_of(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
     try:
         errors = process.communicate(timeout=120)[1]
@@ -59,7 +66,7 @@ def result_of(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[
 
 
 def test_a_second_start_in_the_folder_of_a_study_is_one_line_and_changes_nothing(
-    tmp_path: Path, small: Path, data: Manifest, assert_user_error: Callable[..., None]
+    tmp_path: Path, small: Path, data: Manifest, run_command: Run, assert_user_error: Callable[..., None]
 ) -> None:
     out = tmp_path / "out"
     first = start(small, out, data)
@@ -71,7 +78,7 @@ def test_a_second_start_in_the_folder_of_a_study_is_one_line_and_changes_nothing
             time.sleep(0.05)
         (settings,) = out.glob("*/study.yaml")
         written = settings.stat().st_mtime_ns
-        second = result_of(start(small, out, data))
+        second = run(run_command, small, out, data)
         assert first.poll() is None
     finally:
         first.send_signal(signal.SIGTERM)
@@ -84,23 +91,23 @@ def test_a_second_start_in_the_folder_of_a_study_is_one_line_and_changes_nothing
 
 
 def test_a_store_that_cannot_be_used_is_one_line_and_nothing_is_written(
-    tmp_path: Path, small: Path, data: Manifest, assert_user_error: Callable[..., None]
+    tmp_path: Path, small: Path, data: Manifest, run_command: Run, assert_user_error: Callable[..., None]
 ) -> None:
     before = sorted(tmp_path.iterdir())
-    refused = result_of(start(small, tmp_path / "out", data, "./mlruns"))
+    refused = run(run_command, small, tmp_path / "out", data, "./mlruns")
     assert_user_error(refused, "error: MLFLOW_TRACKING_URI ./mlruns is a folder, to which MLflow no longer writes")
-    unreachable = result_of(start(small, tmp_path / "out", data, "http://127.0.0.1:9"))
+    unreachable = run(run_command, small, tmp_path / "out", data, "http://127.0.0.1:9")
     assert_user_error(unreachable, "error: cannot reach the MLflow store http://127.0.0.1:9: ")
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_deleted_experiment_is_one_line(
-    tmp_path: Path, small: Path, data: Manifest, assert_user_error: Callable[..., None]
+    tmp_path: Path, small: Path, data: Manifest, run_command: Run, assert_user_error: Callable[..., None]
 ) -> None:
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = MlflowClient(store)
     client.delete_experiment(client.create_experiment("test"))
-    deleted = result_of(start(small, tmp_path / "out", data, store))
+    deleted = run(run_command, small, tmp_path / "out", data, store)
     assert_user_error(deleted, "error: the MLflow experiment test was deleted in MLflow; restore it ")
     assert not (tmp_path / "out").exists()
 

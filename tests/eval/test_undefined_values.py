@@ -41,7 +41,7 @@ def test_text_without_words_is_scored_with_null_where_a_value_is_undefined(
     unspaced: Manifest, make_run: MakeRun, run_command: Run
 ) -> None:
     run = make_run("maha", on=unspaced)
-    command = ("eval/ppl.py", "--checkpoint", run, "--data", unspaced.folder)
+    command = ("-m", "eval.ppl", "--checkpoint", run, "--data", unspaced.folder)
     printed = run_command(*command)
     assert printed.returncode == 0, printed.stderr
     assert "perplexity per word            -   (1 words)" in printed.stdout
@@ -63,7 +63,7 @@ def test_text_without_words_is_compared(
 ) -> None:
     runs = [make_run("maha", on=unspaced), make_run("maha", seed=1, on=unspaced), make_run("standard", on=unspaced)]
     options = ("--data", unspaced.folder, "--out", tmp_path, "--samples=2", "--windows=2", "--cost-up-to=512", "--json")
-    result = run_command("eval/compare.py", *runs, *options)
+    result = run_command("-m", "eval.compare", *runs, *options)
     assert result.returncode == 0, result.stderr
     values = strict_json(result.stdout.splitlines()[-1])
     assert values == strict_json((tmp_path / "report.json").read_text())

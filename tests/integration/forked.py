@@ -1,8 +1,9 @@
-"""Ranks forked from a process that has imported everything: a run in seconds, where a test is not of launchers."""
+"""Ranks and commands forked from a process that has imported everything: much faster, for tests of no launcher."""
 
 import importlib
 import multiprocessing
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -16,12 +17,12 @@ from pathlib import Path
 
 import psutil
 
-from tests.conftest import ROOT
-
+ROOT = Path(__file__).parents[2]
 _forkserver = multiprocessing.get_context("forkserver")
 # (the last two are imported at a run's start only)
 _forkserver.set_forkserver_preload([
-    "pretrain.train", "deepspeed.runtime.zero.muon.muon_optimizer", "mlflow.store.tracking.sqlalchemy_store",
+    "pretrain.session", "deepspeed.runtime.zero.muon.muon_optimizer", "mlflow.store.tracking.sqlalchemy_store",
+    "eval.scoring", "eval.report.document",
 ])  # fmt: skip
 
 
@@ -81,15 +82,45 @@ class ForkedRun:
             rank.join()
 
 
+def run_module(
+    module: str, *arguments: str, environment: dict[str, str], seconds: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """`python -m MODULE ARGUMENTS` in that environment, to its end, in the project's root. Raises TimeoutError.
+
+    For variables that are read at the import of a library, and for what a command imports, a new process is needed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        out.touch()
+        err.touch()
+        process = _forkserver.Process(target=_run_module, args=(module, environment, arguments, out, err))
+        with _environment(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1"):
+            process.start()
+        process.join(seconds)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(f"after {seconds} s:\n{out.read_text()}\n{err.read_text()}")
+        command = [module, *arguments]
+        return subprocess.CompletedProcess(command, process.exitcode or 0, out.read_text(), err.read_text())
+
+
+def _run_module(module: str, env: dict[str, str], arguments: tuple[str, ...], out: Path, err: Path) -> None:
+    _enter(module, env, arguments, out, err)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
 def _run(module: str, function: str, env: dict[str, str], options: tuple[str, ...], log: Path) -> None:
+    _enter(module, env, options, log, log)
+    getattr(importlib.import_module(module), function)()
+
+
+def _enter(module: str, env: dict[str, str], arguments: tuple[str, ...], out: Path, err: Path) -> None:
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(env)
-    output = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    sys.argv = [module, *options]
-    getattr(importlib.import_module(module), function)()
+    for stream, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
+    sys.argv = [module, *arguments]
 
 
 @contextmanager

@@ -53,7 +53,10 @@ class TwoHosts:
         )
         tools = self.folder / "bin"  # what ~/.ssh/config does for a user
         tools.mkdir()
-        (tools / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {self.folder / "ssh_config"} "$@"\n')
+        # of the interval at which the script lets ssh try a silent host, a fifth
+        options = '"${@/#ServerAliveInterval=5/ServerAliveInterval=1}"'
+        ssh = f"{shutil.which('ssh')} -F {self.folder / 'ssh_config'} {options}"
+        (tools / "ssh").write_text(f"#!/bin/bash\nexec {ssh}\n")
         (tools / "ssh").chmod(0o755)
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd's privilege separation
         for name in self._names:

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.integration
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system to fill it up (root)")
 def test_a_run_broken_in_every_way_is_bitwise_the_undisturbed_one(data: Manifest, tmp_path: Path) -> None:
     def start(out: Path, *more: str) -> ForkedRun:
-        return ForkedRun(2, f"--data={data.folder}", f"--out={out}", *MODEL, *TRAINING, *more)
+        options = (*MODEL, *TRAINING, "--global_batch_size=4")  # one micro-batch a step
+        return ForkedRun(2, f"--data={data.folder}", f"--out={out}", *options, *more)
 
     soak(choose_faults(len(KINDS), 1), tmp_path, start)

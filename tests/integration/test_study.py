@@ -12,7 +12,7 @@ import yaml
 from mlflow import MlflowClient
 
 from data_pipeline import Manifest
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Run
 from tests.integration.runs import wait_for_step
 
 STUDY = {
@@ -56,7 +56,7 @@ def study(path: Path, out: Path, data: Manifest, *options: str) -> "subprocess.P
     )
 
 
-def test_a_study_is_stopped_continued_and_scored(tmp_path: Path, data: Manifest) -> None:
+def test_a_study_is_stopped_continued_and_scored(tmp_path: Path, data: Manifest, run_command: Run) -> None:
     path, out = tmp_path / "study.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
     slow = {**STUDY, "tokens": 100_000 * 256}
@@ -72,10 +72,10 @@ def test_a_study_is_stopped_continued_and_scored(tmp_path: Path, data: Manifest)
     saved = len((run / "metrics.jsonl").read_text().splitlines())
     assert "stopped at step" in (run / "log.txt").read_text()
 
-    whole = study(path, out, data, "--test", "--json", "--jobs", "2")
-    output, errors = whole.communicate(timeout=400)
-    assert whole.returncode == 0, errors
-    values = json.loads(output.splitlines()[-1])
+    command = ("-m", "eval.study", path, "--out", out, "--data", data.folder, "--test", "--json")
+    whole = run_command(*command, "--jobs", 2, MLFLOW_TRACKING_URI="")
+    assert whole.returncode == 0, whole.stderr
+    values = json.loads(whole.stdout.splitlines()[-1])
     assert [(row["group"], row["model"], row["seeds"]) for row in values["rows"]] == [
         ("sweep", "maha", [0]),
         ("headline", "transformer", [0]),
@@ -99,8 +99,7 @@ def test_a_study_is_stopped_continued_and_scored(tmp_path: Path, data: Manifest)
     assert len(finished) == 3  # the sweep's run is the headline's too
 
     before = {file: file.stat().st_mtime_ns for file in out.rglob("metrics.jsonl")}
-    again = study(path, out, data, "--test", "--json")
-    output, _ = again.communicate(timeout=100)
-    assert json.loads(output.splitlines()[-1])["rows"] == values["rows"]
+    again = run_command(*command, MLFLOW_TRACKING_URI="")
+    assert json.loads(again.stdout.splitlines()[-1])["rows"] == values["rows"]
     assert {file: file.stat().st_mtime_ns for file in out.rglob("metrics.jsonl")} == before
     assert len((run / "metrics.jsonl").read_text().splitlines()) == saved

@@ -11,6 +11,7 @@ import mlflow
 import pytest
 
 from pretrain.checkpoint import find_checkpoint, load_model
+from tests.conftest import Run
 from tests.integration.runs import STEPS, Runs, kill, largest_difference, signals, wait_for_step, wait_until
 
 pytestmark = pytest.mark.integration
@@ -40,8 +41,8 @@ def test_killing_everything_and_resuming_repeats_the_run_bitwise(runs: Runs, two
     wait_for_step(runs.folder / "killed", 9, run)
     run.kill()
     assert max(runs.losses("killed")) < STEPS
-    result = runs.launch("killed", 2, "--deepspeed=ds_configs/zero1.json", "--resume=auto")
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = runs.fork("killed", 2, "--deepspeed=ds_configs/zero1.json", "--resume=auto").wait()
+    assert result.returncode == 0, result.stdout
     assert "resumed " in result.stdout
     assert "from step 0" not in result.stdout
     assert runs.losses("killed") == two
@@ -56,12 +57,12 @@ def test_a_run_in_bfloat16_learns_and_repeats_itself_bitwise_after_a_kill(runs: 
     options = ("--deepspeed=ds_configs/zero1.json", "--precision=bfloat16")
     whole = runs.fork("bfloat16", 2, *options).wait()
     assert whole.returncode == 0, whole.stdout
-    run = runs.start("bfloat16-killed", 2, *options)
+    run = runs.fork("bfloat16-killed", 2, *options)
     wait_for_step(runs.folder / "bfloat16-killed", 9, run)
     run.kill()
     assert max(runs.losses("bfloat16-killed")) < STEPS
-    result = runs.launch("bfloat16-killed", 2, *options, "--resume=auto")
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = runs.fork("bfloat16-killed", 2, *options, "--resume=auto").wait()
+    assert result.returncode == 0, result.stdout
     assert "resumed " in result.stdout
     assert "from step 0" not in result.stdout
     losses = runs.losses("bfloat16")
@@ -161,12 +162,14 @@ def test_a_disk_that_fills_up_while_saving_is_one_line_and_the_run_continues_lat
 
 
 def test_mistakes_are_one_line_and_status_2_through_the_launcher(
-    runs: Runs, single: dict[int, float], assert_user_error: Check
+    runs: Runs, single: dict[int, float], run_command: Run, assert_user_error: Check
 ) -> None:
+    """Two through the script; the other two by the command that it calls."""
     assert_user_error(runs.launch("single", 1), "holds a run already; continue it with --resume auto")
     assert_user_error(runs.launch("new", 3), "not a multiple of micro_batch_size 2 times 3 processes")
-    assert_user_error(runs.launch("single", 1, "--resume=auto", "--model.d_ff=64"), "is of another model (d_ff 48)")
-    assert_user_error(runs.launch("single", 1, "--resume=auto", "--seed=5"), "has seed 0, not 5")
+    for option, message in (("--model.d_ff=64", "is of another model (d_ff 48)"), ("--seed=5", "has seed 0, not 5")):
+        options = runs.options("single", "--resume=auto", option)
+        assert_user_error(run_command("-m", "pretrain.preflight", *options, WORLD_SIZE="1"), message)
     assert not (runs.folder / "new").exists()
 
 

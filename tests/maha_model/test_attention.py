@@ -51,14 +51,14 @@ def test_maha_matches_the_definition_position_by_position(
     attention, config = build(
         query=query, ratio=ratio, span=span, num_scales=3, dilation=2, projections=projections, values=values_of
     )
-    for gain in (*attention.query.gains, *attention.key.gains):
+    for gain in (*attention.query.gains.parameters(), *attention.key.gains.parameters()):
         torch.nn.init.uniform_(gain, 0.5, 2)
 
     def project(of: torch.nn.Module, x: torch.Tensor, level: int) -> torch.Tensor:
         if projections == "separate":
             return x @ of.matrices[level].weight.T + of.matrices[level].bias
         (matrix,) = of.matrices
-        return (x @ matrix.weight.T + matrix.bias) * (of.gains[level - 1] if level else 1)
+        return (x @ matrix.weight.T + matrix.bias) * (of.gains(level) if level else 1)
 
     H, d = config.num_heads, config.head_dim
     x = torch.randn(1, N, 12, dtype=torch.float64)

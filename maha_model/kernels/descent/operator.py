@@ -8,7 +8,13 @@ from torch import Tensor
 from maha_model.kernels.descent import cpu
 from maha_model.kernels.descent.geometry import Geometry, empty_results
 from maha_model.kernels.descent.reference import attend_level_reference
-from maha_model.kernels.dispatch import Implementation, implementation_on_cpu, is_fake, warn_once
+from maha_model.kernels.dispatch import (
+    Implementation,
+    constant_when_compiled,
+    implementation_on_cpu,
+    is_fake,
+    warn_once,
+)
 from maha_model.kernels.native import DTYPES
 
 
@@ -66,7 +72,7 @@ def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implem
     return implementation_on_cpu("descent", dtype, DTYPES, cpu.kernels(dtype), "reference", warn)
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _uses_operator(device: str, dtype: torch.dtype, fake: bool) -> bool:
     """Whether the registered operator serves; a shapes-only run (`meta`) needs no code for it."""
     return device == "meta" or implementation(device, dtype, warn=not fake) != "reference"

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from maha_model.kernels.dispatch import Implementation, implementation_on_cpu, is_fake, warn_once
+from maha_model.kernels.dispatch import (
+    Implementation,
+    constant_when_compiled,
+    implementation_on_cpu,
+    is_fake,
+    warn_once,
+)
 from maha_model.kernels.fuse import cpu
 from maha_model.kernels.fuse.problem import Placement, Problem, compute_dtype
 from maha_model.kernels.fuse.reference import fuse_reference
@@ -85,7 +91,7 @@ def _lost_on_gpu(num_scales: int) -> str | None:
     return None if lacks is None else f"the GPU kernels do not cover {lacks}"
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _uses_operator(device: str, dtype: torch.dtype, num_scales: int, fake: bool) -> bool:
     """Whether the registered operator serves; a shapes-only run (`meta`) needs no kernels for it."""
     return device == "meta" or implementation(device, dtype, num_scales, warn=not fake) != "reference"

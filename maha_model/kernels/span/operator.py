@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maha_model.kernels.dispatch import Implementation, implementation_on_cpu, is_fake
+from maha_model.kernels.dispatch import Implementation, constant_when_compiled, implementation_on_cpu, is_fake
 from maha_model.kernels.native import DTYPES, Extension
 from maha_model.kernels.span import cpu
 from maha_model.kernels.span.blocks import span_attention_in_blocks, widened
@@ -70,7 +70,7 @@ def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implem
     return implementation_on_cpu("span", dtype, DTYPES, cpu.kernels(dtype), "blocks", warn)
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _uses_operator(device: str, dtype: torch.dtype, fake: bool) -> bool:
     """Whether the registered operator serves; a shapes-only run (`meta`) needs no code for it."""
     if device == "meta":

@@ -89,3 +89,14 @@ def test_tensors_without_data_lose_nothing() -> None:
 def test_an_unknown_operator_is_refused() -> None:
     with pytest.raises(ValueError, match="choose one of span, descent, fuse, qp, cross_entropy"):
         which("attention")
+
+
+def test_a_function_is_marked_as_torch_marks_one_whose_result_is_constant() -> None:
+    def ours() -> bool:
+        return True
+
+    def theirs() -> bool:
+        return True
+
+    assert dispatch.constant_when_compiled(ours) is ours
+    assert vars(ours) == vars(torch.compiler.assume_constant_result(theirs)) != {}

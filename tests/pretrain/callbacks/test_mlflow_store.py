@@ -1,11 +1,12 @@
 """A store is opened by one run at a time; each way in which it cannot be used is a line of its own. Real stores."""
 
 import http.server
+import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -14,18 +15,16 @@ import pytest
 
 from data_pipeline import UserError
 from pretrain.callbacks.mlflow_run import MLflowRun
-from tests.conftest import ROOT
+from tests.integration.forked import ForkedRun
 
-START = """
-import sys, time
-from pathlib import Path
-import mlflow
-from mlflow.store.tracking import sqlalchemy_store
-from pretrain.callbacks.mlflow_run import MLflowRun
-print("ready", flush=True)
-sys.stdin.readline()
-MLflowRun(Path(sys.argv[1]), "study", {"steps": 4}).finish("FINISHED")
-"""
+
+def open_store() -> None:
+    """In each of three processes: once all are there, make a run in the same new store."""
+    folder, name = Path(sys.argv[1]), "abc"[int(os.environ["RANK"])]
+    (folder / f"ready-{name}").touch()
+    while len(list(folder.glob("ready-*"))) < 3:
+        time.sleep(0.001)
+    MLflowRun(folder / name, "study", {"steps": 4}).finish("FINISHED")
 
 
 @pytest.fixture(autouse=True)
@@ -34,22 +33,8 @@ def no_other_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_runs_that_start_at_once_in_a_new_folder_all_find_their_store(tmp_path: Path) -> None:
-    starts = [
-        subprocess.Popen(
-            [sys.executable, "-c", START, str(tmp_path / name)], cwd=ROOT, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
-        for name in ("a", "b", "c")
-    ]  # fmt: skip
-    for start in starts:
-        assert start.stdout is not None
-        assert start.stdout.readline() == "ready\n"
-    for start in starts:
-        assert start.stdin is not None
-        start.stdin.write("\n")
-        start.stdin.flush()
-    errors = [start.communicate(timeout=120)[1] for start in starts]
-    assert [start.returncode for start in starts] == [0, 0, 0], errors
+    result = ForkedRun(3, str(tmp_path), module=__name__, function="open_store").wait(120)
+    assert result.returncode == 0, result.stdout
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("study").experiment_id
     assert {run.info.run_name for run in client.search_runs([experiment])} == {"a", "b", "c"}

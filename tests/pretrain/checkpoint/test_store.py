@@ -184,8 +184,9 @@ def test_missing_checkpoints_are_named(tmp_path: Path) -> None:
         find_checkpoint(tmp_path)
 
 
-def test_the_module_needs_neither_deepspeed_nor_mlflow(run_command) -> None:
+def test_the_module_needs_neither_deepspeed_nor_mlflow_nor_torchs_compiler(run_command) -> None:
     script = (
-        "import sys, pretrain.checkpoint; print([n for n in ('deepspeed', 'mlflow', 'datasets') if n in sys.modules])"
+        "import sys, pretrain.checkpoint; "
+        "print([n for n in ('deepspeed', 'mlflow', 'datasets', 'torch._dynamo') if n in sys.modules])"
     )
     assert run_command("-c", script).stdout.strip() == "[]"
