@@ -5,8 +5,9 @@ from torch import Tensor, nn
 
 from maha_model.aggregation import Aggregator
 from maha_model.attention.base import Attention
-from maha_model.attention.scales import ScaleOutputs, attend_down, attend_in_spans
+from maha_model.attention.scales import ScaleOutputs, attend_down, attend_in_spans, descend_from
 from maha_model.config import ModelConfig
+from maha_model.key_summary import KeySummary
 from maha_model.layers import prefer_near_
 from maha_model.multiscale import CrossScaleGate, Decomposition
 
@@ -51,7 +52,9 @@ class MAHAAttention(Attention):
         self.decompose = Decomposition(config)
         self.gates = nn.ModuleList(CrossScaleGate(config) for _ in range(L - 1 if config.gating else 0))
         self.query = ScaleProjections(config, 1 if config.descent else L)  # a descent has one query for all scales
-        self.key = ScaleProjections(config, L)
+        pooled = config.descent and config.key_summary != "taps"
+        self.summarize = KeySummary(config) if pooled else None
+        self.key = ScaleProjections(config, 1 if pooled else L)
         matrices = L if config.values == "separate" else 1
         self.value = nn.ModuleList(nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(matrices))
         self.aggregate = Aggregator(config)
@@ -80,7 +83,7 @@ class MAHAAttention(Attention):
             gated[level] = gate(contexts[level], contexts[level + 1])
         sources = gated if config.query == "coarse" else [gated[0]] * (1 if config.descent else len(gated))
         queries = [self.query(source, level) for level, source in enumerate(sources)]
-        keys = [self.key(context, level) for level, context in enumerate(gated)]
+        keys = [self.key(context, level) for level, context in enumerate(gated[:1] if self.summarize else gated)]
         return contexts, queries, keys, values
 
     def attend_and_aggregate(
@@ -96,6 +99,8 @@ class MAHAAttention(Attention):
 
     def attend(self, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]) -> ScaleOutputs:
         """Attention at every scale; queries, keys and values (B, H, n, ...), finest first, not rotated."""
+        if self.summarize is not None:
+            return descend_from(0, *self.summarize(queries[0], keys[0]), values, self.beta, self.config)
         if self.config.descent:
             return attend_down(queries[0], keys, values, self.beta, self.config)
         return attend_in_spans(queries, keys, values, self.config)

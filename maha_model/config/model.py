@@ -43,6 +43,8 @@ class ModelConfig:
     `query: fine`, `positions: token` and shared projections."""
     descent_groups: int | None = None
     """Groups of heads that choose together; must divide `num_heads`. null: every head chooses alone."""
+    key_summary: str = "taps"
+    """Experimental: how the key of a coarse token is made with a descent."""
     projections: Literal["shared", "separate"] = "shared"
     """Queries and keys of the scales: `shared`, one full-rank matrix of which every coarser scale has its own learned
     gain for every channel; `separate`, a matrix for each scale (the paper)."""

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from maha_model.kernels.descent.geometry import Geometry
 from maha_model.kernels.descent.operator import attend_level
+from maha_model.kernels.descent.reference import attend_level_many
 
 
 class Descent(NamedTuple):
@@ -47,9 +48,8 @@ def descend(
     outputs, log_sums, parents, bias = [], [], None, None
     for level in reversed(range(len(keys_BHnd))):
         geometry = Geometry(ratio**level, ratio, span, top if level else 0, groups, start)
-        out, log_sum, chosen, share = attend_level(
-            q_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry
-        )
+        form = attend_level if keys_BHnd[level].ndim == 4 else attend_level_many
+        out, log_sum, chosen, share = form(q_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry)
         outputs.append(out)
         log_sums.append(log_sum)
         if level:
