@@ -5,9 +5,8 @@ from torch import Tensor, nn
 
 from maha_model.aggregation import Aggregator
 from maha_model.attention.base import Attention
-from maha_model.attention.scales import ScaleOutputs, attend_down, attend_in_spans, descend_from
+from maha_model.attention.scales import ScaleOutputs, attend_down, attend_in_spans
 from maha_model.config import ModelConfig
-from maha_model.key_summary import KeySummary
 from maha_model.layers import prefer_near_
 from maha_model.multiscale import CrossScaleGate, Decomposition
 
@@ -52,9 +51,8 @@ class MAHAAttention(Attention):
         self.decompose = Decomposition(config)
         self.gates = nn.ModuleList(CrossScaleGate(config) for _ in range(L - 1 if config.gating else 0))
         self.query = ScaleProjections(config, 1 if config.descent else L)  # a descent has one query for all scales
-        pooled = config.descent and config.key_summary != "taps"
-        self.summarize = KeySummary(config) if pooled else None
-        self.key = ScaleProjections(config, 1 if pooled else L)
+        # Bounds of keys are made from the finest ones.
+        self.key = ScaleProjections(config, 1 if config.key_summary == "bounds" else L)
         matrices = L if config.values == "separate" else 1
         self.value = nn.ModuleList(nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(matrices))
         self.aggregate = Aggregator(config)
@@ -70,10 +68,11 @@ class MAHAAttention(Attention):
     def project(self, x_BND: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
         """For every scale (B, n, ...): contexts before the gates, queries, keys, values; finest first.
 
-        With a descent there is one tensor of queries.
+        With a descent there is one tensor of queries; with bounds for coarse keys one of keys, and contexts of coarse
+        scales only if their values are made from them.
         """
         config, context_BND = self.config, self.local(x_BND)
-        contexts = self.decompose(context_BND)
+        contexts = self.decompose(context_BND) if self.has_coarse_contexts else [context_BND]
         if config.values == "shared":
             values = self.decompose(self.value[0](context_BND))
         else:
@@ -83,8 +82,14 @@ class MAHAAttention(Attention):
             gated[level] = gate(contexts[level], contexts[level + 1])
         sources = gated if config.query == "coarse" else [gated[0]] * (1 if config.descent else len(gated))
         queries = [self.query(source, level) for level, source in enumerate(sources)]
-        keys = [self.key(context, level) for level, context in enumerate(gated[:1] if self.summarize else gated)]
+        bounded = config.key_summary == "bounds"
+        keys = [self.key(context, level) for level, context in enumerate(gated[:1] if bounded else gated)]
         return contexts, queries, keys, values
+
+    @property
+    def has_coarse_contexts(self) -> bool:
+        """Whether coarse scales have contexts: with shared values, bounds for their keys leave no use for them."""
+        return self.config.key_summary == "taps" or self.config.values == "separate"
 
     def attend_and_aggregate(
         self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
@@ -98,9 +103,10 @@ class MAHAAttention(Attention):
         return mixed_BNHd.flatten(2), aux
 
     def attend(self, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]) -> ScaleOutputs:
-        """Attention at every scale; queries, keys and values (B, H, n, ...), finest first, not rotated."""
-        if self.summarize is not None:
-            return descend_from(0, *self.summarize(queries[0], keys[0]), values, self.beta, self.config)
+        """Attention at every scale; queries, keys and values (B, H, n, ...), finest first, not rotated.
+
+        With bounds for coarse keys the finest keys alone.
+        """
         if self.config.descent:
             return attend_down(queries[0], keys, values, self.beta, self.config)
         return attend_in_spans(queries, keys, values, self.config)

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from maha_model.kernels.descent.geometry import Geometry
 from maha_model.kernels.descent.operator import attend_level
-from maha_model.kernels.descent.reference import attend_level_many
 
 
 class Descent(NamedTuple):
@@ -28,6 +27,7 @@ def descend(
     top: int,
     groups: int,
     start: int = 0,
+    coarse_q_BHMd: Tensor | None = None,
 ) -> Descent:
     """Attention of queries at positions start.. to every scale, down from the coarsest.
 
@@ -44,12 +44,15 @@ def descend(
         top: k, tokens that every position chooses at every scale but the finest.
         groups: of heads, that choose together.
         start: position of the first query.
+        coarse_q_BHMd: queries (B, H, M, dk') of all coarser scales, if their keys are of another width.
     """
     outputs, log_sums, parents, bias = [], [], None, None
     for level in reversed(range(len(keys_BHnd))):
         geometry = Geometry(ratio**level, ratio, span, top if level else 0, groups, start)
-        form = attend_level if keys_BHnd[level].ndim == 4 else attend_level_many
-        out, log_sum, chosen, share = form(q_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry)
+        query_BHMd = coarse_q_BHMd if level and coarse_q_BHMd is not None else q_BHMd
+        out, log_sum, chosen, share = attend_level(
+            query_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry
+        )
         outputs.append(out)
         log_sums.append(log_sum)
         if level:

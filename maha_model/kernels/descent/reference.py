@@ -47,51 +47,6 @@ def attend_level_reference(
     return out, log_sum, chosen, torch.where(index_BHMk >= 0, share, 0.0)
 
 
-def attend_level_many(
-    q_BHMd: Tensor,
-    k_BHnd: Tensor,
-    v_BHnd: Tensor,
-    parents_BGMk: Tensor | None,
-    bias_BHMk: Tensor | None,
-    geometry: Geometry,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`operator.attend_level` by (M, n) masks, in float32 at least."""
-    factor, ratio, span, _, groups, start = geometry
-    (_, H, M, _), n = q_BHMd.shape, k_BHnd.shape[2]
-    wide = torch.promote_types(q_BHMd.dtype, torch.float32)
-    position_M1 = start + torch.arange(M, device=q_BHMd.device)[:, None]
-    token_n = torch.arange(n, device=q_BHMd.device)
-    newest_M1 = (position_M1 + 1) // factor - 1
-    finished_Mn = token_n <= newest_M1
-    scores_BHMn = (
-        (q_BHMd.to(wide) @ k_BHnd.flatten(2, 3).to(wide).mT * q_BHMd.shape[-1] ** -0.5)
-        .unflatten(-1, k_BHnd.shape[2:4])
-        .amax(-1)
-    )
-    visible = finished_Mn.expand_as(scores_BHMn)
-    if parents_BGMk is not None:
-        assert bias_BHMk is not None
-        near_Mn = finished_Mn & (token_n > newest_M1 - span)
-        parents_BHMk = parents_BGMk.long().repeat_interleave(H // groups, 1)
-        child, added = _children(parents_BHMk, bias_BHMk.to(wide), -(-n // ratio), ratio)
-        child, added = (x[..., :n] for x in (child, added))
-        far = child & finished_Mn & ~near_Mn
-        scores_BHMn = scores_BHMn + torch.where(far, added, 0.0)
-        visible = far | near_Mn
-    there_M1 = newest_M1 >= 0
-    logits = scores_BHMn.masked_fill(~visible, -torch.inf)
-    log_sum = torch.where(there_M1, logits, 0.0).logsumexp(-1).masked_fill(~there_M1[:, 0], -torch.inf)
-    weights = torch.where(there_M1, (logits - log_sum[..., None]).exp(), 0.0)  # absent rows are zero, not NaN
-    out = (weights @ v_BHnd.to(wide)).to(v_BHnd.dtype)
-    candidates = visible & _leads_beyond_near(token_n, position_M1, geometry)
-    chosen = _choose(logits.detach(), log_sum.detach(), candidates, geometry)
-    index_BHMk = chosen.repeat_interleave(H // groups, 1).long()
-    picked = logits.gather(3, index_BHMk.clamp_min(0)).masked_fill(index_BHMk < 0, -torch.inf)
-    some = (index_BHMk >= 0).any(-1, keepdim=True)
-    share = torch.where(some, picked, 0.0).log_softmax(-1)
-    return out, log_sum, chosen, torch.where(index_BHMk >= 0, share, 0.0)
-
-
 def _children(parents_BHMk: Tensor, bias_BHMk: Tensor, blocks: int, ratio: int) -> tuple[Tensor, Tensor]:
     """Whether a token's parent is chosen, and that parent's bias: both (B, H, M, blocks * ratio)."""
     shape = *parents_BHMk.shape[:3], blocks + 1  # the last block takes what is not chosen
