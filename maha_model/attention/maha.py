@@ -56,8 +56,10 @@ class MAHAAttention(Attention):
         matrices = L if config.values == "separate" else 1
         self.value = nn.ModuleList(nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(matrices))
         self.aggregate = Aggregator(config)
-        # By how much the log share of a chosen token raises the scores of those that it leads to.
-        self.beta = nn.Parameter(torch.ones(L - 1)) if config.descent and L > 1 else None
+        # By how much the log share of a chosen token raises the scores of those that it leads to. A bound needs no such
+        # way to learn, as it is made of their own keys, and is no measure of their share.
+        raises = config.descent and L > 1 and config.key_summary == "taps"
+        self.beta = nn.Parameter(torch.ones(L - 1)) if raises else None
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, D) -> (B, N, D), aux."""

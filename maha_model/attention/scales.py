@@ -51,7 +51,6 @@ def descend_from(
     start: int, q_BHMd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig
 ) -> ScaleOutputs:
     """Descent of the queries at positions start.., everything rotated; rows before a scale's first token left out."""
-    beta_L = q_BHMd.new_zeros(0) if beta_L is None else beta_L
     groups = config.descent_groups or config.num_heads
     assert config.span != "full"
     coarse_q = bounding_query(q_BHMd) if config.key_summary == "bounds" and len(keys) > 1 else None

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from maha_model.kernels.descent.geometry import Geometry
@@ -21,7 +22,7 @@ def descend(
     q_BHMd: Tensor,
     keys_BHnd: list[Tensor],
     values_BHnd: list[Tensor],
-    beta_L: Tensor,
+    beta_L: Tensor | None,
     ratio: int,
     span: int,
     top: int,
@@ -38,7 +39,7 @@ def descend(
             only if W < r - 1.
         values_BHnd: values (B, H, n_l, d).
         beta_L: (L - 1,), by how much a chosen token's log share of attention raises the scores of its children; entry l
-            for those at scale l.
+            for those at scale l. None: not at all.
         ratio: r.
         span: W, near tokens of every scale but the coarsest.
         top: k, tokens that every position chooses at every scale but the finest.
@@ -56,5 +57,5 @@ def descend(
         outputs.append(out)
         log_sums.append(log_sum)
         if level:
-            parents, bias = chosen, share * beta_L[level - 1]
+            parents, bias = chosen, torch.zeros_like(share) if beta_L is None else share * beta_L[level - 1]
     return Descent(outputs[::-1], log_sums[::-1])
