@@ -104,9 +104,10 @@ def _descent_attention(layer: MAHAAttention, q_BND: Tensor, keys: list[Tensor]) 
     """From queries and keys before the rotation: with unit vectors for values the outputs are the probabilities."""
     config = layer.config
     q, *scales = (x.unflatten(-1, (config.num_heads, -1)).transpose(1, 2) for x in (q_BND, *keys))
-    values = [torch.eye(k.shape[2], dtype=k.dtype, device=k.device).expand(*k.shape[:2], -1, -1) for k in scales]
+    lengths = [q.shape[2] // config.ratio**level for level in range(config.num_scales)]
+    values = [torch.eye(n, dtype=q.dtype, device=q.device).expand(*q.shape[:2], -1, -1) for n in lengths if n]
     outputs = attend_down(q, scales, values, layer.beta, config).outputs
-    factors = [config.ratio**level for level in range(len(scales))]
+    factors = [config.ratio**level for level in range(len(values))]
     return [ScaleAttention(out, factor, factor) for out, factor in zip(outputs, factors, strict=True)]
 
 

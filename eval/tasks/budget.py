@@ -24,14 +24,19 @@ def score_entries(config: ModelConfig, length: int) -> int:
 
 
 def _descent_entries(config: ModelConfig, length: int) -> int:
-    """The coarsest scale whole, of every finer one the near tokens and the children of what can be chosen."""
+    """The coarsest scale whole, of every finer one the near tokens and the children of what can be chosen.
+
+    The product with a bound, twice as wide as a key, counts twice.
+    """
     assert config.span != "full"
     entries, coarsest = 0, config.num_scales - 1
+    wider = 2 if config.key_summary == "bounds" else 1
     for t in range(length):
         for scale in range(config.num_scales):
             there = (t + 1) // config.ratio**scale
             reached = config.span + config.descent * config.ratio
-            entries += there if scale == coarsest else min(there, reached)
+            seen = there if scale == coarsest else min(there, reached)
+            entries += seen * (wider if scale else 1)
     return entries
 
 

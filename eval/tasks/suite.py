@@ -8,7 +8,8 @@ Keys of the file:
 - `tasks`: by name, the fields of `Entry`;
 - `figures`: limits, see `eval.tasks.criteria`.
 
-The shipped files stand here: `small.yaml`, for a laptop; for a GPU `recall.yaml`, `recall_512.yaml`, `code.yaml`.
+The shipped files stand here: `small.yaml` and `summary.yaml`, for a laptop; for a GPU `recall.yaml`, `recall_512.yaml`,
+`code.yaml`.
 """
 
 import re

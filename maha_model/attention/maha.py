@@ -75,12 +75,15 @@ class MAHAAttention(Attention):
         self.decompose = Decomposition(config)
         self.gates = nn.ModuleList(CrossScaleGate(config) for _ in range(L - 1 if config.gating else 0))
         self.query = ScaleProjections(config, 1 if config.descent else L)  # a descent has one query for all scales
-        self.key = ScaleProjections(config, L)
+        # Bounds of keys are made from the finest ones.
+        self.key = ScaleProjections(config, 1 if config.key_summary == "bounds" else L)
         matrices = L if config.values == "separate" else 1
         self.value = nn.ModuleList(nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(matrices))
         self.aggregate = Aggregator(config)
-        # By how much the log share of a chosen token raises the scores of those that it leads to.
-        self.beta = nn.Parameter(torch.ones(L - 1)) if config.descent and L > 1 else None
+        # By how much the log share of a chosen token raises the scores of those that it leads to. A bound needs no such
+        # way to learn, as it is made of their own keys, and is no measure of their share.
+        raises = config.descent and L > 1 and config.key_summary == "taps"
+        self.beta = nn.Parameter(torch.ones(L - 1)) if raises else None
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, D) -> (B, N, D), aux."""
@@ -91,10 +94,11 @@ class MAHAAttention(Attention):
     def project(self, x_BND: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
         """For every scale (B, n, ...): contexts before the gates, queries, keys, values; finest first.
 
-        With a descent there is one tensor of queries.
+        With a descent there is one tensor of queries; with bounds for coarse keys one of keys, and contexts of coarse
+        scales only if their values are made from them.
         """
         config, context_BND = self.config, self.local(x_BND)
-        contexts = self.decompose(context_BND)
+        contexts = self.decompose(context_BND) if self.has_coarse_contexts else [context_BND]
         if config.values == "shared":
             values = self.decompose(self.value[0](context_BND))
         else:
@@ -104,8 +108,14 @@ class MAHAAttention(Attention):
             gated[level] = gate(contexts[level], contexts[level + 1])
         sources = gated if config.query == "coarse" else [gated[0]] * (1 if config.descent else len(gated))
         queries = [self.query(source, level) for level, source in enumerate(sources)]
-        keys = [self.key(context, level) for level, context in enumerate(gated)]
+        bounded = config.key_summary == "bounds"
+        keys = [self.key(context, level) for level, context in enumerate(gated[:1] if bounded else gated)]
         return contexts, queries, keys, values
+
+    @property
+    def has_coarse_contexts(self) -> bool:
+        """Whether coarse scales have contexts: with shared values, bounds for their keys leave no use for them."""
+        return self.config.key_summary == "taps" or self.config.values == "separate"
 
     def attend_and_aggregate(
         self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
@@ -119,7 +129,10 @@ class MAHAAttention(Attention):
         return mixed_BNHd.flatten(2), aux
 
     def attend(self, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]) -> ScaleOutputs:
-        """Attention at every scale; queries, keys and values (B, H, n, ...), finest first, not rotated."""
+        """Attention at every scale; queries, keys and values (B, H, n, ...), finest first, not rotated.
+
+        With bounds for coarse keys the finest keys alone.
+        """
         if self.config.descent:
             return attend_down(queries[0], keys, values, self.beta, self.config)
         return attend_in_spans(queries, keys, values, self.config)

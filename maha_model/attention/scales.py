@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maha_model.attention.bounds import bounding_keys, bounding_query
 from maha_model.config import ModelConfig
 from maha_model.kernels.descent import descend
 from maha_model.kernels.fuse import Placement
@@ -36,8 +37,13 @@ def rotate_keys(k_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
 def attend_down(
     q_BHNd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig
 ) -> ScaleOutputs:
-    """Descent: one query a position, keys and values of every scale (B, H, n_l, ...), none of them rotated."""
+    """Descent: one query a position, keys and values of every scale (B, H, n_l, ...), none of them rotated.
+
+    With bounds for coarse keys the finest keys alone.
+    """
     keys = [rotate_keys(k, level, config) for level, k in enumerate(keys)]
+    if config.key_summary == "bounds":
+        keys += bounding_keys(keys[0], config.ratio, len(values))
     return descend_from(0, apply_rotary(q_BHNd, config.rope_base), keys, values, beta_L, config)
 
 
@@ -45,10 +51,10 @@ def descend_from(
     start: int, q_BHMd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig
 ) -> ScaleOutputs:
     """Descent of the queries at positions start.., everything rotated; rows before a scale's first token left out."""
-    beta_L = q_BHMd.new_zeros(0) if beta_L is None else beta_L
     groups = config.descent_groups or config.num_heads
     assert config.span != "full"
-    found = descend(q_BHMd, keys, values, beta_L, config.ratio, config.span, config.descent, groups, start)
+    coarse_q = bounding_query(q_BHMd) if config.key_summary == "bounds" and len(keys) > 1 else None
+    found = descend(q_BHMd, keys, values, beta_L, config.ratio, config.span, config.descent, groups, start, coarse_q)
     firsts = [max(0, config.ratio**level - 1 - start) for level in range(len(keys))]
     outputs = [x[:, :, first:] for x, first in zip(found.outputs, firsts, strict=True)]
     return ScaleOutputs(outputs, [Placement(first, 1) for first in firsts], found.log_sums)

@@ -43,6 +43,10 @@ class ModelConfig:
     `query: fine`, `positions: token` and shared projections."""
     descent_groups: int | None = None
     """Groups of heads that choose together; must divide `num_heads`. null: every head chooses alone."""
+    key_summary: Literal["taps", "bounds"] = "taps"
+    """What the key of a coarse token is with a descent: `taps`, that of its context, which the decomposition makes;
+    `bounds`, the greatest and the least entries of the keys that it covers, so that its score is never below theirs:
+    finds single tokens among more, at twice the width of coarse keys. Compare: eval/tasks/summary.yaml."""
     projections: Literal["shared", "separate"] = "shared"
     """Queries and keys of the scales: `shared`, one full-rank matrix of which every coarser scale has its own learned
     gain for every channel; `separate`, a matrix for each scale (the paper)."""
@@ -133,6 +137,10 @@ class ModelConfig:
         if not self.descent:
             if self.aggregation.strategy == "joint":
                 raise ConfigError("aggregation.strategy 'joint' needs descent; set descent to at least 1")
+            if self.key_summary != "taps":
+                raise ConfigError(
+                    f"key_summary {self.key_summary} needs descent; set descent to at least 1, or key_summary to taps"
+                )
             return
         needs = {"query": "fine", "positions": "token", "projections": "shared", "causal": True}
         for name, value in needs.items():
@@ -146,6 +154,8 @@ class ModelConfig:
             raise ConfigError(
                 f"descent needs a span of at least ratio - 1, not {self.span}; give {self.ratio - 1} or more"
             )
+        if self.key_summary == "bounds" and self.gating:
+            raise ConfigError("gating changes coarse contexts, from which key_summary bounds makes no keys; unset one")
         groups = self.descent_groups
         if groups is not None and (groups < 1 or self.num_heads % groups):
             raise ConfigError(f"descent_groups is {groups}; it must divide num_heads {self.num_heads}")

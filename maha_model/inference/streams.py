@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maha_model.aggregation import Placement
-from maha_model.attention import MAHAAttention, StandardAttention, descend_from, rotate_keys
+from maha_model.attention import MAHAAttention, StandardAttention, bounding_keys, descend_from, rotate_keys
 from maha_model.config import ModelConfig
 from maha_model.inference.cache import KeyValues, Window
 from maha_model.layers import apply_rotary, rotate
@@ -51,10 +51,12 @@ class MAHAStream:
         self.attention, config = attention, attention.config
         B, H, L = like.shape[0], config.num_heads, config.num_scales
         self.local = LocalInputs(attention.local, like, config)
-        self.contexts = Pyramid(attention.decompose, like, config)
-        self.values = Pyramid(attention.decompose, like, config)
+        self.contexts = Pyramid(attention.decompose, like, config, L if attention.has_coarse_contexts else 1)
+        self.values = Pyramid(attention.decompose, like, config, L)
         span = "full" if config.descent else config.span
-        self.scales = [KeyValues(like, H, config.scale_qk_dim, config.head_dim, span) for _ in range(L)]
+        wider = 2 if config.key_summary == "bounds" else 1
+        widths = [config.scale_qk_dim * (wider if level else 1) for level in range(L)]
+        self.scales = [KeyValues(like, H, width, config.head_dim, span) for width in widths]
         self.newest = [like.new_zeros(B, 1, config.d_model) for _ in range(L)]  # contexts before the gates
         self.outputs = [like.new_zeros(B, H, 1, config.head_dim) for _ in range(L)]
 
@@ -68,12 +70,16 @@ class MAHAStream:
         else:
             values = [project(context) for project, context in zip(attention.value, contexts, strict=False)]
         # A scale's own gate takes the coarser token that is finished at this very position.
-        self.newest[: at.finished] = contexts
+        self.newest[: len(contexts)] = contexts
         for level, gate in enumerate(attention.gates[: min(at.finished, at.present - 1)]):
             assert isinstance(gate, CrossScaleGate)
             contexts[level] = gate.last(contexts[level], self.newest[level + 1])
-        for level, (context, value) in enumerate(zip(contexts, values, strict=True)):
-            key = rotate(self._heads(attention.key(context, level)), *at.angles[level])
+        bounded = attention.config.key_summary == "bounds"
+        for level, value in enumerate(values):
+            if bounded and level:
+                key = self._newest_bound(level)
+            else:
+                key = rotate(self._heads(attention.key(contexts[level], level)), *at.angles[level])
             self.scales[level].push(key, self._heads(value))
         log_sums = None
         if attention.config.descent:
@@ -100,9 +106,13 @@ class MAHAStream:
         self.local.prefill(x_BND)
         self.contexts.prefill(contexts)
         self.values.prefill(values)
-        for level, (context, key, value) in enumerate(zip(contexts, keys, values, strict=True)):
+        for level, context in enumerate(contexts):
             self.newest[level] = context[:, -1:].clone()
-            self.scales[level].push(rotate_keys(self._heads(key), level, config), self._heads(value))
+        rotated = [rotate_keys(self._heads(key), level, config) for level, key in enumerate(keys)]
+        if config.key_summary == "bounds":
+            rotated += bounding_keys(rotated[0], config.ratio, len(values))
+        for cache, key, value in zip(self.scales, rotated, values, strict=False):
+            cache.push(key, self._heads(value))
         if config.query == "coarse":  # with fine queries every step makes its own outputs
             for level, query in enumerate(queries):
                 self.outputs[level] = self._attend_at(level, query[:, -1:], at)
@@ -113,6 +123,12 @@ class MAHAStream:
         windows = [self.local.inputs, *self.contexts.windows, *self.values.windows]
         kept = [(cache.keys, cache.values) for cache in self.scales]
         return chain((window.last for window in windows), *kept, self.newest, self.outputs)
+
+    def _newest_bound(self, level: int) -> Tensor:
+        """The key (B, H, 1, 2 dk) of the scale's token that ends with the newest of the finest scale."""
+        ratio = self.attention.config.ratio
+        covered, _ = self.scales[0].all()
+        return bounding_keys(covered[:, :, -(ratio**level) :], ratio, level + 1)[-1]
 
     def _attend_at(self, level: int, query_B1D: Tensor, at: PyramidPosition) -> Tensor:
         config = self.attention.config
@@ -173,9 +189,9 @@ class LocalInputs:
 class Pyramid:
     """`Decomposition` token by token: of every scale but the coarsest the tokens that the next coarser one needs."""
 
-    def __init__(self, decompose: Decomposition, like: Tensor, config: ModelConfig) -> None:
+    def __init__(self, decompose: Decomposition, like: Tensor, config: ModelConfig, num_scales: int) -> None:
         self.decompose = decompose
-        self.windows = [Window(like, decompose.window, config.d_model) for _ in range(config.num_scales - 1)]
+        self.windows = [Window(like, decompose.window, config.d_model) for _ in range(num_scales - 1)]
 
     def step(self, x_B1D: Tensor, finished: int) -> list[Tensor]:
         """The `finished` scales' new tokens (B, 1, D), finest first, of which the finest is given."""

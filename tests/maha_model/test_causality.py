@@ -65,7 +65,8 @@ descents = st.fixed_dictionaries(
         ),
     }
 )
-models = spans | descents
+bounds = descents.map(lambda fields: {**fields, "key_summary": "bounds", "gating": False})
+models = spans | descents | bounds
 
 
 @settings(deadline=None, max_examples=150)

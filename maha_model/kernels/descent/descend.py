@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from maha_model.kernels.descent.geometry import Geometry
@@ -21,12 +22,13 @@ def descend(
     q_BHMd: Tensor,
     keys_BHnd: list[Tensor],
     values_BHnd: list[Tensor],
-    beta_L: Tensor,
+    beta_L: Tensor | None,
     ratio: int,
     span: int,
     top: int,
     groups: int,
     start: int = 0,
+    coarse_q_BHMd: Tensor | None = None,
 ) -> Descent:
     """Attention of queries at positions start.. to every scale, down from the coarsest.
 
@@ -37,21 +39,23 @@ def descend(
             only if W < r - 1.
         values_BHnd: values (B, H, n_l, d).
         beta_L: (L - 1,), by how much a chosen token's log share of attention raises the scores of its children; entry l
-            for those at scale l.
+            for those at scale l. None: not at all.
         ratio: r.
         span: W, near tokens of every scale but the coarsest.
         top: k, tokens that every position chooses at every scale but the finest.
         groups: of heads, that choose together.
         start: position of the first query.
+        coarse_q_BHMd: queries (B, H, M, dk') of all coarser scales, if their keys are of another width.
     """
     outputs, log_sums, parents, bias = [], [], None, None
     for level in reversed(range(len(keys_BHnd))):
         geometry = Geometry(ratio**level, ratio, span, top if level else 0, groups, start)
+        query_BHMd = coarse_q_BHMd if level and coarse_q_BHMd is not None else q_BHMd
         out, log_sum, chosen, share = attend_level(
-            q_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry
+            query_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry
         )
         outputs.append(out)
         log_sums.append(log_sum)
         if level:
-            parents, bias = chosen, share * beta_L[level - 1]
+            parents, bias = chosen, torch.zeros_like(share) if beta_L is None else share * beta_L[level - 1]
     return Descent(outputs[::-1], log_sums[::-1])

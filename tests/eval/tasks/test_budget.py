@@ -35,3 +35,15 @@ def test_entries_are_the_visible_pairs_of_all_scales(
     assert full == length * (length + 1) // 2
     assert wide >= min(expected, full)
     assert window == 1 or narrow < expected
+
+
+@settings(deadline=None, max_examples=30)
+@given(length=st.integers(16, 90), ratio=st.integers(2, 4), scales=st.integers(1, 3), top=st.integers(1, 4))
+def test_a_bound_counts_as_two_keys(length: int, ratio: int, scales: int, top: int) -> None:
+    settings = {**SMALL, "context_length": length, "span": 3, "ratio": ratio, "descent": top}
+    settings |= {"num_scales": scales, "query": "fine", "positions": "token"}
+    keys, bounds = (
+        score_entries(ModelConfig.from_dict({**settings, "key_summary": kind}), length) for kind in ("taps", "bounds")
+    )
+    reached = length * (length + 1) // 2 if scales == 1 else sum(min(t + 1, 3 + top * ratio) for t in range(length))
+    assert bounds == 2 * keys - reached

@@ -321,6 +321,16 @@ def test_results_do_not_depend_on_the_number_of_threads(
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+def test_without_a_beta_no_score_is_raised() -> None:
+    case = Case(90, 0, 3, 3, 5, 4, 2, 2, 4, 4, seed=1, exact=False)
+    q, scales = case.inputs(torch.float64)
+    keys, values = zip(*scales, strict=True)
+    sizes = case.ratio, case.span, case.top, case.groups
+    none, zero, one = (descend(q, keys, values, b, *sizes) for b in (None, torch.zeros(2), torch.ones(2)))
+    assert all(torch.equal(a, b) for a, b in zip(none.outputs, zero.outputs, strict=True))
+    assert not torch.equal(none.outputs[0], one.outputs[0])
+
+
 def test_strided_inputs_are_read_in_place() -> None:
     inputs, expected = list(walk(SMALL, torch.float64))[1]
     strided = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs[:3]]

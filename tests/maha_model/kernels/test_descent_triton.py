@@ -130,11 +130,11 @@ from maha_model.kernels.descent import triton_kernels, triton_kernels_choice
 from maha_model.kernels.descent import triton_kernels_keys, triton_kernels_queries
 from maha_model.kernels.descent.triton import blocks
 
-capability, D, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-limit = dict(maxnreg=int(sys.argv[4])) if sys.argv[4:] else {}  # registers of the first kernel, alone
-block = blocks(torch.bfloat16, D, 4)
+capability, DK, DV, folder = *map(int, sys.argv[1:4]), Path(sys.argv[4])
+limit = dict(maxnreg=int(sys.argv[5])) if sys.argv[5:] else {}  # registers of the first kernel, alone
+block = blocks(torch.bfloat16, DK, 4)
 constants = dict(
-    DENSE=False, DK=D, DV=D, RATIO=4, RP=4, KP=8, PP=8, F=32, SCALE=D**-0.5, REAL=triton.language.float32,
+    DENSE=False, DK=DK, DV=DV, RATIO=4, RP=4, KP=8, PP=8, F=32, SCALE=DK**-0.5, REAL=triton.language.float32,
     PRECISION="tf32", KEEP=True, TOGETHER=False, HAS_GRAD_LOG_SUM=True, HAS_GRAD_SHARE=True,
 )
 wide = "log_sum near_log_sum near_out far_scores bias share grad_log_sum grad_share delta tiles_grad_q pull grad_bias"
@@ -188,15 +188,17 @@ def compiled(*arguments: object) -> list[str]:
     return result.stdout.splitlines()
 
 
-@pytest.mark.parametrize(("capability", "width"), [(90, 128), (90, 64), (80, 128)])
-def test_triton_kernels_spill_nothing_on_a_gpu(capability: int, width: int, tmp_path: Path) -> None:
-    """Compiled for it without one: k = 8, ratio 4, bfloat16."""
-    lines = compiled(capability, width, tmp_path)
+@pytest.mark.parametrize(
+    ("capability", "key_width", "width"), [(90, 128, 128), (90, 64, 64), (80, 128, 128), (90, 256, 128), (90, 128, 64)]
+)
+def test_triton_kernels_spill_nothing_on_a_gpu(capability: int, key_width: int, width: int, tmp_path: Path) -> None:
+    """Compiled for it without one: k = 8, ratio 4, bfloat16. Bounds are keys of twice the width."""
+    lines = compiled(capability, key_width, width, tmp_path)
     assert len(lines) == 7
     assert all(line.endswith(" spilled=0") for line in lines), lines
 
 
 def test_a_spill_is_seen(tmp_path: Path) -> None:
-    (line,) = compiled(80, 64, tmp_path, 64)
+    (line,) = compiled(80, 64, 64, tmp_path, 64)
     assert line.startswith("attend_tiles registers=64 ")
     assert not line.endswith(" spilled=0")
