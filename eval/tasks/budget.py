@@ -30,7 +30,7 @@ def _descent_entries(config: ModelConfig, length: int) -> int:
     """
     assert config.span != "full"
     entries, coarsest = 0, config.num_scales - 1
-    wider = 2 if config.key_summary == "bounds" else 1
+    wider = 2 if config.bounded else 1
     for t in range(length):
         for scale in range(config.num_scales):
             there = (t + 1) // config.ratio**scale

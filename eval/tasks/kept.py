@@ -61,10 +61,10 @@ def _named_if_damaged(path: Path) -> Iterator[None]:
 
 
 def _check_same(run: Run, kept: dict[str, Any], path: Path) -> None:
-    """A setting of the model that the kept run did not have had the value that is its default now."""
+    """A setting of the model that the kept run did not have had the value that models had before."""
     mend = "give another --out, or remove that file"
     try:
-        kept = {**kept, "config": ModelConfig.from_dict(kept["config"]).to_dict()}
+        kept = {**kept, "config": ModelConfig.from_saved(kept["config"]).to_dict()}
     except ConfigError as error:
         raise UserError(f"{path} is of a run with another config ({error}); {mend}") from error
     for name, value in json.loads(to_json(run.to_dict())).items():

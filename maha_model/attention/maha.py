@@ -76,13 +76,13 @@ class MAHAAttention(Attention):
         self.gates = nn.ModuleList(CrossScaleGate(config) for _ in range(L - 1 if config.gating else 0))
         self.query = ScaleProjections(config, 1 if config.descent else L)  # a descent has one query for all scales
         # Bounds of keys are made from the finest ones.
-        self.key = ScaleProjections(config, 1 if config.key_summary == "bounds" else L)
+        self.key = ScaleProjections(config, 1 if config.bounded else L)
         matrices = L if config.values == "separate" else 1
         self.value = nn.ModuleList(nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(matrices))
         self.aggregate = Aggregator(config)
         # By how much the log share of a chosen token raises the scores of those that it leads to. A bound needs no such
         # way to learn, as it is made of their own keys, and is no measure of their share.
-        raises = config.descent and L > 1 and config.key_summary == "taps"
+        raises = config.descent and L > 1 and not config.bounded
         self.beta = nn.Parameter(torch.ones(L - 1)) if raises else None
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,14 +108,14 @@ class MAHAAttention(Attention):
             gated[level] = gate(contexts[level], contexts[level + 1])
         sources = gated if config.query == "coarse" else [gated[0]] * (1 if config.descent else len(gated))
         queries = [self.query(source, level) for level, source in enumerate(sources)]
-        bounded = config.key_summary == "bounds"
+        bounded = config.bounded
         keys = [self.key(context, level) for level, context in enumerate(gated[:1] if bounded else gated)]
         return contexts, queries, keys, values
 
     @property
     def has_coarse_contexts(self) -> bool:
         """Whether coarse scales have contexts: with shared values, bounds for their keys leave no use for them."""
-        return self.config.key_summary == "taps" or self.config.values == "separate"
+        return not self.config.bounded or self.config.values == "separate"
 
     def attend_and_aggregate(
         self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]

@@ -42,7 +42,7 @@ def attend_down(
     With bounds for coarse keys the finest keys alone.
     """
     keys = [rotate_keys(k, level, config) for level, k in enumerate(keys)]
-    if config.key_summary == "bounds":
+    if config.bounded:
         keys += bounding_keys(keys[0], config.ratio, len(values))
     return descend_from(0, apply_rotary(q_BHNd, config.rope_base), keys, values, beta_L, config)
 
@@ -53,7 +53,7 @@ def descend_from(
     """Descent of the queries at positions start.., everything rotated; rows before a scale's first token left out."""
     groups = config.descent_groups or config.num_heads
     assert config.span != "full"
-    coarse_q = bounding_query(q_BHMd) if config.key_summary == "bounds" and len(keys) > 1 else None
+    coarse_q = bounding_query(q_BHMd) if config.bounded and len(keys) > 1 else None
     found = descend(q_BHMd, keys, values, beta_L, config.ratio, config.span, config.descent, groups, start, coarse_q)
     firsts = [max(0, config.ratio**level - 1 - start) for level in range(len(keys))]
     outputs = [x[:, :, first:] for x, first in zip(found.outputs, firsts, strict=True)]

@@ -43,10 +43,10 @@ class ModelConfig:
     `query: fine`, `positions: token` and shared projections."""
     descent_groups: int | None = None
     """Groups of heads that choose together; must divide `num_heads`. null: every head chooses alone."""
-    key_summary: Literal["taps", "bounds"] = "taps"
-    """What the key of a coarse token is with a descent: `taps`, that of its context, which the decomposition makes;
-    `bounds`, the greatest and the least entries of the keys that it covers, so that its score is never below theirs:
-    finds single tokens among more, at twice the width of coarse keys. Compare: eval/tasks/summary.yaml."""
+    key_summary: Literal["taps", "bounds"] = "bounds"
+    """What the key of a coarse token is with a descent: `bounds`, the greatest and the least entries of the keys that
+    it covers, so that its score is never below theirs; `taps`, that of its context, which the decomposition makes, half
+    as wide. Bounds find single tokens among more and are learned sooner. Compare: eval/tasks/summary.yaml."""
     projections: Literal["shared", "separate"] = "shared"
     """Queries and keys of the scales: `shared`, one full-rank matrix of which every coarser scale has its own learned
     gain for every channel; `separate`, a matrix for each scale (the paper)."""
@@ -137,10 +137,6 @@ class ModelConfig:
         if not self.descent:
             if self.aggregation.strategy == "joint":
                 raise ConfigError("aggregation.strategy 'joint' needs descent; set descent to at least 1")
-            if self.key_summary != "taps":
-                raise ConfigError(
-                    f"key_summary {self.key_summary} needs descent; set descent to at least 1, or key_summary to taps"
-                )
             return
         needs = {"query": "fine", "positions": "token", "projections": "shared", "causal": True}
         for name, value in needs.items():
@@ -154,8 +150,10 @@ class ModelConfig:
             raise ConfigError(
                 f"descent needs a span of at least ratio - 1, not {self.span}; give {self.ratio - 1} or more"
             )
-        if self.key_summary == "bounds" and self.gating:
-            raise ConfigError("gating changes coarse contexts, from which key_summary bounds makes no keys; unset one")
+        if self.bounded and self.gating:
+            raise ConfigError(
+                "gating changes coarse contexts, from which key_summary bounds makes no keys; unset it or give taps"
+            )
         groups = self.descent_groups
         if groups is not None and (groups < 1 or self.num_heads % groups):
             raise ConfigError(f"descent_groups is {groups}; it must divide num_heads {self.num_heads}")
@@ -173,6 +171,11 @@ class ModelConfig:
         if self.projections == "shared":
             return self.head_dim
         return max(2, 2 * -(-self.head_dim // (2 * self.num_scales)))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether keys of coarse tokens are bounds of the keys that they cover."""
+        return self.descent > 0 and self.key_summary == "bounds"
 
     @property
     def recency_height(self) -> float:
@@ -199,6 +202,16 @@ class ModelConfig:
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """Inverse of `to_dict`. Raises ConfigError that names an unknown key and the nearest valid one."""
         return build(cls, values, "")
+
+    @classmethod
+    def from_saved(cls, values: dict[str, Any]) -> "ModelConfig":
+        """As `from_dict`, of a model that was trained: what was no choice then is what it was, whatever is best now."""
+        return cls.from_dict(cls.complete(values))
+
+    @staticmethod
+    def complete(values: dict[str, Any]) -> dict[str, Any]:
+        """A saved configuration with the fields that it lacks and whose default is another than models had before."""
+        return {"key_summary": "taps", **values}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""

@@ -54,7 +54,7 @@ class MAHAStream:
         self.contexts = Pyramid(attention.decompose, like, config, L if attention.has_coarse_contexts else 1)
         self.values = Pyramid(attention.decompose, like, config, L)
         span = "full" if config.descent else config.span
-        wider = 2 if config.key_summary == "bounds" else 1
+        wider = 2 if config.bounded else 1
         widths = [config.scale_qk_dim * (wider if level else 1) for level in range(L)]
         self.scales = [KeyValues(like, H, width, config.head_dim, span) for width in widths]
         self.newest = [like.new_zeros(B, 1, config.d_model) for _ in range(L)]  # contexts before the gates
@@ -74,7 +74,7 @@ class MAHAStream:
         for level, gate in enumerate(attention.gates[: min(at.finished, at.present - 1)]):
             assert isinstance(gate, CrossScaleGate)
             contexts[level] = gate.last(contexts[level], self.newest[level + 1])
-        bounded = attention.config.key_summary == "bounds"
+        bounded = attention.config.bounded
         for level, value in enumerate(values):
             if bounded and level:
                 key = self._newest_bound(level)
@@ -109,7 +109,7 @@ class MAHAStream:
         for level, context in enumerate(contexts):
             self.newest[level] = context[:, -1:].clone()
         rotated = [rotate_keys(self._heads(key), level, config) for level, key in enumerate(keys)]
-        if config.key_summary == "bounds":
+        if config.bounded:
             rotated += bounding_keys(rotated[0], config.ratio, len(values))
         for cache, key, value in zip(self.scales, rotated, values, strict=False):
             cache.push(key, self._heads(value))

@@ -30,17 +30,17 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> CausalLM:
 def model_from(info: CheckpointInfo) -> CausalLM:
     """A fresh model of the checkpoint's configuration. Raises UserError if this version has no such model."""
     with _unknown_models():
-        return CausalLM(ModelConfig.from_dict(info.model))
+        return CausalLM(ModelConfig.from_saved(info.model))
 
 
 def model_config(info: CheckpointInfo) -> ModelConfig:
-    """The checkpoint's model configuration; a field that was added since has its default.
+    """The checkpoint's model configuration; a field that was added since has the value that models had before.
 
     Raises:
         UserError: if this version has no such model.
     """
     with _unknown_models():
-        return ModelConfig.from_dict(info.model)
+        return ModelConfig.from_saved(info.model)
 
 
 @contextmanager

@@ -42,9 +42,7 @@ def test_a_bound_is_the_greatest_score_that_the_blocks_box_allows(
 def test_a_key_that_alone_suits_a_query_is_found_in_any_block() -> None:
     """One choice a scale leads from 128 tokens to the one that the query is made for, among keys of small size."""
     torch.manual_seed(0)
-    attention = next(
-        x for x in build(0, key_summary="bounds", num_scales=4, **DESCENT).modules() if isinstance(x, MAHAAttention)
-    )
+    attention = next(x for x in build(0, num_scales=4, **DESCENT).modules() if isinstance(x, MAHAAttention))
     q, k = torch.randn(1, 2, 128, 4).double(), 0.01 * torch.randn(1, 2, 128, 4).double()
     values = [torch.zeros(1, 2, 128 // 4**level, 4).double() for level in range(4)]
     values[0] = torch.arange(128.0).double()[None, None, :, None].expand(1, 2, 128, 4)
@@ -60,8 +58,8 @@ def test_a_key_that_alone_suits_a_query_is_found_in_any_block() -> None:
 
 def test_a_model_with_bounds_needs_no_more_weights_and_one_of_before_keeps_its_own() -> None:
     taps, bounds = (
-        CausalLM(ModelConfig.from_dict({**SIZES, **DESCENT, **kind})).state_dict().keys()
-        for kind in ({}, {"key_summary": "bounds"})
+        CausalLM(read({**SIZES, **DESCENT})).state_dict().keys()
+        for read in (ModelConfig.from_saved, ModelConfig.from_dict)
     )
     attention = "transformer.blocks.0.attention"
     assert taps - bounds == {f"{attention}.key.gains.0", f"{attention}.key.gains.1", f"{attention}.beta"}
@@ -71,7 +69,7 @@ def test_a_model_with_bounds_needs_no_more_weights_and_one_of_before_keeps_its_o
 def test_every_weight_of_a_model_with_bounds_has_a_gradient() -> None:
     for values in ("shared", "separate"):
         torch.manual_seed(0)
-        config = ModelConfig(**SIZES, **DESCENT, key_summary="bounds", values=values, init_std=0.5)
+        config = ModelConfig(**SIZES, **DESCENT, values=values, init_std=0.5)
         model, ids = CausalLM(config), torch.randint(5, (2, 64))
         loss = model(ids, targets=ids).loss
         assert loss is not None
@@ -82,11 +80,6 @@ def test_every_weight_of_a_model_with_bounds_has_a_gradient() -> None:
         assert not without
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [({}, "needs descent"), ({**DESCENT, "gating": True}, "gating")],
-    ids=["spans", "gating"],
-)
-def test_bounds_are_refused_where_they_have_no_place(fields: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        ModelConfig(**SIZES, key_summary="bounds", **fields)
+def test_bounds_are_refused_beside_gates() -> None:
+    with pytest.raises(ConfigError, match="gating"):
+        ModelConfig(**SIZES, **DESCENT, gating=True)

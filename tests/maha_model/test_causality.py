@@ -65,8 +65,9 @@ descents = st.fixed_dictionaries(
         ),
     }
 )
-bounds = descents.map(lambda fields: {**fields, "key_summary": "bounds", "gating": False})
-models = spans | descents | bounds
+taps = descents.map(lambda fields: {**fields, "key_summary": "taps"})
+bounds = descents.map(lambda fields: {**fields, "gating": False})
+models = spans | taps | bounds
 
 
 @settings(deadline=None, max_examples=150)

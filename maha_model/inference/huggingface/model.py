@@ -34,6 +34,11 @@ class MAHAPreTrainedConfig(PreTrainedConfig):
             setattr(self, name, value)
         super().__init__(**values)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Of an export, also one of an earlier version."""
+        return super().from_dict(ModelConfig.complete(config_dict), **kwargs)
+
     def to_maha(self) -> ModelConfig:
         """The configuration in this package's own form."""
         return ModelConfig.from_dict(
