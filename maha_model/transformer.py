@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from maha_model.aggregation import Aggregator
 from maha_model.attention import Attention, build_attention
 from maha_model.config import ConfigError, ModelConfig
 from maha_model.initialization import Gather, initialize
@@ -26,15 +27,15 @@ class Block(nn.Module):
         self.attention, self.ffn = build_attention(config), FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, D) -> (B, N, D), the attention's aux scalar."""
+    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) -> (B, N, D), the attention's aux scalar or None."""
         mixed_BND, aux = self.attention(self.attention_norm(x_BND))
         x_BND = x_BND + self.dropout(mixed_BND)
         return x_BND + self.dropout(self.ffn(self.ffn_norm(x_BND))), aux
 
 
 class Transformer(nn.Module):
-    """Token ids (B, N) -> hidden states (B, N, D) after the final norm, and the sum of the blocks' aux scalars."""
+    """Token ids (B, N) -> hidden states (B, N, D) after the final norm, and the sum of the blocks' aux scalars or None."""
 
     def __init__(self, config: ModelConfig, gather: Gather = nullcontext) -> None:
         super().__init__()
@@ -46,6 +47,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = build_norm(config)
         self.activation_checkpointing = "none"
+        self.reports_aux = False
         initialize(self, config, gather)
 
     @property
@@ -62,25 +64,38 @@ class Transformer(nn.Module):
             if isinstance(module, Attention):
                 module.recompute = policy == "selective"
 
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N) int64 -> (B, N, D), aux."""
+    @property
+    def reports_aux(self) -> bool:
+        """Whether the price of the aggregations' weights is computed; training does not use it. False at first."""
+        return self._reports_aux
+
+    @reports_aux.setter
+    def reports_aux(self, reports: bool) -> None:
+        self._reports_aux = reports
+        for module in self.modules():
+            if isinstance(module, Aggregator):
+                module.reports_aux = reports
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, N) int64 -> (B, N, D), aux: a scalar if `reports_aux`, else None."""
         x_BND = self.dropout(self.embedding(input_ids))
-        total_aux = x_BND.new_zeros(())
+        total_aux = x_BND.new_zeros(()) if self.reports_aux else None
         for block in self.blocks:
             if self._policy == "block" and torch.is_grad_enabled():
                 x_BND, aux = checkpoint(block, x_BND, use_reentrant=False)
             else:
                 x_BND, aux = block(x_BND)
-            total_aux = total_aux + aux
+            if total_aux is not None and aux is not None:
+                total_aux = total_aux + aux
         return self.norm(x_BND), total_aux
 
 
 class CausalLMOutput(NamedTuple):
-    """Result of `CausalLM`: logits (B, N, V), mean negative log-likelihood in nats or None, aux scalar."""
+    """Result of `CausalLM`: logits (B, N, V), mean negative log-likelihood in nats or None, aux scalar or None."""
 
     logits: Tensor
     loss: Tensor | None
-    aux_loss: Tensor
+    aux_loss: Tensor | None
 
 
 class CausalLM(nn.Module):
@@ -114,8 +129,8 @@ class CausalLM(nn.Module):
             input_ids: (B, N) int64.
             targets: (B, N) int64, already aligned: targets[:, t] follows input_ids[:, t]; -100 is not scored.
 
-        The aux scalar (the aggregation's sparsity term) is reported and is not part of the loss: the sparsity already
-        acts inside the problem whose solution the weights are.
+        The aux scalar (the aggregation's sparsity term, if `transformer.reports_aux`) is not part of the loss: the
+        sparsity already acts inside the problem whose solution the weights are.
         """
         hidden_BND, aux = self.transformer(input_ids)
         logits_BNV = self.lm_head(hidden_BND)

@@ -58,7 +58,7 @@ class MAHAAttention(Attention):
         # By how much the log share of a chosen token raises the scores of those that it leads to.
         self.beta = nn.Parameter(torch.ones(L - 1)) if config.descent and L > 1 else None
 
-    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) -> (B, N, D), aux."""
         queries, keys, values = self.project(x_BND)[1:]
         mixed_BND, aux = self.maybe_recompute(self.attend_and_aggregate, x_BND, queries, keys, values)
@@ -85,7 +85,7 @@ class MAHAAttention(Attention):
 
     def attend_and_aggregate(
         self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """What `project` made -> the scales' mixture (B, N, D) before the output projection, aux."""
         scales = self.attend(
             [self._heads(x) for x in queries], [self._heads(x) for x in keys], [self._heads(x) for x in values]

@@ -23,10 +23,10 @@ class StandardAttention(Attention):
             for bias in self.qkv.bias.detach().chunk(3)[:2]:
                 prefer_near_(bias, self.config.num_heads, self.config.recency_height)
 
-    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, D) -> (B, N, D), 0."""
+    def forward(self, x_BND: Tensor) -> tuple[Tensor, None]:
+        """(B, N, D) -> (B, N, D), None."""
         mixed_BND = self.maybe_recompute(self.attend, self.qkv(self.local(x_BND)))
-        return self.out(mixed_BND), x_BND.new_zeros(())
+        return self.out(mixed_BND), None
 
     def attend(self, qkv: Tensor) -> Tensor:
         """Projected queries, keys and values (B, N, 3 D) -> (B, N, D) before the output projection."""

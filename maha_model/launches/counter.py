@@ -69,7 +69,7 @@ class Launches(TorchDispatchMode):
             finally:
                 super().__exit__(None, None, None)
         result = func(*args, **kwargs)
-        if not func.is_view and name not in _NOTHING_RUNS and _on_device(args, kwargs, result):
+        if not func.is_view and name not in _NOTHING_RUNS and _runs(args, kwargs, result):
             self.operations[name] += 1
         if name in _WAITS or _crosses(name, args, kwargs, result):
             self.waits[name] += 1
@@ -80,8 +80,10 @@ def _tensors(*values: Any) -> Iterator[torch.Tensor]:
     return (leaf for leaf in tree_iter(values) if isinstance(leaf, torch.Tensor))
 
 
-def _on_device(*values: Any) -> bool:
-    return any(x.is_meta for x in _tensors(*values))
+def _runs(args: Any, kwargs: Any, result: Any) -> bool:
+    """Whether the device has anything to do."""
+    results = list(_tensors(result))
+    return any(x.is_meta for x in _tensors(args, kwargs, result)) and (not results or any(x.numel() for x in results))
 
 
 def _crosses(name: str, args: Any, kwargs: Any, result: Any) -> bool:
