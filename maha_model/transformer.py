@@ -11,7 +11,7 @@ from maha_model.aggregation import Aggregator
 from maha_model.attention import Attention, build_attention
 from maha_model.config import ConfigError, ModelConfig
 from maha_model.initialization import Gather, initialize
-from maha_model.kernels.cross_entropy import cross_entropy
+from maha_model.kernels.cross_entropy import linear_cross_entropy
 from maha_model.layers import Embedding, FeedForward, build_norm
 
 CheckpointPolicy = Literal["none", "block", "selective"]
@@ -82,7 +82,9 @@ class Transformer(nn.Module):
         total_aux = x_BND.new_zeros(()) if self.reports_aux else None
         for block in self.blocks:
             if self._policy == "block" and torch.is_grad_enabled():
-                x_BND, aux = checkpoint(block, x_BND, use_reentrant=False)
+                # without dropout nothing is random: no state of generators, which a GPU's are not to be read for
+                keeps = self.config.dropout > 0
+                x_BND, aux = checkpoint(block, x_BND, use_reentrant=False, preserve_rng_state=keeps)
             else:
                 x_BND, aux = block(x_BND)
             if total_aux is not None and aux is not None:
@@ -91,11 +93,21 @@ class Transformer(nn.Module):
 
 
 class CausalLMOutput(NamedTuple):
-    """Result of `CausalLM`: logits (B, N, V), mean negative log-likelihood in nats or None, aux scalar or None."""
+    """Result of `CausalLM`: logits (B, N, V), or with targets the mean negative log-likelihood in nats; aux or None."""
 
-    logits: Tensor
+    logits: Tensor | None
     loss: Tensor | None
     aux_loss: Tensor | None
+
+
+class Head(nn.Linear):
+    """Logits of all tokens, or the loss without them; in one module, whose weight ZeRO 3 gathers before it runs."""
+
+    def forward(self, hidden_BND: Tensor, targets_BN: Tensor | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, V), or with targets (B, N) a scalar; see `kernels.cross_entropy`."""
+        if targets_BN is None:
+            return super().forward(hidden_BND)
+        return linear_cross_entropy(hidden_BND.flatten(0, 1), self.weight, targets_BN.flatten(), IGNORED_TARGET)
 
 
 class CausalLM(nn.Module):
@@ -110,7 +122,7 @@ class CausalLM(nn.Module):
         super().__init__()
         self.config = config
         self.transformer = Transformer(config, gather)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = Head(config.d_model, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.embedding.weight
 
     @property
@@ -127,17 +139,16 @@ class CausalLM(nn.Module):
 
         Args:
             input_ids: (B, N) int64.
-            targets: (B, N) int64, already aligned: targets[:, t] follows input_ids[:, t]; -100 is not scored.
+            targets: (B, N) int64, already aligned: targets[:, t] follows input_ids[:, t]; -100 is not scored. With
+                targets the logits are not kept: (B, N, V) numbers would outweigh whole layers.
 
         The aux scalar (the aggregation's sparsity term, if `transformer.reports_aux`) is not part of the loss: the
         sparsity already acts inside the problem whose solution the weights are.
         """
         hidden_BND, aux = self.transformer(input_ids)
-        logits_BNV = self.lm_head(hidden_BND)
-        loss = None
         if targets is not None:
-            loss = cross_entropy(logits_BNV.flatten(0, 1), targets.flatten(), IGNORED_TARGET)
-        return CausalLMOutput(logits_BNV, loss, aux)
+            return CausalLMOutput(None, self.lm_head(hidden_BND, targets), aux)
+        return CausalLMOutput(self.lm_head(hidden_BND), None, aux)
 
     def num_parameters(self) -> int:
         """Trainable parameters, the tied embedding counted once."""

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701
 from torch.utils._pytree import tree_iter  # noqa: PLC2701
 
 from maha_model.kernels.dispatch import standing_for_gpu
-from maha_model.launches.gpu_forms import GPUForms
+from maha_model.launches.gpu_forms import gpu_forms
 
 # They give another shape to memory, or reserve some.
 _NOTHING_RUNS = {
@@ -49,7 +49,7 @@ class Launches(TorchDispatchMode):
     def __enter__(self) -> "Launches":
         """Count from here on."""
         self._inside.enter_context(standing_for_gpu())
-        self._inside.enter_context(GPUForms(self.waits))
+        self._inside.enter_context(gpu_forms(self.waits))
         self._inside.enter_context(_triton_kernels_counted(self.operations))
         return super().__enter__()
 
@@ -68,10 +68,12 @@ class Launches(TorchDispatchMode):
                 return OPDEFS[f"maha::{name}"]._init_fn(*args, **kwargs)  # noqa: SLF001
             finally:
                 super().__exit__(None, None, None)
+        if name in _WAITS:
+            self.waits[name] += 1  # (it fails on tensors without values)
         result = func(*args, **kwargs)
         if not func.is_view and name not in _NOTHING_RUNS and _runs(args, kwargs, result):
             self.operations[name] += 1
-        if name in _WAITS or _crosses(name, args, kwargs, result):
+        if _crosses(name, args, kwargs, result):
             self.waits[name] += 1
         return result
 

@@ -1,32 +1,49 @@
 """Operations of torch that are one kernel on a GPU and many elsewhere, in the form of the GPU."""
 
+import contextlib
 from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
-_FROM_THE_HOST = (torch.tensor, torch.as_tensor, torch.from_numpy, torch.Tensor.new_tensor)
+_FROM_THE_HOST = ((torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (torch.Tensor, "new_tensor"))
 
 
-class GPUForms(TorchFunctionMode):
-    """On tensors of the device `meta`: fused attention, fused RMSNorm; counts tensors that are made from host values."""
+@contextlib.contextmanager
+def gpu_forms(waits: Counter[str]) -> Iterator[None]:
+    """Inside, tensors of the device `meta` take fused attention and RMSNorm; tensors made from host values are counted.
 
-    def __init__(self, waits: Counter[str]) -> None:
-        super().__init__()
-        self._waits = waits
+    Functions are replaced, as a mode would be off while a backward pass recomputes.
+    """
+    with contextlib.ExitStack() as replaced:
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation, or the GPU's in its place."""
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and args[0].is_meta:
-            return _attention(*args, **kwargs)
-        if func in (F.rms_norm, torch.rms_norm) and args[0].is_meta:
-            return _RMSNorm.apply(args[0], kwargs["weight"] if "weight" in kwargs else args[2])
-        if func in _FROM_THE_HOST:
-            self._waits[func.__name__] += 1
-        return func(*args, **kwargs)
+        def replace(owner: Any, name: str, form: Callable[..., Any]) -> None:
+            replaced.enter_context(mock.patch.object(owner, name, form))
+
+        replace(F, "scaled_dot_product_attention", _on_meta(_attention, F.scaled_dot_product_attention))
+        replace(F, "rms_norm", _on_meta(_rms_norm, F.rms_norm))
+        for owner, name in _FROM_THE_HOST:
+            replace(owner, name, _counted(getattr(owner, name), name, waits))
+        yield
+
+
+def _on_meta(form: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x, *args, **kwargs: (form if x.is_meta else otherwise)(x, *args, **kwargs)
+
+
+def _counted(function: Callable[..., Any], name: str, waits: Counter[str]) -> Callable[..., Any]:
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        waits[name] += 1
+        return function(*args, **kwargs)
+
+    return counted
+
+
+def _rms_norm(x: torch.Tensor, shape: Any, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    return _RMSNorm.apply(x, weight)
 
 
 class _RMSNorm(torch.autograd.Function):
