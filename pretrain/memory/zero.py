@@ -128,8 +128,8 @@ def zero_bytes(zero: ZeroSettings, job: Job) -> ZeroBytes:
     element, share, flat, largest = job.element, sum(job.shares), max(job.shares), max(job.matrices + job.vectors)
     weights = job.elements * element
     if zero.stage == 0:
-        # torch's AdamW takes roots: on a GPU of all at once, on the CPU two results, one parameter at a time.
-        roots = (job.elements if job.device == "cuda" else 2 * largest) * FLOAT32
+        # torch's AdamW takes roots on the CPU, two results, one parameter at a time; the fused one of GPUs keeps none.
+        roots = 0 if job.device == "cuda" else 2 * largest * FLOAT32
         return ZeroBytes(
             parameters=weights,
             gradients=weights if job.accumulates else 0,
@@ -137,7 +137,7 @@ def zero_bytes(zero: ZeroSettings, job: Job) -> ZeroBytes:
             update=weights + roots,
         )
     master_and_moments = 3 * share * FLOAT32
-    roots = flat * FLOAT32 * (1 if job.device == "cuda" and not zero.offload_optimizer else 2)
+    roots = 0 if job.device == "cuda" else flat * FLOAT32 * 2
     if job.adds_to_whole_sums(zero):
         sums = job.elements * FLOAT32
         return ZeroBytes(parameters=weights, gradients=sums, optimizer=master_and_moments, update=sums + roots)
