@@ -35,7 +35,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Token ids (B, N) -> hidden states (B, N, D) after the final norm, and the sum of the blocks' aux scalars or None."""
+    """Token ids (B, N) -> hidden states (B, N, D) after the final norm; the sum of the blocks' aux scalars or None."""
 
     def __init__(self, config: ModelConfig, gather: Gather = nullcontext) -> None:
         super().__init__()

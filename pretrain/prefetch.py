@@ -23,10 +23,8 @@ class Ahead(Generic[Loaded]):
 
     def __call__(self, first: int) -> Loaded:
         """What `load(first)` gives. Raises what it raises."""
-        if self._next is not None and self._next[0] == first:
-            loaded = self._next[1].result()
-        else:  # the first, or after a rollback
-            loaded = self._load(first)
+        expected = self._next is not None and self._next[0] == first  # not at the start, nor after a rollback
+        loaded = self._next[1].result() if self._next is not None and expected else self._load(first)
         following = first + self._stride
         self._next = following, self._thread.submit(self._load, following)
         return loaded
@@ -54,7 +52,10 @@ class GPUBatches:
     def _copy(self, first: int) -> Copied:
         with torch.cuda.stream(self._stream):
             batches = [
-                (ids.pin_memory().to(self._device, non_blocking=True), targets.pin_memory().to(self._device, non_blocking=True))
+                (
+                    ids.pin_memory().to(self._device, non_blocking=True),
+                    targets.pin_memory().to(self._device, non_blocking=True),
+                )
                 for ids, targets in self._load(first)
             ]
             return batches, self._stream.record_event()

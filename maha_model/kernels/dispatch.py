@@ -11,7 +11,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor  # noqa: PLC2701
 
 Implementation = Literal["cpu", "triton", "flash", "blocks", "chunks", "reference"]
-"""`cpu`: compiled C++. `triton`: a GPU's kernels. `flash`: torch's flash attention. `blocks`, `chunks`: torch's operations on parts of the input.
+"""`cpu`: compiled C++. `triton`: a GPU's kernels. `flash`: torch's flash
+attention. `blocks`, `chunks`: torch's operations on parts of the input.
 `reference`: the definition in plain torch."""
 
 _warned: set[tuple[str, str]] = set()

@@ -1,11 +1,12 @@
 """Print what a block launches: python -m maha_model.launches [--each]."""
 
 import argparse
+from typing import Any
 
 from maha_model.config import ModelConfig
 from maha_model.launches.layer import count_block
 
-BLOCKS = {
+BLOCKS: dict[str, dict[str, Any]] = {
     "Transformer": {"attention": "standard"},
     "Longformer": {"attention": "longformer"},
     "MAHA": {},

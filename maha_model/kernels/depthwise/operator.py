@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from maha_model.kernels.depthwise.reference import TapByTap
+from maha_model.kernels.depthwise import reference
 from maha_model.kernels.dispatch import Implementation, device_kind, is_fake, warn_once
 
 
@@ -14,7 +14,7 @@ def depthwise_conv(x_BND: Tensor, taps_KD: Tensor, stride: int, dilation: int, l
     """
     if _uses_operator(device_kind(x_BND), is_fake(x_BND) or x_BND.is_meta):
         return torch.ops.maha.depthwise(x_BND, taps_KD.to(x_BND.dtype), stride, dilation, left)
-    return TapByTap.apply(x_BND, taps_KD, stride, dilation, left)
+    return reference.depthwise_conv(x_BND, taps_KD, stride, dilation, left)
 
 
 def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implementation:

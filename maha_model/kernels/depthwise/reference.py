@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-class TapByTap(torch.autograd.Function):
+class _TapByTap(torch.autograd.Function):
     """`operator.depthwise_conv` on slices of x, without padding it; saves x and the taps alone."""
 
     @staticmethod
@@ -38,3 +38,8 @@ def _slices(length: int, taps: int, stride: int, dilation: int, left: int) -> li
         start = stride * first + offset
         found.append((slice(first, first + count), slice(start, start + stride * count, stride) if count else slice(0)))
     return found
+
+
+def depthwise_conv(x_BND: Tensor, taps_KD: Tensor, stride: int, dilation: int, left: int) -> Tensor:
+    """`operator.depthwise_conv`."""
+    return _TapByTap.apply(x_BND, taps_KD, stride, dilation, left)

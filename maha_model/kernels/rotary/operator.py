@@ -39,7 +39,9 @@ def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implem
         from maha_model.kernels.rotary import triton  # noqa: F401
     except ImportError:
         if warn:
-            warn_once("rotary", "Triton cannot be imported; 20 operations take the place of a kernel (pip install triton)")
+            warn_once(
+                "rotary", "Triton cannot be imported; 20 operations take the place of a kernel (pip install triton)"
+            )
         return "reference"
     return "triton"
 

@@ -1,4 +1,4 @@
-"""Launching the rotation of queries and keys on a GPU, and its kernel."""
+"""Launching the rotation of queries and keys on a GPU."""
 
 import torch
 import triton
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from maha_model.kernels.fuse.triton import Launch
 from maha_model.kernels.rotary.operator import empty_results
+from maha_model.kernels.rotary.triton_kernels import rotary_kernel
 
 _ROWS = 8 if not triton.knobs.runtime.interpret else 64  # positions of a program, which does all heads of them
 
@@ -36,34 +37,3 @@ def plan(
         "REAL": tl.float64 if tensors[0].dtype == torch.float64 else tl.float32, "num_warps": 4,
     }  # fmt: skip
     return results, Launch(rotary_kernel, arguments, lambda _: batch * sum(triton.cdiv(n, _ROWS) for n in rows))
-
-
-@triton.jit(do_not_specialize=["rows"])
-def rotary_kernel(
-    inputs, results, input_strides, result_strides, rows, heads, batch, FIRST: tl.constexpr, STEP: tl.constexpr,
-    BASE: tl.constexpr, SIGN: tl.constexpr, HALF: tl.constexpr, D: tl.constexpr, T: tl.constexpr, REAL: tl.constexpr,
-):  # fmt: skip
-    """One program rotates T rows of one tensor, all heads: cosines and sines are computed once for them."""
-    block, b = tl.program_id(0) // batch, (tl.program_id(0) % batch).to(tl.int64)
-    pair = tl.arange(0, D)[None, :]
-    for l in tl.static_range(len(FIRST)):
-        blocks = tl.cdiv(rows[l], T)
-        if (block >= 0) & (block < blocks):
-            row = block * T + tl.arange(0, T)
-            # In float64: an angle is the position times this, and float32's exp2 would move far positions.
-            exponent = pair.to(tl.float64) * (-2.0 / (2 * HALF[l]))
-            frequency = tl.exp2(exponent * tl.log2(tl.full((), BASE, tl.float64))).to(REAL)
-            angle = (FIRST[l] + STEP[l] * row.to(REAL))[:, None] * frequency
-            cosine, sine = tl.cos(angle), tl.sin(angle) * SIGN
-            inside = (row < rows[l])[:, None] & (pair < HALF[l])
-            source = inputs[l] + b * input_strides[l][0] + row.to(tl.int64)[:, None] * input_strides[l][2] + pair
-            target = results[l] + b * result_strides[l][0] + row.to(tl.int64)[:, None] * result_strides[l][2] + pair
-            for _ in range(heads):
-                even = tl.load(source, mask=inside, other=0).to(REAL)
-                odd = tl.load(source + HALF[l], mask=inside, other=0).to(REAL)
-                rotated = even * cosine - odd * sine, odd * cosine + even * sine
-                tl.store(target, rotated[0].to(results[l].dtype.element_ty), mask=inside)
-                tl.store(target + HALF[l], rotated[1].to(results[l].dtype.element_ty), mask=inside)
-                source += input_strides[l][1]
-                target += result_strides[l][1]
-        block -= blocks

@@ -15,7 +15,7 @@ def covers(dtype: torch.dtype, qk_width: int, width: int) -> bool:
 
 
 def span_attention_by_flash(q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, span: int, causal: bool) -> Tensor:
-    """`span_attention` by one kernel, which passes over blocks outside the span. Nothing is copied to rotate or mask.
+    """`span_attention` by one kernel, which passes over blocks outside the span. No mask and no copy of keys is made.
 
     As everywhere in flash attention the gradient of the queries is summed in the order in which programs finish, but
     under torch.use_deterministic_algorithms.
@@ -27,4 +27,5 @@ def span_attention_by_flash(q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, span
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_BHNd, k_BHNd, v_BHNd))
     window = span - 1, 0 if causal else span - 1
     out = varlen_attn(q, k, v, starts, starts, N, N, scale=scale, window_size=window)
+    assert isinstance(out, Tensor)
     return out.unflatten(0, (B, N)).transpose(1, 2)

@@ -70,7 +70,7 @@ def without_compiled_attention() -> Iterator[None]:
 def implementation(
     device: str, dtype: torch.dtype, qk_width: int = 64, width: int = 64, warn: bool = True
 ) -> Implementation:
-    """What computes spans shorter than the sequence for rows so wide on a kind of device: `cpu`, `flash` or `blocks`."""
+    """What computes spans shorter than the sequence on a kind of device: `cpu`, `flash` or `blocks`."""
     if device == "cuda":
         lost = _lost_on_gpu(dtype, qk_width, width, warn)
         if lost is not None and warn:

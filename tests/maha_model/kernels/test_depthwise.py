@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maha_model.kernels.depthwise import depthwise_conv
-from maha_model.kernels.depthwise.reference import TapByTap
+from maha_model.kernels.depthwise import depthwise_conv, reference
 from tests.maha_model.kernels.test_fuse_triton import compiled
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,7 +33,7 @@ def test_the_kernels_match_plain_torch(shape: str, monkeypatch: pytest.MonkeyPat
         out = function(x[..., D:], taps, *geometry)  # a slice: rows are apart
         return [out, *torch.autograd.grad((out * torch.arange(D, device=DEVICE)).sum(), (x, taps))]
 
-    for result, want in zip(run(depthwise_conv), run(TapByTap.apply), strict=True):
+    for result, want in zip(run(depthwise_conv), run(reference.depthwise_conv), strict=True):
         torch.testing.assert_close(result, want, rtol=0, atol=1e-9)
 
 
@@ -46,20 +45,24 @@ def test_the_operator_is_well_formed() -> None:
 
 _COMPILE = """
 import json, torch
-from maha_model.kernels.fuse.registers import measure
 from maha_model.kernels.depthwise.triton import plan_backward, plan_forward
+from maha_model.kernels.fuse.registers import measure
+from maha_model.kernels.rotary.triton import plan
 x = torch.empty(4, 65536, 2048, dtype=torch.bfloat16, device="meta")
 grad = torch.empty(4, 16384, 2048, dtype=torch.bfloat16, device="meta")
 taps = torch.empty(4, 2048, dtype=torch.bfloat16, device="meta")
-for _, launch in (plan_forward(x, taps, 4, 1, 0), plan_backward(grad, x, taps, 4, 1, 0)):
+heads = 2 * [y.unflatten(2, (16, 128)).transpose(1, 2) for y in (x, grad)]
+for _, launch in (
+    plan_forward(x, taps, 4, 1, 0), plan_backward(grad, x, taps, 4, 1, 0), plan(heads, [0.0] * 4, [1.0] * 4, 1e4, False)
+):
     print(*map(json.dumps, measure(launch, 90)), sep="\\n")
 """
 
 
 def test_the_compiled_kernels_spill_nothing() -> None:
-    """At ratio 4, compiled for H100 without one."""
+    """At ratio 4, and the rotation of two scales; compiled for H100 without one."""
     rows = compiled("-c", _COMPILE)
-    assert [row["kernel"] for row in rows] == ["convolve_kernel", "differentiate_kernel"]
+    assert [row["kernel"] for row in rows] == ["convolve_kernel", "differentiate_kernel", "rotary_kernel"]
     for row in rows:
         assert row["spilled_bytes"] == 0, row
         assert row["registers"] <= 128, row
