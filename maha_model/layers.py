@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maha_model.config import ModelConfig
-from maha_model.kernels.dispatch import device_kind
 from maha_model.kernels.fuse import compute_dtype
 
 
@@ -24,7 +23,7 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Over the last dimension."""
-        return super().forward(x) if device_kind(x) == "cuda" else _RMSNorm.apply(x, self.weight, self.eps)
+        return super().forward(x) if x.is_cuda else _RMSNorm.apply(x, self.weight, self.eps)
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -4,7 +4,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 import torch
 from torch._library.custom_ops import OPDEFS  # noqa: PLC2701
@@ -13,6 +12,7 @@ from torch.utils._pytree import tree_iter  # noqa: PLC2701
 
 from maha_model.kernels.dispatch import standing_for_gpu
 from maha_model.launches.gpu_forms import gpu_forms
+from maha_model.launches.triton_kernels import triton_kernels_counted
 
 # They give another shape to memory, or reserve some.
 _NOTHING_RUNS = {
@@ -50,7 +50,7 @@ class Launches(TorchDispatchMode):
         """Count from here on."""
         self._inside.enter_context(standing_for_gpu())
         self._inside.enter_context(gpu_forms(self.waits))
-        self._inside.enter_context(_triton_kernels_counted(self.operations))
+        self._inside.enter_context(triton_kernels_counted(self.operations))
         return super().__enter__()
 
     def __exit__(self, *error: object) -> None:
@@ -94,25 +94,3 @@ def _crosses(name: str, args: Any, kwargs: Any, result: Any) -> bool:
         return False
     devices = {x.device.type for x in _tensors(args, result)}
     return len(devices) > 1 and not kwargs.get("non_blocking", name == "copy_" and len(args) > 2 and args[2])
-
-
-@contextlib.contextmanager
-def _triton_kernels_counted(operations: Counter[str]) -> Iterator[None]:
-    """Inside, Triton kernels are counted in place of being launched: they cannot read fake tensors."""
-    try:
-        from triton.runtime.autotuner import Autotuner
-        from triton.runtime.interpreter import InterpretedFunction
-        from triton.runtime.jit import JITFunction
-    except ImportError:
-        yield
-        return
-
-    def count(kernel: Any, *args: Any, **kwargs: Any) -> None:
-        while hasattr(kernel, "fn") and not hasattr(kernel, "__name__"):
-            kernel = kernel.fn
-        operations[kernel.__name__] += 1
-
-    with contextlib.ExitStack() as patches:
-        for kind in (Autotuner, InterpretedFunction, JITFunction):
-            patches.enter_context(mock.patch.object(kind, "run", count))
-        yield

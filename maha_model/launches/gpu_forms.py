@@ -9,6 +9,8 @@ from unittest import mock
 import torch
 from torch.nn import functional as F
 
+from maha_model.layers import RMSNorm
+
 _FROM_THE_HOST = ((torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (torch.Tensor, "new_tensor"))
 
 
@@ -24,7 +26,7 @@ def gpu_forms(waits: Counter[str]) -> Iterator[None]:
             replaced.enter_context(mock.patch.object(owner, name, form))
 
         replace(F, "scaled_dot_product_attention", _on_meta(_attention, F.scaled_dot_product_attention))
-        replace(F, "rms_norm", _on_meta(_rms_norm, F.rms_norm))
+        replace(RMSNorm, "forward", lambda norm, x: _RMSNorm.apply(x, norm.weight))
         for owner, name in _FROM_THE_HOST:
             replace(owner, name, _counted(getattr(owner, name), name, waits))
         yield
@@ -40,10 +42,6 @@ def _counted(function: Callable[..., Any], name: str, waits: Counter[str]) -> Ca
         return function(*args, **kwargs)
 
     return counted
-
-
-def _rms_norm(x: torch.Tensor, shape: Any, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    return _RMSNorm.apply(x, weight)
 
 
 class _RMSNorm(torch.autograd.Function):

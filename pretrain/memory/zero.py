@@ -196,12 +196,14 @@ def micro_batch_peak(stretches: list[Stretch], zero: ZeroSettings, job: Job) -> 
     copied = 0 if in_buckets and not apart else min(job.elements, bucket) * job.element
     if job.reduced_element(zero) > job.element:
         copied += min(job.elements, bucket) * FLOAT32
-    peak = kept = opened = elements = 0
+    peak = kept = opened = passing = elements = 0
     for stretch in stretches:
-        peak = max(peak, stretch.peak + kept + opened)
+        peak = max(peak, stretch.peak + kept + opened + passing)
         elements += stretch.gradient // job.element
-        opened = buckets + (own + apart * copied if zero.stage == 2 and elements > bucket else 0)
-        peak = max(peak, stretch.arrival + kept + opened)
+        flushed = zero.stage == 2 and elements > bucket
+        opened, reduced = buckets + own * flushed, apart * copied * flushed
+        peak = max(peak, stretch.arrival + kept + opened + reduced)
+        passing = reduced if job.device == "cuda" else 0  # a GPU reduces beside the backward pass
         kept += stretch.gradient if keeps else 0
     return max(peak, kept + buckets + own + copied)
 
