@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from maha_model.aggregation import present_scales
 from maha_model.attention import MAHAAttention, StandardAttention, attend_down, rotary_line
 from maha_model.config import ModelConfig
-from maha_model.layers import apply_rotary
+from maha_model.kernels.rotary import apply_rotary
 from maha_model.transformer import CausalLM
 
 

@@ -1,4 +1,4 @@
-"""Building blocks every transformer of this package shares: norm, feed-forward network, rotary positions, wide map."""
+"""Building blocks every transformer of this package shares: norm, feed-forward network, wide map."""
 
 import torch
 from torch import Tensor, nn
@@ -164,26 +164,3 @@ def prefer_near_(bias: Tensor, num_heads: int, height: float) -> None:
     bias_Hd = bias.view(num_heads, d)
     bias_Hd[:, : d // 2] = (heights_H * (2 / d**0.5)).sqrt()[:, None]  # scores are divided by sqrt(d)
     bias_Hd[:, d // 2 :] = 0
-
-
-def apply_rotary(x_BHNd: Tensor, base: float, first: float = 0.0, step: float = 1.0) -> Tensor:
-    """Rotate (B, H, N, d) by the angles of the positions first + step i (rotary embedding, Su et al. 2021); d is even.
-
-    Angles and rotation are computed in float32 (float64 for float64 input) and returned in the input's dtype.
-    """
-    N, d = x_BHNd.shape[-2:]
-    positions = first + step * torch.arange(N, device=x_BHNd.device, dtype=compute_dtype(x_BHNd.dtype))
-    return rotate(x_BHNd, *rotary_angles(positions, d, base))
-
-
-def rotary_angles(position_N: Tensor, d: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (N, d/2) of the angles at the positions, in their dtype."""
-    frequency = base ** (-torch.arange(0, d, 2, device=position_N.device, dtype=position_N.dtype) / d)
-    angle = position_N[:, None] * frequency
-    return angle.cos(), angle.sin()
-
-
-def rotate(x_BHNd: Tensor, cos_Nd: Tensor, sin_Nd: Tensor) -> Tensor:
-    """Rotate pairs (i, i + d/2) of x's last dimension by angles given as (N, d/2) cosines and sines."""
-    even, odd = x_BHNd.to(cos_Nd.dtype).chunk(2, dim=-1)
-    return torch.cat((even * cos_Nd - odd * sin_Nd, odd * cos_Nd + even * sin_Nd), dim=-1).to(x_BHNd.dtype)

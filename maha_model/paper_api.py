@@ -7,6 +7,7 @@
 import torch
 from torch import Tensor, nn
 
+from maha_model.attention import MAHAAttention
 from maha_model.config import AggregationConfig, ModelConfig
 from maha_model.initialization import initialize
 from maha_model.transformer import Block, Transformer
@@ -36,12 +37,15 @@ class MAHABlock(nn.Module):
         )  # fmt: skip
         self.causal = causal
         self.block = Block(config)
+        assert isinstance(self.block.attention, MAHAAttention)
+        self.block.attention.aggregate.reports_aux = True
         initialize(self, config)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(batch, length, d_model) -> same shape, aux loss (scalar). See `MAHATransformer.forward` for `mask`."""
         _check_mask(mask, x.shape[:2], self.causal)
-        return self.block(x)
+        output, aux = self.block(x)
+        return output, aux
 
 
 class MAHATransformer(nn.Module):
@@ -69,6 +73,7 @@ class MAHATransformer(nn.Module):
             d_ff=d_ff, num_scales=num_scales, ratio=2, strategy=aggregation_strategy, dropout=dropout, causal=causal,
         )  # fmt: skip
         self.transformer = Transformer(config)
+        self.transformer.reports_aux = True
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Token ids (batch, length) int64 -> hidden states (batch, length, d_model), aux loss (scalar).

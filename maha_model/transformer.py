@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from maha_model.aggregation import Aggregator
 from maha_model.attention import Attention, build_attention
 from maha_model.config import ConfigError, ModelConfig
 from maha_model.initialization import Gather, initialize
-from maha_model.kernels.cross_entropy import cross_entropy
+from maha_model.kernels.cross_entropy import linear_cross_entropy
 from maha_model.layers import Embedding, FeedForward, build_norm
 
 CheckpointPolicy = Literal["none", "block", "selective"]
@@ -26,15 +27,15 @@ class Block(nn.Module):
         self.attention, self.ffn = build_attention(config), FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, D) -> (B, N, D), the attention's aux scalar."""
+    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) -> (B, N, D), the attention's aux scalar or None."""
         mixed_BND, aux = self.attention(self.attention_norm(x_BND))
         x_BND = x_BND + self.dropout(mixed_BND)
         return x_BND + self.dropout(self.ffn(self.ffn_norm(x_BND))), aux
 
 
 class Transformer(nn.Module):
-    """Token ids (B, N) -> hidden states (B, N, D) after the final norm, and the sum of the blocks' aux scalars."""
+    """Token ids (B, N) -> hidden states (B, N, D) after the final norm; the sum of the blocks' aux scalars or None."""
 
     def __init__(self, config: ModelConfig, gather: Gather = nullcontext) -> None:
         super().__init__()
@@ -46,6 +47,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = build_norm(config)
         self.activation_checkpointing = "none"
+        self.reports_aux = False
         initialize(self, config, gather)
 
     @property
@@ -62,25 +64,50 @@ class Transformer(nn.Module):
             if isinstance(module, Attention):
                 module.recompute = policy == "selective"
 
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N) int64 -> (B, N, D), aux."""
+    @property
+    def reports_aux(self) -> bool:
+        """Whether the price of the aggregations' weights is computed; training does not use it. False at first."""
+        return self._reports_aux
+
+    @reports_aux.setter
+    def reports_aux(self, reports: bool) -> None:
+        self._reports_aux = reports
+        for module in self.modules():
+            if isinstance(module, Aggregator):
+                module.reports_aux = reports
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, N) int64 -> (B, N, D), aux: a scalar if `reports_aux`, else None."""
         x_BND = self.dropout(self.embedding(input_ids))
-        total_aux = x_BND.new_zeros(())
+        total_aux = x_BND.new_zeros(()) if self.reports_aux else None
         for block in self.blocks:
             if self._policy == "block" and torch.is_grad_enabled():
-                x_BND, aux = checkpoint(block, x_BND, use_reentrant=False)
+                # without dropout nothing is random: no state of generators, which a GPU's are not to be read for
+                keeps = self.config.dropout > 0
+                x_BND, aux = checkpoint(block, x_BND, use_reentrant=False, preserve_rng_state=keeps)
             else:
                 x_BND, aux = block(x_BND)
-            total_aux = total_aux + aux
+            if total_aux is not None and aux is not None:
+                total_aux = total_aux + aux
         return self.norm(x_BND), total_aux
 
 
 class CausalLMOutput(NamedTuple):
-    """Result of `CausalLM`: logits (B, N, V), mean negative log-likelihood in nats or None, aux scalar."""
+    """Result of `CausalLM`: logits (B, N, V), or with targets the mean negative log-likelihood in nats; aux or None."""
 
-    logits: Tensor
+    logits: Tensor | None
     loss: Tensor | None
-    aux_loss: Tensor
+    aux_loss: Tensor | None
+
+
+class Head(nn.Linear):
+    """Logits of all tokens, or the loss without them; in one module, whose weight ZeRO 3 gathers before it runs."""
+
+    def forward(self, hidden_BND: Tensor, targets_BN: Tensor | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, V), or with targets (B, N) a scalar; see `kernels.cross_entropy`."""
+        if targets_BN is None:
+            return super().forward(hidden_BND)
+        return linear_cross_entropy(hidden_BND.flatten(0, 1), self.weight, targets_BN.flatten(), IGNORED_TARGET)
 
 
 class CausalLM(nn.Module):
@@ -95,7 +122,7 @@ class CausalLM(nn.Module):
         super().__init__()
         self.config = config
         self.transformer = Transformer(config, gather)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = Head(config.d_model, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.embedding.weight
 
     @property
@@ -112,17 +139,16 @@ class CausalLM(nn.Module):
 
         Args:
             input_ids: (B, N) int64.
-            targets: (B, N) int64, already aligned: targets[:, t] follows input_ids[:, t]; -100 is not scored.
+            targets: (B, N) int64, already aligned: targets[:, t] follows input_ids[:, t]; -100 is not scored. With
+                targets the logits are not kept: (B, N, V) numbers would outweigh whole layers.
 
-        The aux scalar (the aggregation's sparsity term) is reported and is not part of the loss: the sparsity already
-        acts inside the problem whose solution the weights are.
+        The aux scalar (the aggregation's sparsity term, if `transformer.reports_aux`) is not part of the loss: the
+        sparsity already acts inside the problem whose solution the weights are.
         """
         hidden_BND, aux = self.transformer(input_ids)
-        logits_BNV = self.lm_head(hidden_BND)
-        loss = None
         if targets is not None:
-            loss = cross_entropy(logits_BNV.flatten(0, 1), targets.flatten(), IGNORED_TARGET)
-        return CausalLMOutput(logits_BNV, loss, aux)
+            return CausalLMOutput(None, self.lm_head(hidden_BND, targets), aux)
+        return CausalLMOutput(self.lm_head(hidden_BND), None, aux)
 
     def num_parameters(self) -> int:
         """Trainable parameters, the tied embedding counted once."""

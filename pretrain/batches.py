@@ -28,11 +28,11 @@ class TrainingBatches:
         self._config, self._rank = config, rank
 
     def __call__(self, first: int) -> list[Batch]:
-        """This process's micro-batches of the global batch that begins at sample `first` of the order."""
+        """This process's micro-batches of the global batch that begins at sample `first` of the order, on the CPU."""
         config, rank = self._config, self._rank
         mine = self._order.batch(first, config.global_batch_size, rank.rank, rank.world_size)
         batches = []
         for start in range(0, len(mine), config.micro_batch_size):
             pairs = [self._windows[window] for window in mine[start : start + config.micro_batch_size]]
-            batches.append(stack_windows(pairs, rank.device))
+            batches.append(stack_windows(pairs, torch.device("cpu")))
         return batches

@@ -10,6 +10,7 @@ import torch
 
 from maha_model import CausalLM
 from pretrain.config import OptimizerConfig, RunConfig, read_deepspeed_config, use_bfloat16
+from pretrain.distributed import local_device
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -40,10 +41,16 @@ class ClippingAdamW(torch.optim.AdamW):
             super().step(closure)
 
 
-def build_optimizer(model: torch.nn.Module, config: OptimizerConfig, clips: bool) -> torch.optim.AdamW:
-    """AdamW without its own schedule: the loop sets the rate of every step. ZeRO's wrappers clip by themselves."""
+def build_optimizer(
+    model: torch.nn.Module, config: OptimizerConfig, clips: bool, fused: bool = False
+) -> torch.optim.AdamW:
+    """AdamW without its own schedule: the loop sets the rate of every step. ZeRO's wrappers clip by themselves.
+
+    `fused`: one kernel for many parameters, without temporaries, and the number of steps on their device: for GPUs.
+    """
     groups = [group for group in parameter_groups(model, config.weight_decay) if group["params"]]
-    options: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps}
+    betas = config.beta1, config.beta2
+    options: dict[str, Any] = {"lr": config.lr, "betas": betas, "eps": config.eps, "fused": fused or None}
     return ClippingAdamW(groups, config.grad_clip, **options) if clips else torch.optim.AdamW(groups, **options)
 
 
@@ -70,7 +77,8 @@ def build_engine(config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngin
     model.activation_checkpointing = config.activation_checkpointing
     if config.compile:
         model.compile()
-    optimizer = build_optimizer(model, config.optimizer, clips=_is_plain(settings))
+    on_gpu = local_device().type == "cuda"
+    optimizer = build_optimizer(model, config.optimizer, clips=_is_plain(settings), fused=on_gpu)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     return engine
 

@@ -5,14 +5,14 @@ needs besides: the configuration's parser, the optimiser of a bare loop, the cal
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import deepspeed
 import torch
 
 from data_pipeline import Manifest, WindowDataset
-from pretrain.batches import TrainingBatches
+from pretrain.batches import Batch, TrainingBatches
 from pretrain.callbacks.base import Callback, TrainingError
 from pretrain.callbacks.checkpointing import Checkpointing
 from pretrain.callbacks.evaluation import Evaluation, Validation
@@ -30,6 +30,7 @@ from pretrain.config import RunConfig, parse_config
 from pretrain.distributed import Rank, is_communication_error, join_process_group, world_size_from_environment
 from pretrain.engine import build_engine, build_optimizer
 from pretrain.memory import keep_freed_memory
+from pretrain.prefetch import GPUBatches
 from pretrain.preflight import check_out, check_resume, check_run, find_resume
 from pretrain.progress import Progress
 from pretrain.trainer import Trainer
@@ -95,7 +96,9 @@ def _claimed_session(config: RunConfig, manifest: Manifest, rank: Rank) -> Itera
     engine, progress = _build_engine(config, manifest, rank)
     rank.on_main(open_run)
     callbacks = _standard_callbacks(config, manifest, rank, progress, watchdog, trackers)
-    batches = TrainingBatches(manifest, config, rank)
+    batches: Callable[[int], list[Batch]] = TrainingBatches(manifest, config, rank)
+    if rank.device.type == "cuda":
+        batches = GPUBatches(batches, config.global_batch_size, rank.device)
     trainer = Trainer(config, rank, engine, batches, progress, callbacks)
     failed = True
     try:

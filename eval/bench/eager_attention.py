@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from maha_model import CausalLM
 from maha_model.attention import StandardAttention
-from maha_model.layers import apply_rotary
+from maha_model.kernels.rotary import apply_rotary
 
 
 class EagerAttention(StandardAttention):

@@ -24,6 +24,9 @@ class Aggregator(nn.Module):
     all be priced away. Everything up to w is computed in float32 at least, with autocast or without.
     """
 
+    reports_aux = False
+    """Whether to compute the price of the weights; set by `Transformer.reports_aux`."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config.aggregation
@@ -73,7 +76,7 @@ class Aggregator(nn.Module):
         value_BNHd: Tensor,
         placements: list[Placement],
         log_sums_BHN: list[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Fuse L scale outputs, each at its own resolution.
 
         Args:
@@ -85,7 +88,7 @@ class Aggregator(nn.Module):
 
         Returns:
             combined (B, N, H, d); weights (L, B, N, H) float32 or float64, zero where absent; aux, the mean of
-            lambda * sum_l c_l w_l, a scalar.
+            lambda * sum_l c_l w_l, a scalar, or None unless `reports_aux`.
         """
         problem, length = self._problem(len(outputs_BHnd)), x_BND.shape[1]
         device_type = "cpu" if x_BND.is_meta else x_BND.device.type  # a shapes-only run has no autocast of its own
@@ -101,6 +104,8 @@ class Aggregator(nn.Module):
                 linear = self._weights_by_other_solver(outputs_BHnd, placements, length, problem, linear, target)
                 problem, target = replace(problem, kind="given"), None
             combined, weights = fuse(outputs_BHnd, placements, length, problem, linear, target)
+        if not self.reports_aux:
+            return combined, weights, None
         price_L = weights.new_tensor(problem.prices)
         return combined, weights, weights.mean((1, 2, 3)) @ price_L
 

@@ -14,7 +14,8 @@ from maha_model.local_context import LocalContext
 class Attention(nn.Module):
     """What the attention modules share: local context before, the output projection, selective recomputation.
 
-    Every one maps (B, N, D) -> ((B, N, D), aux), aux being a scalar (the aggregation's sparsity term, 0 without one).
+    Every one maps (B, N, D) -> ((B, N, D), aux), aux being a scalar, the aggregation's sparsity term, or None: without
+    an aggregation, and unless its `reports_aux` is set.
     """
 
     recompute = False

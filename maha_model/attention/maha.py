@@ -85,7 +85,7 @@ class MAHAAttention(Attention):
         raises = config.descent and L > 1 and not config.bounded
         self.beta = nn.Parameter(torch.ones(L - 1)) if raises else None
 
-    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) -> (B, N, D), aux."""
         queries, keys, values = self.project(x_BND)[1:]
         mixed_BND, aux = self.maybe_recompute(self.attend_and_aggregate, x_BND, queries, keys, values)
@@ -119,7 +119,7 @@ class MAHAAttention(Attention):
 
     def attend_and_aggregate(
         self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """What `project` made -> the scales' mixture (B, N, D) before the output projection, aux."""
         scales = self.attend(
             [self._heads(x) for x in queries], [self._heads(x) for x in keys], [self._heads(x) for x in values]

@@ -9,8 +9,8 @@ from maha_model.attention.bounds import bounding_keys, bounding_query
 from maha_model.config import ModelConfig
 from maha_model.kernels.descent import descend
 from maha_model.kernels.fuse import Placement
+from maha_model.kernels.rotary import apply_rotary, apply_rotary_to_all
 from maha_model.kernels.span import span_attention
-from maha_model.layers import apply_rotary
 
 
 class ScaleOutputs(NamedTuple):
@@ -29,6 +29,10 @@ def rotary_line(config: ModelConfig, factor: int) -> tuple[float, float]:
     return (0.0, 1.0) if config.positions == "scale" else ((factor - 1) / 2, float(factor))
 
 
+def _lines(num_scales: int, config: ModelConfig) -> list[tuple[float, float]]:
+    return [rotary_line(config, config.ratio**level) for level in range(num_scales)]
+
+
 def rotate_keys(k_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
     """Keys (B, H, n, dk) of a scale, rotated."""
     return apply_rotary(k_BHnd, config.rope_base, *rotary_line(config, config.ratio**level))
@@ -41,10 +45,10 @@ def attend_down(
 
     With bounds for coarse keys the finest keys alone.
     """
-    keys = [rotate_keys(k, level, config) for level, k in enumerate(keys)]
+    q_BHNd, *keys = apply_rotary_to_all([q_BHNd, *keys], [(0.0, 1.0), *_lines(len(keys), config)], config.rope_base)
     if config.bounded:
         keys += bounding_keys(keys[0], config.ratio, len(values))
-    return descend_from(0, apply_rotary(q_BHNd, config.rope_base), keys, values, beta_L, config)
+    return descend_from(0, q_BHNd, keys, values, beta_L, config)
 
 
 def descend_from(
@@ -64,11 +68,21 @@ def attend_in_spans(
     queries: list[Tensor], keys: list[Tensor], values: list[Tensor], config: ModelConfig
 ) -> ScaleOutputs:
     """Attention of every scale to at most W tokens of its own; queries, keys, values (B, H, n, ...), not rotated."""
-    attend = _attend_coarse if config.query == "coarse" else _attend_fine
-    triples = enumerate(zip(queries, keys, values, strict=True))
-    return ScaleOutputs(
-        [attend(q, k, v, level, config) for level, (q, k, v) in triples], _placements(len(keys), config)
-    )
+    L, coarse = len(keys), config.query == "coarse"
+    if not coarse and config.positions == "scale":  # rotated below, where it is known which token each stands at
+        keys = apply_rotary_to_all(keys, _lines(L, config), config.rope_base)
+    else:
+        lines = _lines(L, config) if coarse else [(0.0, 1.0)] * L
+        rotated = apply_rotary_to_all([*queries, *keys], [*lines, *_lines(L, config)], config.rope_base)
+        queries, keys = rotated[:L], rotated[L:]
+    if coarse:
+        outputs = [
+            span_attention(q, k, v, config.span, config.causal) for q, k, v in zip(queries, keys, values, strict=True)
+        ]
+    else:
+        triples = enumerate(zip(queries, keys, values, strict=True))
+        outputs = [_attend_fine(q, k, v, level, config) for level, (q, k, v) in triples]
+    return ScaleOutputs(outputs, _placements(L, config))
 
 
 def _placements(num_scales: int, config: ModelConfig) -> list[Placement]:
@@ -78,29 +92,21 @@ def _placements(num_scales: int, config: ModelConfig) -> list[Placement]:
     return [Placement(f - 1 if config.causal else 0, r) for f, r in zip(factors, repeated, strict=True)]
 
 
-def _attend_coarse(q_BHnd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
-    """The scale attends to itself: (B, H, n, d)."""
-    q_BHnd, k_BHnd = (rotate_keys(x, level, config) for x in (q_BHnd, k_BHnd))
-    return span_attention(q_BHnd, k_BHnd, v_BHnd, config.span, config.causal)
-
-
 def _attend_fine(q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
     """Every position from the first with a finished coarse token on attends to those: (B, H, n*factor, d).
 
     The `factor` positions for which the same coarse tokens are visible become as many heads, each with one query
     per coarse token, so that the attention is that of the coarse sequence with itself. A bidirectional tail
-    without a coarse token of its own has no row here.
+    without a coarse token of its own has no row here. Keys are rotated, queries too if positions are tokens'.
     """
     factor, (_, H, n, _) = config.ratio**level, k_BHnd.shape
     offset = factor - 1 if config.causal else 0
-    if config.positions == "token":
-        q_BHNd = apply_rotary(q_BHNd, config.rope_base)
     q_BHNd = q_BHNd[:, :, offset : offset + n * factor]
     q_BHNd = torch.nn.functional.pad(q_BHNd, (0, 0, 0, n * factor - q_BHNd.shape[2]))
     q_BHfnd = q_BHNd.unflatten(2, (n, factor)).transpose(2, 3)
     if config.positions == "scale":  # a query stands where its newest visible token does
         q_BHfnd = apply_rotary(q_BHfnd, config.rope_base)
-    k_BGnd = rotate_keys(k_BHnd, level, config).repeat_interleave(factor, dim=1)
+    k_BGnd = k_BHnd.repeat_interleave(factor, dim=1)
     v_BGnd = v_BHnd.repeat_interleave(factor, dim=1)
     out = span_attention(q_BHfnd.flatten(1, 2), k_BGnd, v_BGnd, config.span, config.causal)
     return out.unflatten(1, (H, factor)).transpose(2, 3).flatten(2, 3)

@@ -4,8 +4,9 @@ from torch import Tensor, nn
 
 from maha_model.attention.base import Attention
 from maha_model.config import ModelConfig
+from maha_model.kernels.rotary import apply_rotary_to_all
 from maha_model.kernels.span import span_attention
-from maha_model.layers import apply_rotary, prefer_near_
+from maha_model.layers import prefer_near_
 
 
 class StandardAttention(Attention):
@@ -22,14 +23,14 @@ class StandardAttention(Attention):
             for bias in self.qkv.bias.detach().chunk(3)[:2]:
                 prefer_near_(bias, self.config.num_heads, self.config.recency_height)
 
-    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, D) -> (B, N, D), 0."""
+    def forward(self, x_BND: Tensor) -> tuple[Tensor, None]:
+        """(B, N, D) -> (B, N, D), None."""
         mixed_BND = self.maybe_recompute(self.attend, self.qkv(self.local(x_BND)))
-        return self.out(mixed_BND), x_BND.new_zeros(())
+        return self.out(mixed_BND), None
 
     def attend(self, qkv: Tensor) -> Tensor:
         """Projected queries, keys and values (B, N, 3 D) -> (B, N, D) before the output projection."""
         q, k, v = qkv.unflatten(-1, (3, self.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = (apply_rotary(x, self.config.rope_base) for x in (q, k))
+        q, k = apply_rotary_to_all([q, k], [(0.0, 1.0)] * 2, self.config.rope_base)
         v = v.contiguous()  # or it would keep the whole of qkv, thrice its size, for the backward pass
         return span_attention(q, k, v, self.span, self.config.causal).transpose(1, 2).flatten(2)

@@ -9,7 +9,7 @@ from torch import Tensor
 from maha_model.attention import rotary_line
 from maha_model.inference.streams import PyramidPosition, build_stream
 from maha_model.kernels.fuse import compute_dtype
-from maha_model.layers import rotary_angles
+from maha_model.kernels.rotary import rotary_angles
 from maha_model.transformer import Block, CausalLM
 
 

@@ -1,16 +1,18 @@
 """Which implementation of an operator runs, and one warning where a faster one is lost."""
 
+import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor  # noqa: PLC2701
 
-Implementation = Literal["cpu", "triton", "blocks", "chunks", "reference"]
-"""`cpu`: compiled C++. `triton`: a GPU's kernels. `blocks`, `chunks`: torch's operations on parts of the input.
+Implementation = Literal["cpu", "triton", "flash", "blocks", "chunks", "reference"]
+"""`cpu`: compiled C++. `triton`: a GPU's kernels. `flash`: torch's flash
+attention. `blocks`, `chunks`: torch's operations on parts of the input.
 `reference`: the definition in plain torch."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -41,6 +43,28 @@ def warn_once(operator: str, reason: str, cause: str | None = None) -> None:
 def is_fake(x: Tensor) -> bool:
     """Whether x has a shape alone and stands for a tensor of another device or run: nothing is lost that is not run."""
     return isinstance(x, FakeTensor)
+
+
+_stands_for_gpu = False
+
+
+@contextlib.contextmanager
+def standing_for_gpu() -> Iterator[None]:
+    """Inside, tensors that have a shape alone (fake, or of the device `meta`) stand for a GPU's, without one.
+
+    Operators then take the forms that a GPU runs: to count its memory and its launches.
+    """
+    global _stands_for_gpu
+    before, _stands_for_gpu = _stands_for_gpu, True
+    try:
+        yield
+    finally:
+        _stands_for_gpu = before
+
+
+def device_kind(x: Tensor) -> str:
+    """The kind of device that x is on, or stands for: `cpu`, `cuda`, `meta`."""
+    return "cuda" if _stands_for_gpu and (x.is_meta or is_fake(x)) else x.device.type
 
 
 def native_is_off() -> bool:

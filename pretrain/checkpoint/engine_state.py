@@ -57,7 +57,7 @@ def restore_tensors(
         for name, parameter in engine.module.named_parameters():
             parameter.data.copy_(weights[name])
             values = {key: moments[f"{name}.{key}"].to(parameter.device, copy=True) for key in MOMENTS}
-            engine.optimizer.state[parameter] = {"step": torch.tensor(float(steps)), **values}
+            engine.optimizer.state[parameter] = {"step": _count(engine.optimizer, parameter, steps), **values}
         return
     _create_moments(engine.optimizer, steps)
     for name, parameter in engine.module.named_parameters():
@@ -97,10 +97,15 @@ def _create_moments(zero: Any, steps: int) -> None:
         raise RuntimeError(f"cannot find the float32 partitions of {type(zero).__name__}")
     for partition in partitions:
         zero.optimizer.state[partition] = {
-            "step": torch.tensor(float(steps)),
+            "step": _count(zero.optimizer, partition, steps),
             **{key: torch.zeros_like(partition) for key in MOMENTS},
         }
     _link_moments(zero)
+
+
+def _count(optimizer: torch.optim.Optimizer, parameter: Tensor, steps: int) -> Tensor:
+    """The number of steps where the optimiser keeps it: a fused one beside the parameter, else on the CPU."""
+    return torch.tensor(float(steps), device=parameter.device if optimizer.defaults.get("fused") else "cpu")
 
 
 def _link_moments(zero: Any) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC2701
 
 from maha_model import CausalLM, ModelConfig
-from maha_model.kernels.span import without_compiled_attention
+from maha_model.kernels.dispatch import standing_for_gpu
 from pretrain.memory.live_bytes import LiveBytes, Meter
 
 DeviceKind = Literal["cpu", "cuda"]
@@ -21,8 +21,8 @@ def fake_model(build: Callable[[], CausalLM], dtype: torch.dtype, device: Device
 
     For `cuda` the operators are those of a GPU where they differ in what they allocate, so that no GPU is needed.
     """
-    attention = without_compiled_attention() if device == "cuda" else nullcontext()
-    with FakeTensorMode(), attention:
+    operators = standing_for_gpu() if device == "cuda" else nullcontext()
+    with FakeTensorMode(), operators:
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:

@@ -128,8 +128,8 @@ def zero_bytes(zero: ZeroSettings, job: Job) -> ZeroBytes:
     element, share, flat, largest = job.element, sum(job.shares), max(job.shares), max(job.matrices + job.vectors)
     weights = job.elements * element
     if zero.stage == 0:
-        # torch's AdamW takes roots: on a GPU of all at once, on the CPU two results, one parameter at a time.
-        roots = (job.elements if job.device == "cuda" else 2 * largest) * FLOAT32
+        # torch's AdamW takes roots on the CPU, two results, one parameter at a time; the fused one of GPUs keeps none.
+        roots = 0 if job.device == "cuda" else 2 * largest * FLOAT32
         return ZeroBytes(
             parameters=weights,
             gradients=weights if job.accumulates else 0,
@@ -137,7 +137,7 @@ def zero_bytes(zero: ZeroSettings, job: Job) -> ZeroBytes:
             update=weights + roots,
         )
     master_and_moments = 3 * share * FLOAT32
-    roots = flat * FLOAT32 * (1 if job.device == "cuda" and not zero.offload_optimizer else 2)
+    roots = 0 if job.device == "cuda" else flat * FLOAT32 * 2
     if job.adds_to_whole_sums(zero):
         sums = job.elements * FLOAT32
         return ZeroBytes(parameters=weights, gradients=sums, optimizer=master_and_moments, update=sums + roots)
@@ -196,12 +196,14 @@ def micro_batch_peak(stretches: list[Stretch], zero: ZeroSettings, job: Job) -> 
     copied = 0 if in_buckets and not apart else min(job.elements, bucket) * job.element
     if job.reduced_element(zero) > job.element:
         copied += min(job.elements, bucket) * FLOAT32
-    peak = kept = opened = elements = 0
+    peak = kept = opened = passing = elements = 0
     for stretch in stretches:
-        peak = max(peak, stretch.peak + kept + opened)
+        peak = max(peak, stretch.peak + kept + opened + passing)
         elements += stretch.gradient // job.element
-        opened = buckets + (own + apart * copied if zero.stage == 2 and elements > bucket else 0)
-        peak = max(peak, stretch.arrival + kept + opened)
+        flushed = zero.stage == 2 and elements > bucket
+        opened, reduced = buckets + own * flushed, apart * copied * flushed
+        peak = max(peak, stretch.arrival + kept + opened + reduced)
+        passing = reduced if job.device == "cuda" else 0  # a GPU reduces beside the backward pass
         kept += stretch.gradient if keeps else 0
     return max(peak, kept + buckets + own + copied)
 

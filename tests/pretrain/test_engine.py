@@ -71,3 +71,18 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(gradient: float
     assert optimizer._global_grad_norm == 5.0
     assert parameter.grad.norm().item() == pytest.approx(1.0, rel=1e-4)
     assert not torch.equal(parameter, torch.ones(3))
+
+
+def test_the_fused_optimiser_updates_as_the_plain_one_and_resumes_with_its_count() -> None:
+    """As on a GPU, on the CPU: torch's fused kernel exists for both."""
+    weights = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        module = torch.nn.ParameterList([torch.nn.Parameter(torch.randn(5, 3))])
+        optimizer = build_optimizer(module, OptimizerConfig(lr=0.1), clips=True, fused=fused)
+        for _ in range(3):
+            module[0].grad = torch.randn(5, 3)
+            optimizer.step()
+        assert optimizer.defaults["fused"] == (fused or None)
+        weights.append(module[0].detach())
+    torch.testing.assert_close(*weights)

@@ -1,5 +1,5 @@
-"""The language model's loss: on chunks of its logits everywhere; reference.py is the definition."""
+"""The language model's head and loss, in chunks of positions; reference.py is the definition."""
 
-from maha_model.kernels.cross_entropy.operator import cross_entropy, implementation
+from maha_model.kernels.cross_entropy.operator import implementation, linear_cross_entropy
 
-__all__ = ["cross_entropy", "implementation"]
+__all__ = ["implementation", "linear_cross_entropy"]

@@ -11,6 +11,7 @@ from maha_model.kernels.descent.reference import attend_level_reference
 from maha_model.kernels.dispatch import (
     Implementation,
     constant_when_compiled,
+    device_kind,
     implementation_on_cpu,
     is_fake,
     warn_once,
@@ -50,7 +51,7 @@ def attend_level(
         there; chosen tokens, int32 (B, G, M, k), best first, -1 where there are fewer; the logarithm of each one's
         share of attention among the chosen (B, H, M, k), 0 for none. All but the choice itself is differentiable.
     """
-    if not _uses_operator(q_BHMd.device.type, q_BHMd.dtype, is_fake(q_BHMd)):
+    if not _uses_operator(device_kind(q_BHMd), q_BHMd.dtype, is_fake(q_BHMd)):
         return attend_level_reference(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry)
     return torch.ops.maha.attend_level(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, list(geometry))
 
@@ -91,7 +92,7 @@ def kernel_module(device: str) -> ModuleType:
 def _attend_level(
     q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return kernel_module(q.device.type).forward(q, k, v, parents, bias, Geometry(*geometry))
+    return kernel_module(device_kind(q)).forward(q, k, v, parents, bias, Geometry(*geometry))
 
 
 @_attend_level.register_fake
@@ -107,7 +108,7 @@ def _attend_level_backward(
     parents: Tensor | None, bias: Tensor | None, out: Tensor, log_sum: Tensor, chosen: Tensor, share: Tensor,
     geometry: list[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return kernel_module(q.device.type).backward(
+    return kernel_module(device_kind(q)).backward(
         grad_out, grad_log_sum, grad_share, q, k, v, parents, bias, out, log_sum, chosen, share, Geometry(*geometry)
     )
 

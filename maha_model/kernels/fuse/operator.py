@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from maha_model.kernels.dispatch import (
     Implementation,
     constant_when_compiled,
+    device_kind,
     implementation_on_cpu,
     is_fake,
     warn_once,
@@ -54,7 +55,7 @@ def fuse(
     linear = None if linear is None else linear.to(dtype)
     target = None if target is None else target.to(outputs_BHnd[0].dtype)
     like = outputs_BHnd[0]
-    if not _uses_operator(like.device.type, like.dtype, len(outputs_BHnd), is_fake(like)):
+    if not _uses_operator(device_kind(like), like.dtype, len(outputs_BHnd), is_fake(like)):
         combined, weights_LBHN = checkpoint(
             fuse_reference, outputs_BHnd, linear, target, placements, length, problem, use_reentrant=False
         )
@@ -114,7 +115,7 @@ def _fuse(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     problem = Problem(kind, tuple(prices), domain, redundancy, ridge, own_gain, normalize)
     placements = [Placement(*pair) for pair in zip(first, factor, strict=True)]
-    return kernel_module(outputs[0].device.type).forward(outputs, linear, target, placements, length, problem)
+    return kernel_module(device_kind(outputs[0])).forward(outputs, linear, target, placements, length, problem)
 
 
 @_fuse.register_fake
@@ -141,7 +142,7 @@ def _fuse_backward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:  # fmt: skip
     problem = Problem(kind, tuple(prices), domain, redundancy, ridge, own_gain, normalize)
     placements = [Placement(*pair) for pair in zip(first, factor, strict=True)]
-    return kernel_module(outputs[0].device.type).backward(
+    return kernel_module(device_kind(outputs[0])).backward(
         grad_combined, grad_weights, outputs, linear, target, active_set, placements, problem
     )
 

@@ -63,8 +63,8 @@ def _place(output_BHnd: Tensor, placement: Placement, length: int) -> Tensor:
 
 def present_scales(placements: list[Placement], length: int, device: torch.device) -> Tensor:
     """(L, N) bool: whether a scale has a row at position t."""
-    first = torch.tensor([placement.first for placement in placements], device=device)
-    return torch.arange(length, device=device) >= first[:, None]
+    position_N = torch.arange(length, device=device)
+    return torch.stack([position_N >= placement.first for placement in placements])  # from no list: a GPU would wait
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

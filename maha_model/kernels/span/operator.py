@@ -8,9 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maha_model.kernels.dispatch import Implementation, constant_when_compiled, implementation_on_cpu, is_fake
+from maha_model.kernels.dispatch import (
+    Implementation,
+    constant_when_compiled,
+    device_kind,
+    implementation_on_cpu,
+    is_fake,
+    warn_once,
+)
 from maha_model.kernels.native import DTYPES, Extension
-from maha_model.kernels.span import cpu
+from maha_model.kernels.span import cpu, flash
 from maha_model.kernels.span.blocks import span_attention_in_blocks, widened
 
 
@@ -37,7 +44,11 @@ def span_attention(
     if span == "full" or span >= q_BHNd.shape[2]:
         q_BHNd, k_BHNd, scale = widened(q_BHNd, k_BHNd, v_BHNd)
         return F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd, is_causal=causal, scale=scale)
-    if not _uses_operator(q_BHNd.device.type, q_BHNd.dtype, is_fake(q_BHNd)):
+    widths = q_BHNd.shape[3], v_BHNd.shape[3]
+    chosen = _implementation(device_kind(q_BHNd), q_BHNd.dtype, *widths, is_fake(q_BHNd) or q_BHNd.is_meta)
+    if chosen == "flash":
+        return flash.span_attention_by_flash(q_BHNd, k_BHNd, v_BHNd, span, causal)
+    if chosen == "blocks":
         return span_attention_in_blocks(q_BHNd, k_BHNd, v_BHNd, span, causal)
     out, _ = torch.ops.maha.span_attention(q_BHNd, k_BHNd, v_BHNd, span, causal)
     return out
@@ -63,19 +74,34 @@ def without_compiled_attention() -> Iterator[None]:
         _compiled_allowed = before
 
 
-def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implementation:
-    """What computes spans shorter than the sequence on a kind of device: `cpu` or `blocks`."""
+def implementation(
+    device: str, dtype: torch.dtype, qk_width: int = 64, width: int = 64, warn: bool = True
+) -> Implementation:
+    """What computes spans shorter than the sequence on a kind of device: `cpu`, `flash` or `blocks`."""
+    if device == "cuda":
+        lost = _lost_on_gpu(dtype, qk_width, width, warn)
+        if lost is not None and warn:
+            warn_once("span", f"{lost} on this GPU, torch's attention in blocks computes twice the scores")
+        return "flash" if lost is None else "blocks"
     if device != "cpu" or not _compiled_allowed:
         return "blocks"
     return implementation_on_cpu("span", dtype, DTYPES, cpu.kernels(dtype), "blocks", warn)
 
 
+def _lost_on_gpu(dtype: torch.dtype, qk_width: int, width: int, present: bool) -> str | None:
+    if not flash.covers(dtype, qk_width, width):
+        return f"flash attention has no kernels for {dtype} and rows of {qk_width} and {width}"
+    if present and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
+        return "flash attention needs compute capability 8.0"
+    return None
+
+
 @constant_when_compiled
-def _uses_operator(device: str, dtype: torch.dtype, fake: bool) -> bool:
-    """Whether the registered operator serves; a shapes-only run (`meta`) needs no code for it."""
+def _implementation(device: str, dtype: torch.dtype, qk_width: int, width: int, shapes_only: bool) -> Implementation:
+    """As `implementation`; a shapes-only run needs no code for what it stands for, and warns of nothing."""
     if device == "meta":
-        return _compiled_allowed
-    return implementation(device, dtype, warn=not fake) == "cpu"
+        return "cpu" if _compiled_allowed else "blocks"
+    return implementation(device, dtype, qk_width, width, warn=not shapes_only)
 
 
 @torch.library.custom_op("maha::span_attention", mutates_args=())

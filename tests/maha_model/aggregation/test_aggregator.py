@@ -36,6 +36,7 @@ def build(
 @pytest.mark.parametrize(("strategy", "target"), list(itertools.product(STRATEGIES, TARGETS)))
 def test_weights_are_feasible_and_the_output_is_their_combination(strategy: str, target: str, normalize: bool) -> None:
     aggregator, inputs = build(strategy=strategy, target=target, normalize=normalize)
+    aggregator.reports_aux = True
     combined, weights, aux = aggregator(*inputs)
     present = present_scales(PLACEMENTS, N, torch.device("cpu"))[:, None, :, None].expand_as(weights)
     assert (weights >= 0).all()

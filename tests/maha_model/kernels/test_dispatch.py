@@ -37,7 +37,8 @@ def test_a_cpu_with_a_compiler_runs_compiled_code(operator: str, monkeypatch: py
 def test_a_gpu_runs_triton_where_its_kernels_cover_the_case() -> None:
     pytest.importorskip("triton")
     assert which("fuse", "cuda", torch.bfloat16, num_scales=8) == "triton"
-    assert which("span", "cuda", torch.bfloat16) == "blocks"
+    assert which("span", "cuda", torch.bfloat16, width=128) == "flash"
+    assert which("rotary", "cuda") == which("depthwise", "cuda") == "triton"
     assert which("qp", "cuda") == "reference"
     assert which("cross_entropy", "cuda") == which("cross_entropy", "cpu") == "chunks"
 

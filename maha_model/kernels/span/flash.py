@@ -1,0 +1,31 @@
+"""Span attention by torch's flash attention with a window: for GPUs from compute capability 8.0 on, in 16 bits."""
+
+import torch
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+
+from maha_model.kernels.span.blocks import widened
+
+DTYPES = (torch.bfloat16, torch.float16)
+
+
+def covers(dtype: torch.dtype, qk_width: int, width: int) -> bool:
+    """Whether the kernels take rows of queries and keys, and of values, so wide."""
+    return dtype in DTYPES and qk_width <= width <= 256 and width % 8 == 0
+
+
+def span_attention_by_flash(q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, span: int, causal: bool) -> Tensor:
+    """`span_attention` by one kernel, which passes over blocks outside the span. No mask and no copy of keys is made.
+
+    As everywhere in flash attention the gradient of the queries is summed in the order in which programs finish, but
+    under torch.use_deterministic_algorithms.
+    """
+    B, _, N, _ = v_BHNd.shape
+    q_BHNd, k_BHNd, scale = widened(q_BHNd, k_BHNd, v_BHNd)
+    # Sequences lie one after another; they begin at these rows.
+    starts = torch.arange(0, B * N + 1, N, dtype=torch.int32, device=v_BHNd.device)
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_BHNd, k_BHNd, v_BHNd))
+    window = span - 1, 0 if causal else span - 1
+    out = varlen_attn(q, k, v, starts, starts, N, N, scale=scale, window_size=window)
+    assert isinstance(out, Tensor)
+    return out.unflatten(0, (B, N)).transpose(1, 2)

@@ -1,0 +1,106 @@
+"""Rotation, convolution, spans and loss on a GPU against plain torch in float64 on the same inputs."""
+
+import pytest
+import torch
+
+from maha_model import CausalLM, ModelConfig
+from maha_model.kernels import which
+from maha_model.kernels.cross_entropy import linear_cross_entropy
+from maha_model.kernels.cross_entropy.reference import linear_cross_entropy as loss_by_definition
+from maha_model.kernels.depthwise import depthwise_conv
+from maha_model.kernels.depthwise import reference as depthwise
+from maha_model.kernels.rotary import apply_rotary_to_all
+from maha_model.kernels.rotary import reference as rotary
+from maha_model.kernels.span import span_attention
+from maha_model.kernels.span.reference import span_attention as span_by_definition
+
+pytestmark = pytest.mark.gpu
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # of the largest value
+
+
+def random(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator("cuda").manual_seed(seed)
+    return torch.randn(shape, generator=generator, device="cuda").to(dtype).requires_grad_()
+
+
+def assert_same(function, definition, inputs: list[torch.Tensor], tolerance: float) -> None:  # type: ignore[no-untyped-def]
+    """Results and gradients."""
+    found = []
+    for compute, given in ((function, inputs), (definition, [x.detach().double().requires_grad_() for x in inputs])):
+        result = compute(*given)
+        results = [result] if isinstance(result, torch.Tensor) else list(result)
+        grads = torch.autograd.grad(sum((x.double() * (1 + i)).sin().sum() for i, x in enumerate(results)), given)
+        found.append([*results, *grads])
+    for got, wanted in zip(*found, strict=True):
+        assert (got.double() - wanted).abs().max() <= tolerance * wanted.abs().max().clamp(min=1e-3)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_rotation(dtype: torch.dtype) -> None:
+    assert which("rotary", "cuda", dtype) == "triton"
+    lines = [(0.0, 1.0), (1.5, 4.0)]
+    tensors = [random(2, n, 3, 64, dtype=dtype).transpose(1, 2).detach().requires_grad_() for n in (517, 129)]
+    assert_same(
+        lambda *xs: apply_rotary_to_all(list(xs), lines, 1e4),
+        lambda *xs: rotary.apply_rotary_to_all(list(xs), lines, 1e4),
+        tensors, TOLERANCES[dtype],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(("taps", "stride", "dilation", "left"), [(4, 4, 1, 0), (3, 2, 1, 1), (3, 1, 2, 4)])
+def test_convolution(dtype: torch.dtype, taps: int, stride: int, dilation: int, left: int) -> None:
+    assert which("depthwise", "cuda", dtype) == "triton"
+    inputs = [random(2, 1021, 200, dtype=dtype), random(taps, 200, dtype=dtype, seed=1)]
+    geometry = stride, dilation, left
+    assert_same(
+        lambda *xs: depthwise_conv(*xs, *geometry), lambda *xs: depthwise.depthwise_conv(*xs, *geometry), inputs,
+        TOLERANCES[dtype],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("span", [1, 37, 128])
+def test_spans(dtype: torch.dtype, causal: bool, span: int) -> None:
+    assert which("span", "cuda", dtype, warn=False) == ("flash" if dtype == torch.bfloat16 else "blocks")
+    inputs = [random(2, 3, 517, 64, dtype=dtype, seed=i) for i in range(3)]
+    assert_same(
+        lambda *xs: span_attention(*xs, span, causal), lambda *xs: span_by_definition(*xs, span, causal), inputs,
+        TOLERANCES[dtype],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_the_loss(dtype: torch.dtype) -> None:
+    inputs = [random(700, 64, dtype=dtype), random(5000, 64, dtype=dtype, seed=1)]
+    targets = torch.randint(5000, (700,), device="cuda")
+    assert_same(
+        lambda *xs: linear_cross_entropy(*xs, targets, -100), lambda *xs: loss_by_definition(*xs, targets, -100),
+        inputs, TOLERANCES[dtype],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"attention": "standard"}])
+def test_a_training_pass_can_be_captured_as_a_graph(options: dict) -> None:
+    config = ModelConfig.named("sample", vocab_size=512, num_layers=2, **options)
+    model = CausalLM(config).to("cuda", torch.bfloat16)
+    ids = torch.randint(512, (2, 512), device="cuda")
+
+    def step() -> torch.Tensor:
+        loss = model(ids, ids).loss
+        loss.backward()
+        return loss
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # compiles kernels, makes the gradients
+        for _ in range(2):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    wanted = model(ids, ids).loss.item()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+    graph.replay()
+    assert loss.item() == pytest.approx(wanted, rel=1e-3)
