@@ -1,8 +1,9 @@
 """Which implementation of an operator runs, and one warning where a faster one is lost."""
 
+import contextlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -35,6 +36,17 @@ def is_fake(x: Tensor) -> bool:
 def native_is_off() -> bool:
     """Whether the user has switched compiled code for the CPU off: MAHA_NATIVE=0 in the environment."""
     return os.environ.get("MAHA_NATIVE") == "0"
+
+
+@contextlib.contextmanager
+def without_native_code() -> Iterator[None]:
+    """Inside, compiled code for the CPU is switched off, as by the user: plain torch takes its place."""
+    before = os.environ.get("MAHA_NATIVE")
+    os.environ["MAHA_NATIVE"] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop("MAHA_NATIVE") if before is None else os.environ.update(MAHA_NATIVE=before)
 
 
 def implementation_on_cpu(

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maha_model.kernels.checks.fuse import PROBLEMS, B, H, case, fused, run
 from maha_model.kernels.fuse import Problem, assemble, cpu
-from tests.maha_model.kernels.fuse_cases import PROBLEMS, B, H, assert_close, case, expected, fused, run
+from tests.maha_model.kernels.fuse_cases import assert_close, expected
 from tests.maha_model.kernels.test_qp import solve_with_clarabel
 
 
