@@ -39,7 +39,7 @@ def check_descent(
         leaves = [q, keys[level], values[level]] + ([] if bias is None else [bias])
         out, log_sum, chosen, share = attend_level(q, keys[level], values[level], parents, bias, geometry)
         wide = [x.detach().double().requires_grad_() for x in leaves]
-        wanted = _definition(*wide[:3], parents, None if bias is None else wide[3], geometry, chosen)
+        wanted = _definition(wide, parents, geometry, chosen)
         there = log_sum > -torch.inf
         results = [out, torch.where(there, log_sum, 0), share]
         wanted[1] = torch.where(there, wanted[1], 0)
@@ -60,10 +60,12 @@ def check_descent(
     return Agreement(f"{dtype_name(dtype)} N={N} H={H} d={d} groups={groups}", errors, TOLERANCES[dtype])
 
 
-def _definition(
-    q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: Geometry, chosen: Tensor
-) -> list[Tensor]:
-    """Output, log-sum-exp and shares of the given choice, by the reference."""
+def _definition(wide: list[Tensor], parents: Tensor | None, geometry: Geometry, chosen: Tensor) -> list[Tensor]:
+    """Output, log-sum-exp and shares of the given choice, by the reference; `wide` is q, k, v and, with parents, bias."""
+    q, k, v, bias = (*wide, None)[:4]
+    assert q is not None
+    assert k is not None
+    assert v is not None
     out, log_sum, _, _ = attend_level_reference(q, k, v, parents, bias, geometry._replace(choose=0))
     if not geometry.choose:
         return [out, log_sum, log_sum.new_zeros(*log_sum.shape, 0)]

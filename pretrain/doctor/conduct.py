@@ -1,0 +1,145 @@
+"""The course of the command on one rank: its own checks, the collective, the report, and on rank 0 those of all."""
+
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from data_pipeline.files import atomic_write
+from data_pipeline.json_text import to_json
+from pretrain.distributed import local_device, rank_from_environment, world_size_from_environment
+from pretrain.doctor.checks import device_checks
+from pretrain.doctor.collective import KEYS, NAME, collective_check
+from pretrain.doctor.ranks import Ranks, connect
+from pretrain.doctor.report import Result, faults_of, report_of
+from pretrain.doctor.runner import run_checks
+from pretrain.doctor.setting import Setting
+from pretrain.output import write_line
+
+COLLECTIVE_SECONDS = 60.0
+"""In which an all-reduce of all ranks has to end."""
+GRACE_SECONDS = 30.0
+"""By which the ranks of a job may differ in when they start and end."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command's options."""
+
+    as_json: bool
+    quick: bool
+    only: str
+    out: Path | None
+    time_limit: float
+
+
+def examine(options: Options) -> int:
+    """Run all checks on this rank and print what was found; the exit status, 0 or 1.
+
+    Raises:
+        UserError: for several processes without a rendezvous, or more processes than GPUs on this machine.
+    """
+    rank, world_size = rank_from_environment(), world_size_from_environment()
+    folder = options.out or Path.cwd()
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    until = start + options.time_limit
+    setting = Setting(local_device(), options.quick, folder)
+    ranks, unreachable = _joined(rank, world_size, options.time_limit)
+    stream = sys.stderr if options.as_json else sys.stdout
+
+    def show(result: Result) -> None:
+        if rank == 0:
+            write_line(result.line(), stream)
+
+    chosen = [check for check in device_checks() if check.name.startswith(options.only)]
+    results = run_checks(chosen, setting, until - time.monotonic(), lambda name: ranks.leave_note("at", name), show)
+    results += _collective(options, ranks, setting, unreachable, until)
+    show(results[-1])
+    place = {
+        "rank": rank,
+        "world_size": world_size,
+        "host": socket.gethostname(),
+        "device": str(setting.device),
+        "quick": options.quick,
+    }
+    report = {**report_of(results, place), "seconds": round(time.monotonic() - start, 1)}
+    if options.out or world_size > 1:
+        with atomic_write(folder / f"doctor-{rank}.json") as file:
+            file.write(to_json(report, indent=1).encode())
+    return _told(options, ranks, report, until + COLLECTIVE_SECONDS + 2 * GRACE_SECONDS, stream)
+
+
+def _joined(rank: int, world_size: int, seconds: float) -> tuple[Ranks, str | None]:
+    """The ranks, and why the others cannot be reached, if they cannot: then this one goes on alone."""
+    try:
+        return connect(rank, world_size, seconds), None
+    except dist.DistError as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        return Ranks(
+            rank, world_size, None
+        ), f"rank 0 cannot be reached at {place}: {' '.join(str(error).split())[:200]}"
+
+
+def _collective(
+    options: Options, ranks: Ranks, setting: Setting, unreachable: str | None, until: float
+) -> list[Result]:
+    """The check between the ranks, if all are there."""
+    if unreachable:
+        return [Result.without_values(NAME, KEYS, "fail", unreachable)]
+    check = collective_check(ranks, COLLECTIVE_SECONDS)
+    if not NAME.startswith(options.only):
+        return [Result.without_values(NAME, KEYS, "skip", "left out by --only")]
+    if ranks.world_size > 1:
+        ranks.leave_note("ready", "yes")
+
+        def missing() -> str:
+            return ", ".join(map(str, ranks.wait_for_all("ready", until + GRACE_SECONDS)))
+
+        late = ranks.agreed("late", missing, until + 2 * GRACE_SECONDS)
+        if late is None:
+            return [Result.without_values(NAME, KEYS, "fail", "rank 0 does not answer")]
+        if late:
+            return [Result.without_values(NAME, KEYS, "skip", f"not without rank {late}, which did not get so far")]
+    return run_checks([check], setting, COLLECTIVE_SECONDS)
+
+
+def _told(options: Options, ranks: Ranks, report: dict[str, Any], until: float, stream: Any) -> int:
+    """Bring the reports to rank 0, which prints what the others have found; the exit status."""
+    if ranks.rank:
+        ranks.leave_note("report", to_json(report))
+        ranks.agreed("printed", lambda: "", until + GRACE_SECONDS)
+        return 0 if report["pass"] else 1
+    if ranks.store is not None:
+        ranks.leave_note("report", to_json(report))
+        found, lost = ranks.reports(until)
+        named = ranks.names()
+        failed = {rank: faults_of(each) for rank, each in found.items() if not each["pass"]}
+        for rank, faults in failed.items():
+            for fault in faults if rank else []:
+                write_line(f"FAIL  {named[rank]} {fault}", stream)
+        for rank, line in lost.items():
+            write_line(f"FAIL  {named[rank]} {line}", stream)
+        others = {str(rank): each for rank, each in found.items() if rank}
+        report = {
+            **report,
+            "pass": not failed and not lost,
+            "ranks": others,
+            "lost_ranks": {str(rank): line for rank, line in lost.items()},
+        }
+        bad = [named[rank] for rank in sorted([*failed, *lost])]
+        verdict = f"failed: {', '.join(bad)}" if bad else "all have passed"
+        write_line(f"{ranks.world_size} ranks, {verdict}", stream)
+    else:
+        failures = len(faults_of(report))
+        write_line(f"{failures} of {len(report['checks'])} checks failed" if failures else "all checks passed", stream)
+        report = {**report, "ranks": {}, "lost_ranks": {}}
+    if options.as_json:
+        write_line(to_json(report), sys.stdout)
+    ranks.agreed("printed", lambda: "yes", until)
+    return 0 if report["pass"] else 1
