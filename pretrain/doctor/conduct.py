@@ -10,6 +10,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from data_pipeline import UserError
 from data_pipeline.files import atomic_write
 from data_pipeline.json_text import to_json
 from pretrain.distributed import local_device, rank_from_environment, world_size_from_environment
@@ -21,6 +22,8 @@ from pretrain.doctor.runner import run_checks
 from pretrain.doctor.setting import Setting
 from pretrain.output import write_line
 
+CONNECT_SECONDS = 300.0
+"""In which rank 0 has to be there."""
 COLLECTIVE_SECONDS = 60.0
 """In which an all-reduce of all ranks has to end."""
 GRACE_SECONDS = 30.0
@@ -45,22 +48,35 @@ def examine(options: Options) -> int:
         UserError: for several processes without a rendezvous, or more processes than GPUs on this machine.
     """
     rank, world_size = rank_from_environment(), world_size_from_environment()
+    checks = device_checks()
+    chosen = [check for check in checks if check.name.startswith(options.only)]
+    if not (chosen or NAME.startswith(options.only)):
+        names = ", ".join(check.name for check in checks)
+        raise UserError(f"--only {options.only}: no check has a name that begins so; there are {names}, {NAME}")
     folder = options.out or Path.cwd()
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    until = start + options.time_limit
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write to {folder}; give another folder as --out")
     setting = Setting(local_device(), options.quick, folder)
-    ranks, unreachable = _joined(rank, world_size, options.time_limit)
+    start = time.monotonic()
+    ranks, unreachable = _joined(rank, world_size, min(CONNECT_SECONDS, options.time_limit))
+    until = time.monotonic() + options.time_limit
     stream = sys.stderr if options.as_json else sys.stdout
 
     def show(result: Result) -> None:
         if rank == 0:
             write_line(result.line(), stream)
 
-    chosen = [check for check in device_checks() if check.name.startswith(options.only)]
-    results = run_checks(chosen, setting, until - time.monotonic(), lambda name: ranks.leave_note("at", name), show)
-    results += _collective(options, ranks, setting, unreachable, until)
-    show(results[-1])
+    results = run_checks(chosen, setting, options.time_limit, lambda name: ranks.leave_note("at", name), show)
+    left_out = [check for check in checks if check not in chosen]
+    results += [Result.without_values(each.name, each.keys, "skip", "left out by --only") for each in left_out]
+    if unreachable:
+        results.append(Result.without_values(NAME, KEYS, "fail", unreachable))
+    elif NAME.startswith(options.only):
+        results.append(_collective(ranks, setting, results, until))
+        show(results[-1])
+    else:
+        results.append(Result.without_values(NAME, KEYS, "skip", "left out by --only"))
     place = {
         "rank": rank,
         "world_size": world_size,
@@ -81,39 +97,35 @@ def _joined(rank: int, world_size: int, seconds: float) -> tuple[Ranks, str | No
         return connect(rank, world_size, seconds), None
     except dist.DistError as error:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        return Ranks(
-            rank, world_size, None
-        ), f"rank 0 cannot be reached at {place}: {' '.join(str(error).split())[:200]}"
+        why = f"rank 0 cannot be reached at {place}: {' '.join(str(error).split())[:200]}"
+        return Ranks(rank, world_size, None), why
 
 
-def _collective(
-    options: Options, ranks: Ranks, setting: Setting, unreachable: str | None, until: float
-) -> list[Result]:
-    """The check between the ranks, if all are there."""
-    if unreachable:
-        return [Result.without_values(NAME, KEYS, "fail", unreachable)]
-    check = collective_check(ranks, COLLECTIVE_SECONDS)
-    if not NAME.startswith(options.only):
-        return [Result.without_values(NAME, KEYS, "skip", "left out by --only")]
+def _collective(ranks: Ranks, setting: Setting, own: list[Result], until: float) -> Result:
+    """The check between the ranks, if all of them can take part; `own` are the results of this one."""
     if ranks.world_size > 1:
-        ranks.leave_note("ready", "yes")
+        ranks.leave_note("ready", "no" if any(result.hangs for result in own) else "yes")
 
-        def missing() -> str:
-            return ", ".join(map(str, ranks.wait_for_all("ready", until + GRACE_SECONDS)))
+        def unready() -> str:
+            ranks.wait_for_all("ready", until + GRACE_SECONDS)
+            names = ranks.names()
+            return ", ".join(name for rank, name in enumerate(names) if ranks.note("ready", rank, "no") != "yes")
 
-        late = ranks.agreed("late", missing, until + 2 * GRACE_SECONDS)
-        if late is None:
-            return [Result.without_values(NAME, KEYS, "fail", "rank 0 does not answer")]
-        if late:
-            return [Result.without_values(NAME, KEYS, "skip", f"not without rank {late}, which did not get so far")]
-    return run_checks([check], setting, COLLECTIVE_SECONDS)
+        without = ranks.agreed("unready", unready, until + 2 * GRACE_SECONDS)
+        if without is None:
+            return Result.without_values(NAME, KEYS, "fail", "rank 0 does not answer")
+        if without:
+            return Result.without_values(NAME, KEYS, "skip", f"not without {without}")
+    return run_checks([collective_check(ranks, COLLECTIVE_SECONDS)], setting, COLLECTIVE_SECONDS)[0]
 
 
 def _told(options: Options, ranks: Ranks, report: dict[str, Any], until: float, stream: Any) -> int:
     """Bring the reports to rank 0, which prints what the others have found; the exit status."""
     if ranks.rank:
         ranks.leave_note("report", to_json(report))
-        ranks.agreed("printed", lambda: "", until + GRACE_SECONDS)
+        if not ranks.part(until + GRACE_SECONDS):
+            for fault in faults_of(report):  # rank 0 cannot print them
+                write_line(f"FAIL  rank {ranks.rank} ({report['host']}) {fault}", sys.stderr)
         return 0 if report["pass"] else 1
     if ranks.store is not None:
         ranks.leave_note("report", to_json(report))
@@ -141,5 +153,5 @@ def _told(options: Options, ranks: Ranks, report: dict[str, Any], until: float, 
         report = {**report, "ranks": {}, "lost_ranks": {}}
     if options.as_json:
         write_line(to_json(report), sys.stdout)
-    ranks.agreed("printed", lambda: "yes", until)
+    ranks.part(until)
     return 0 if report["pass"] else 1

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from pretrain.distributed import rendezvous
 
 _PAUSE = 0.1
+_FAREWELL = 5.0
 
 
 class Ranks:
@@ -79,6 +80,16 @@ class Ranks:
     def names(self) -> list[str]:
         """`rank R (HOST)` of every rank, the host as far as it is known."""
         return [f"rank {rank} ({self.note('host', rank, 'host unknown')})" for rank in range(self.world_size)]
+
+    def part(self, until: float) -> bool:
+        """Leave together: rank 0 calls it when all is printed. On another whether rank 0 has, by the time `until`."""
+        printed = self.agreed("printed", lambda: "yes", until) is not None
+        self.leave_note("left", "yes")
+        if self.rank == 0 and self.store is not None:
+            answered = self.world_size - len(self.missing("report"))
+            # the store ends with this process, and they would take that for a failure
+            _wait(lambda: self.world_size - len(self.missing("left")) >= answered, time.monotonic() + _FAREWELL)
+        return printed
 
     def _lacks(self, kind: str) -> bool:
         return self.store is None or not self.store.check([_key(kind, 0)])

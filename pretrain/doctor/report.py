@@ -38,6 +38,8 @@ class Result:
     seconds: float
     values: dict[str, Any]
     reasons: dict[str, str]
+    hangs: bool = False
+    """Whether it still runs: it was left behind at the time limit."""
 
     @classmethod
     def of(cls, name: str, keys: tuple[str, ...], finding: Finding, seconds: float) -> "Result":

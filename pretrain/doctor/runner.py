@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pretrain.doctor.report import Finding, Result
 from pretrain.doctor.setting import Setting
@@ -45,6 +45,7 @@ def run_checks(
     results: list[Result] = []
 
     def work() -> None:
+        setting.enter_thread()
         for check in checks:
             began(check.name)
             results.append(run_check(check, setting))
@@ -58,7 +59,7 @@ def run_checks(
     if len(done) < len(checks):
         hung, *rest = checks[len(done) :]
         late = f"did not end before the time limit of {limit:.0f} s"
-        left = [Result.without_values(hung.name, hung.keys, "fail", late)]
+        left = [replace(Result.without_values(hung.name, hung.keys, "fail", late, limit), hangs=True)]
         left += [Result.without_values(each.name, each.keys, "skip", f"{hung.name} {late}") for each in rest]
         for result in left:
             ended(result)

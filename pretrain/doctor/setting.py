@@ -67,6 +67,11 @@ class Setting:
         self._rank = None
         self._open.close()
 
+    def enter_thread(self) -> None:
+        """Make the device that of the calling thread, on which Triton launches."""
+        if self.kind == "cuda":
+            torch.cuda.set_device(self.device)
+
     def release(self) -> None:
         """Give what earlier checks held back to a GPU."""
         if self.kind == "cuda":

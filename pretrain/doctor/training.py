@@ -80,16 +80,18 @@ def check_training(setting: Setting, size: str, model: str) -> Finding:
         seconds, loss = _timed(setting, trainer)
         nothing = dict.fromkeys(("launches", "synchronisations", "copies"))
         counts: dict[str, Any] = profiled(trainer.train_step) if setting.kind == "cuda" else nothing
+        parameters = list(trainer.engine.module.parameters())
+        count, precision = sum(parameter.numel() for parameter in parameters), parameters[0].dtype
     finally:
         trainer.engine.destroy()
     tokens = config.global_batch_size * config.model.context_length
     flops = flops_per_token(config.model, config.model.context_length)
     values = {
-        "parameters": sum(parameter.numel() for parameter in trainer.engine.module.parameters()),
+        "parameters": count,
         "layers": config.model.num_layers,
         "context_length": config.model.context_length,
         "micro_batch_size": config.micro_batch_size,
-        "precision": str(next(trainer.engine.module.parameters()).dtype).removeprefix("torch."),
+        "precision": str(precision).removeprefix("torch."),
         "loss": loss,
         "tokens_per_s": tokens / seconds,
         "mfu": tokens / seconds * flops / device_peak_flops(setting.device),

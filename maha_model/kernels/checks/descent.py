@@ -61,11 +61,8 @@ def check_descent(
 
 
 def _definition(wide: list[Tensor], parents: Tensor | None, geometry: Geometry, chosen: Tensor) -> list[Tensor]:
-    """Output, log-sum-exp and shares of the given choice, by the reference; `wide` is q, k, v and, with parents, bias."""
-    q, k, v, bias = (*wide, None)[:4]
-    assert q is not None
-    assert k is not None
-    assert v is not None
+    """Output, log-sum-exp and shares of the given choice, by the reference; `wide` is q, k, v and perhaps bias."""
+    (q, k, v), bias = wide[:3], wide[3] if len(wide) > 3 else None
     out, log_sum, _, _ = attend_level_reference(q, k, v, parents, bias, geometry._replace(choose=0))
     if not geometry.choose:
         return [out, log_sum, log_sum.new_zeros(*log_sum.shape, 0)]
