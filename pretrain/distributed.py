@@ -159,8 +159,8 @@ def join_process_group(timeout: float = 1800.0) -> Rank:
     """
     rank, world_size = rank_from_environment(), world_size_from_environment()
     device = take_local_device()
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size)}
     store = rendezvous(rank, world_size, timeout)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size)}
     backend = open_process_group(store, store.host, rank, world_size, device, timeout)
     # DeepSpeed's collectives have these names up to 0.19.8; every rank would print the warning in its first step
     warnings.filterwarnings(

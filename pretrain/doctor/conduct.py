@@ -17,7 +17,7 @@ from pretrain.distributed import local_device, rank_from_environment, world_size
 from pretrain.doctor.checks import device_checks
 from pretrain.doctor.collective import KEYS, NAME, collective_check
 from pretrain.doctor.ranks import Ranks, connect
-from pretrain.doctor.report import Result, faults_of, report_of
+from pretrain.doctor.report import Result, faults_by_rank, faults_of, report_of
 from pretrain.doctor.runner import run_checks
 from pretrain.doctor.setting import Setting
 from pretrain.output import write_line
@@ -131,7 +131,7 @@ def _told(options: Options, ranks: Ranks, report: dict[str, Any], until: float, 
         ranks.leave_note("report", to_json(report))
         found, lost = ranks.reports(until)
         named = ranks.names()
-        failed = {rank: faults_of(each) for rank, each in found.items() if not each["pass"]}
+        failed = faults_by_rank(found)
         for rank, faults in failed.items():
             for fault in faults if rank else []:
                 write_line(f"FAIL  {named[rank]} {fault}", stream)

@@ -23,7 +23,11 @@ SOFTWARE_KEYS = (
     "python", "torch", "cuda", "cudnn", "triton", "deepspeed", "mlflow", "nccl", "nccl_settings", "compiler", "ninja",
 )  # fmt: skip
 _GIB = 2**30
-_NO_GPU = "this process computes on the CPU"
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+_UNUSED = (
+    "this machine has NVIDIA GPUs that torch cannot use: a torch for CPUs, or a driver that fails (see nvidia-smi); "
+    "mend it, or set DS_ACCELERATOR=cpu"
+)
 _QUERIED = {
     "driver": "driver_version",
     "gpu_temperature_c": "temperature.gpu",
@@ -44,8 +48,9 @@ def check_machine(setting: Setting) -> Finding:
     }
     summary = f"{values['processor']}, {values['cores']} cores, {memory.total / _GIB:.0f} GiB"
     if setting.kind != "cuda":
-        return Finding(summary, values, {key: _NO_GPU for key in MACHINE_KEYS if key.startswith("gpu_")} | {
-            "gpu": _NO_GPU, "driver": _NO_GPU})  # fmt: skip
+        absent = [key for key in MACHINE_KEYS if key.startswith("gpu_")] + ["gpu", "driver"]
+        faults = [_UNUSED] if _has_unused_gpu() else []
+        return Finding(summary, values, dict.fromkeys(absent, "this process computes on the CPU"), faults)
     properties = torch.cuda.get_device_properties(setting.device)
     values |= {
         "gpu": properties.name,
@@ -83,6 +88,12 @@ def check_software(setting: Setting) -> Finding:
     shown = ("torch", "deepspeed", "triton", "nccl", "mlflow")
     summary = ", ".join(f"{name} {values[name]}" for name in shown if values[name])
     return Finding(f"python {values['python']}, {summary}; {values['compiler']}", values, reasons, faults)
+
+
+def _has_unused_gpu() -> bool:
+    """Whether the machine has NVIDIA GPUs although torch can use none and nobody has hidden them."""
+    hidden = os.environ.get("DS_ACCELERATOR") == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
+    return not hidden and _DRIVER.is_dir() and any(_DRIVER.iterdir())
 
 
 def _processor() -> str:

@@ -79,6 +79,16 @@ def report_of(results: list[Result], place: dict[str, Any]) -> dict[str, Any]:
     return {**place, "pass": passed, "checks": {result.name: result.to_dict() for result in results}}
 
 
+def faults_by_rank(reports: dict[int, dict[str, Any]]) -> dict[int, list[str]]:
+    """Of the ranks that failed, or compute on the CPU while others have GPUs: what is wrong with each."""
+    kinds = {rank: report["device"].partition(":")[0] for rank, report in reports.items()}
+    faults = {rank: faults_of(report) for rank, report in reports.items()}
+    if len(set(kinds.values())) > 1:
+        for rank, kind in kinds.items():
+            faults[rank] += ["computes on the CPU, other ranks on GPUs"] if kind == "cpu" else []
+    return {rank: each for rank, each in faults.items() if each}
+
+
 def faults_of(report: dict[str, Any]) -> list[str]:
     """The checks of a rank's report that failed, each with its message."""
     checks = report["checks"].items()

@@ -22,6 +22,7 @@ def run_check(check: Check, setting: Setting) -> Result:
     """The check's result; whatever it raises is a failure with its message."""
     start = time.perf_counter()
     try:
+        setting.enter_thread()
         finding = check.run(setting)
         setting.release()
     except Exception as error:
@@ -45,7 +46,6 @@ def run_checks(
     results: list[Result] = []
 
     def work() -> None:
-        setting.enter_thread()
         for check in checks:
             began(check.name)
             results.append(run_check(check, setting))

@@ -57,9 +57,13 @@ class Setting:
     def group_of_one(self) -> Rank:
         """A process group of this process alone, whatever the launcher: DeepSpeed needs one. Made at the first call."""
         if self._rank is None:
-            self._open.enter_context(_alone())
-            self._rank = join_process_group(60.0)
-            self._open.callback(torch.distributed.destroy_process_group)
+            try:
+                self._open.enter_context(_alone())
+                self._open.callback(_leave_group)
+                self._rank = join_process_group(60.0)
+            except BaseException:
+                self.close()
+                raise
         return self._rank
 
     def close(self) -> None:
@@ -77,6 +81,11 @@ class Setting:
         if self.kind == "cuda":
             gc.collect()
             torch.cuda.empty_cache()
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager

@@ -35,6 +35,18 @@ def test_answers_of_nvidia_smi_are_read_as_far_as_there_are_any(
     assert reason
 
 
+def test_gpus_that_torch_cannot_use_are_a_fault_unless_they_are_hidden(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+    monkeypatch.setattr(machine, "_DRIVER", tmp_path)
+    assert not machine.check_machine(setting).faults
+    (tmp_path / "0000:01:00.0").mkdir()
+    assert "GPUs that torch cannot use" in machine.check_machine(setting).faults[0]
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    assert not machine.check_machine(setting).faults
+
+
 def test_without_a_compiler_a_cpu_has_a_fault(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not machine.check_software(setting).faults
     monkeypatch.setenv("CXX", "no-such-compiler")

@@ -1,6 +1,6 @@
 """Results as lines and as JSON."""
 
-from pretrain.doctor.report import Finding, Result, faults_of, report_of, size_of
+from pretrain.doctor.report import Finding, Result, faults_by_rank, faults_of, report_of, size_of
 
 KEYS = ("speed", "launches")
 
@@ -32,6 +32,17 @@ def test_a_report_passes_without_a_failure_and_names_those_there_are() -> None:
     report = report_of([good, bad], {})
     assert not report["pass"]
     assert faults_of(report) == ["kernels: off"]
+
+
+def test_a_rank_on_the_cpu_among_gpus_is_at_fault() -> None:
+    good, bad = Result.of("disk", (), Finding("fine", {}), 0.0), Result.without_values("disk", (), "fail", "off")
+    reports = {
+        rank: report_of([result], {"device": device})
+        for rank, (device, result) in enumerate([("cuda:0", good), ("cpu", good), ("cuda:1", bad)])
+    }
+    assert faults_by_rank(reports) == {1: ["computes on the CPU, other ranks on GPUs"], 2: ["disk: off"]}
+    del reports[1], reports[2]
+    assert faults_by_rank(reports) == {}
 
 
 def test_sizes_are_readable() -> None:
