@@ -17,40 +17,45 @@ from pretrain.doctor.timing import seconds_of
 
 LENGTHS = (4096, 16384, 65536)
 FLASH = "flash attention alone"
-KEYS = ("width", "heads", "dtype", *(f"seconds_at_{length}" for length in LENGTHS))
+KEYS = ("width", "heads", "dtype", "not_measured", *(f"seconds_at_{length}" for length in LENGTHS))
 
 
 def check_attention(setting: Setting) -> Finding:
-    """Seconds by length and model; what does not fit into the memory is None."""
+    """Seconds by length and model; None of a model that does not fit into the memory, under `not_measured` why."""
     width, heads = setting.choose((64, 2), (256, 4), (2048, 16))
-    longest = setting.choose(0, LENGTHS[0], LENGTHS[-1])
-    least = setting.choose(0.0, 0.5, 0.5)
-    values: dict[str, Any] = {"width": width, "heads": heads, "dtype": str(setting.dtype).removeprefix("torch.")}
-    reasons, parts = {}, []
-    if setting.quick:
-        times = _times(setting, 128, width, heads, least)
-        parts.append(_described(128, times))
-    for length in LENGTHS:
-        key = f"seconds_at_{length}"
-        if length > longest:
-            reasons[key] = "left out by --quick" if setting.quick else "takes too long on a CPU"
-            continue
-        values[key] = _times(setting, length, width, heads, least)
-        parts.append(_described(length, values[key]))
+    lengths = setting.choose((128,), LENGTHS[:1], LENGTHS)
+    dtype = str(setting.dtype).removeprefix("torch.")
+    values: dict[str, Any] = {"width": width, "heads": heads, "dtype": dtype, "not_measured": {}}
+    reasons = {f"seconds_at_{length}": "left out by --quick" if setting.quick else "takes too long on a CPU"
+               for length in LENGTHS if length not in lengths}  # fmt: skip
+    parts = []
+    for length in lengths:
+        times, lost = _times(setting, length, width, heads)
+        values[f"seconds_at_{length}"] = times
+        values["not_measured"] |= {f"{name} at {length}": why for name, why in lost.items()}
+        parts.append(_described(length, times))
     return Finding("; ".join(parts), values, reasons)
 
 
-def _times(setting: Setting, length: int, width: int, heads: int, least: float) -> dict[str, float | None]:
-    steps: dict[str, Callable[[], Any]] = {FLASH: functools.partial(_flash, setting, length, width, heads)}
-    steps |= {name: functools.partial(_block, setting, length, width, heads, name) for name in MODELS}
+def _times(setting: Setting, length: int, width: int, heads: int) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Seconds by name, and why some are None."""
+    makers: dict[str, Callable[[], Callable[[], Any]]] = {
+        FLASH: functools.partial(_flash, setting, length, width, heads)
+    }
+    makers |= {name: functools.partial(_block, setting, length, width, heads, name) for name in MODELS}
     times: dict[str, float | None] = {}
-    for name, make in steps.items():
+    lost = {}
+    for name, make in makers.items():
         try:
-            times[name] = seconds_of(make(), least)
+            times[name] = seconds_of(make(), setting.choose(0.0, 0.5, 0.5))
         except torch.OutOfMemoryError:
-            times[name] = None
+            times[name], lost[name] = None, "does not fit into the memory"
+        except RuntimeError as error:
+            if name != FLASH:
+                raise
+            times[name], lost[name] = None, str(error).partition("\n")[0]  # a GPU or dtype without that kernel
         setting.release()
-    return times
+    return times, lost
 
 
 def _flash(setting: Setting, length: int, width: int, heads: int) -> Callable[[], Any]:

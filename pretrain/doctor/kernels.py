@@ -75,7 +75,7 @@ def _span_cases(setting: Setting) -> Iterator[Agreement]:
 
 
 def _descent_cases(setting: Setting) -> Iterator[Agreement]:
-    sizes = setting.choose([(130, 32)], [(517, 64), (1000, 128)], [(1000, 64), (4097, 128)])
+    sizes = setting.choose([(130, 32)], [(517, 64), (262, 128)], [(1000, 64), (4097, 128)])
     for dtype, groups, (N, d) in itertools.product((HIGH, LOW), (4, 2), sizes):
         yield checks.check_descent(str(setting.device), dtype, N, groups, d)
 
