@@ -7,6 +7,7 @@ deepspeed launcher on every rank, with an all-reduce between them. Exit status 1
 import argparse
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def main() -> None:
     logging.getLogger("DeepSpeed").setLevel(os.environ.get("MAHA_DEEPSPEED_LOG", "WARNING"))
     # the deepspeed launcher adds --local_rank, which is read from the environment
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # in order: without files left behind
     with user_errors(quiet=is_printed_elsewhere(), process=process_name()):
         given = parser.parse_args(arguments)
         out = None if given.out is None else user_path(given.out)

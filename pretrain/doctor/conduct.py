@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pretrain.doctor.checks import device_checks
 from pretrain.doctor.collective import KEYS, NAME, collective_check
 from pretrain.doctor.ranks import Ranks, connect
 from pretrain.doctor.report import Result, faults_by_rank, faults_of, report_of
-from pretrain.doctor.runner import run_checks
+from pretrain.doctor.runner import Check, run_checks
 from pretrain.doctor.setting import Setting
 from pretrain.output import write_line
 
@@ -47,7 +48,6 @@ def examine(options: Options) -> int:
     Raises:
         UserError: for several processes without a rendezvous, or more processes than GPUs on this machine.
     """
-    rank, world_size = rank_from_environment(), world_size_from_environment()
     checks = device_checks()
     chosen = [check for check in checks if check.name.startswith(options.only)]
     if not (chosen or NAME.startswith(options.only)):
@@ -57,7 +57,14 @@ def examine(options: Options) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write to {folder}; give another folder as --out")
-    setting = Setting(local_device(), options.quick, folder)
+    device = local_device()
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-", ignore_cleanup_errors=True) as own:
+        return _examine(options, chosen, folder, Setting(device, options.quick, Path(own)))
+
+
+def _examine(options: Options, chosen: list[Check], folder: Path, setting: Setting) -> int:
+    """The same with these checks."""
+    rank, world_size = rank_from_environment(), world_size_from_environment()
     start = time.monotonic()
     ranks, unreachable = _joined(rank, world_size, min(CONNECT_SECONDS, options.time_limit))
     until = time.monotonic() + options.time_limit
@@ -68,7 +75,8 @@ def examine(options: Options) -> int:
             write_line(result.line(), stream)
 
     results = run_checks(chosen, setting, options.time_limit, lambda name: ranks.leave_note("at", name), show)
-    left_out = [check for check in checks if check not in chosen]
+    names = {check.name for check in chosen}
+    left_out = [check for check in device_checks() if check.name not in names]
     results += [Result.without_values(each.name, each.keys, "skip", "left out by --only") for each in left_out]
     if unreachable:
         results.append(Result.without_values(NAME, KEYS, "fail", unreachable))

@@ -29,7 +29,7 @@ def check_resume(setting: Setting) -> Finding:
     With torch's deterministic algorithms: what is compared is the state that a checkpoint holds, not the device's sums.
     """
     config = run_config(dataclasses.replace(setting, quick=True), "paper", "MAHA with descent")
-    with tempfile.TemporaryDirectory(dir=setting.folder, prefix=".doctor-") as folder, _deterministic():
+    with tempfile.TemporaryDirectory(dir=setting.folder) as folder, _deterministic():
         path = Path(folder) / "step"
         whole = _trained(config, setting, save=path)
         resumed = _trained(config, setting, resume=path)

@@ -36,7 +36,7 @@ class Setting:
     quick: bool
     """The smallest sizes, on any device: whether everything works, not how fast it is."""
     folder: Path
-    """Whose file system is measured."""
+    """Of this process alone, for the files of checks, whose file system is measured; removed in the end."""
     _open: ExitStack = field(default_factory=ExitStack)
     _rank: Rank | None = None
 

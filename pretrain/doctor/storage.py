@@ -21,9 +21,9 @@ def check_disk(setting: Setting) -> Finding:
     """Writing a file to the end on disk, and reading it back from there as far as the system drops its copy."""
     size = setting.choose(16, 128, 1024) * _MIB
     write, read = _speeds(setting.folder, size)
-    free = _free(setting.folder)
-    values = {"folder": str(setting.folder), "write_bytes_per_s": write, "read_bytes_per_s": read, "free_bytes": free}
-    summary = f"{setting.folder}: {write / 1e6:.0f} MB/s written, {read / 1e6:.0f} read, {free / 1e9:.0f} GB free"
+    free, place = _free(setting.folder), str(setting.folder.parent)
+    values = {"folder": place, "write_bytes_per_s": write, "read_bytes_per_s": read, "free_bytes": free}
+    summary = f"{place}: {write / 1e6:.0f} MB/s written, {read / 1e6:.0f} read, {free / 1e9:.0f} GB free"
     return Finding(summary, values)
 
 
@@ -41,7 +41,7 @@ def check_shared_memory(setting: Setting) -> Finding:
 
 def check_mlflow(setting: Setting) -> Finding:
     """The store of MLFLOW_TRACKING_URI, which is only read; without one a SQLite file, made and removed."""
-    with tempfile.TemporaryDirectory(dir=setting.folder, prefix=".doctor-") as folder:
+    with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder}/mlflow.db"
         start = time.perf_counter()
         with opened_store(uri) as client:

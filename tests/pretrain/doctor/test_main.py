@@ -78,6 +78,7 @@ def test_the_rank_with_a_wrong_kernel_is_named(tmp_path: Path) -> None:
 def test_the_rank_that_hangs_is_named_with_the_check_that_it_is_at(tmp_path: Path) -> None:
     result = ranks("hanging", tmp_path, "--only=kernels span")
     assert result.returncode == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["doctor-0.json", "doctor-1.json"]
     late = "kernels span: did not end before the time limit of 1 s"
     assert f"FAIL  rank 1 ({HOST}) {late}" in result.stdout
     assert result.stdout.splitlines()[-1] == f"2 ranks, failed: rank 1 ({HOST})"
@@ -102,6 +103,7 @@ def test_mistakes_are_one_line(
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # it would stay after the test
     monkeypatch.setattr("sys.argv", ["doctor", *options])
     with pytest.raises(SystemExit) as ended:
         main()
