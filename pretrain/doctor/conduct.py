@@ -96,7 +96,10 @@ def _examine(options: Options, chosen: list[Check], folder: Path, setting: Setti
     if options.out or world_size > 1:
         with atomic_write(folder / f"doctor-{rank}.json") as file:
             file.write(to_json(report, indent=1).encode())
-    return _told(options, ranks, report, until + COLLECTIVE_SECONDS + 2 * GRACE_SECONDS, stream)
+    now = time.monotonic()
+    if results[-1].status != "skip":  # all were there a moment ago
+        until = now + COLLECTIVE_SECONDS
+    return _told(options, ranks, report, max(now, until + GRACE_SECONDS), stream)
 
 
 def _joined(rank: int, world_size: int, seconds: float) -> tuple[Ranks, str | None]:
@@ -131,7 +134,7 @@ def _told(options: Options, ranks: Ranks, report: dict[str, Any], until: float, 
     """Bring the reports to rank 0, which prints what the others have found; the exit status."""
     if ranks.rank:
         ranks.leave_note("report", to_json(report))
-        if not ranks.part(until + GRACE_SECONDS):
+        if not ranks.part(until + COLLECTIVE_SECONDS + GRACE_SECONDS):
             for fault in faults_of(report):  # rank 0 cannot print them
                 write_line(f"FAIL  rank {ranks.rank} ({report['host']}) {fault}", sys.stderr)
         return 0 if report["pass"] else 1
