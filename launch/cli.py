@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 COMMANDS = {
+    "doctor": "pretrain.doctor.__main__",
     "prepare": "data_pipeline.prepare",
     "verify": "data_pipeline.verify",
     "train": "pretrain.train",

@@ -159,19 +159,9 @@ def join_process_group(timeout: float = 1800.0) -> Rank:
     """
     rank, world_size = rank_from_environment(), world_size_from_environment()
     device = take_local_device()
-    if world_size > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
-        raise UserError(
-            f"{world_size} processes were launched without MASTER_ADDR and MASTER_PORT; "
-            "export rank 0's address and a free port of it, or use launch/pretrain.sh"
-        )
+    store = rendezvous(rank, world_size, timeout)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size)}
-    store = _rendezvous(rank, world_size, timedelta(seconds=timeout))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    elif "GLOO_SOCKET_IFNAME" not in os.environ and (interface := _interface_towards(store.host)):
-        os.environ["GLOO_SOCKET_IFNAME"] = interface  # gloo's own choice follows the host's name, often to loopback
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout))
+    backend = open_process_group(store, store.host, rank, world_size, device, timeout)
     # DeepSpeed's collectives have these names up to 0.19.8; every rank would print the warning in its first step
     warnings.filterwarnings(
         "ignore", r"`torch\.distributed\.(all_gather_into_tensor|reduce_scatter_tensor)` is deprecated", FutureWarning
@@ -186,13 +176,37 @@ def join_process_group(timeout: float = 1800.0) -> Rank:
     return Rank(rank, world_size, device, store)
 
 
+def open_process_group(
+    store: dist.Store, host: str, rank: int, world_size: int, device: torch.device, timeout: float
+) -> str:
+    """Make torch's default group over a store that `host` serves: NCCL between GPUs, else gloo. The backend's name."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    elif "GLOO_SOCKET_IFNAME" not in os.environ and (interface := _interface_towards(host)):
+        os.environ["GLOO_SOCKET_IFNAME"] = interface  # gloo's own choice follows the host's name, often to loopback
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout))
+    return backend
+
+
 def is_communication_error(error: BaseException) -> bool:
     """Whether a collective failed (gloo, NCCL or the rendezvous), rather than our code."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
-def _rendezvous(rank: int, world_size: int, timeout: timedelta) -> dist.TCPStore:
-    """The key-value store through which processes find each other; rank 0, or torchrun's agent, serves it."""
+def rendezvous(rank: int, world_size: int, seconds: float) -> dist.TCPStore:
+    """The key-value store through which processes find each other; rank 0, or torchrun's agent, serves it.
+
+    Raises:
+        UserError: for several processes without MASTER_ADDR and MASTER_PORT, or where rank 0 cannot listen there.
+        torch.distributed.DistError: if the store cannot be reached for that many seconds.
+    """
+    if world_size > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise UserError(
+            f"{world_size} processes were launched without MASTER_ADDR and MASTER_PORT; "
+            "export rank 0's address and a free port of it, or use launch/pretrain.sh"
+        )
+    timeout = timedelta(seconds=seconds)
     host = os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     port = int(os.environ.get("MASTER_PORT", "0"))
     if rank != 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":

@@ -11,7 +11,7 @@ import functools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from eval.bench.aggregation_block import bench_block
 from eval.bench.criteria import Criterion, best_times, print_report
 from eval.bench.peers import Solve, peer_solvers
 from maha_model.aggregation import solve_small_qp
+from maha_model.kernels.dispatch import without_native_code
 from maha_model.kernels.fuse import Placement, Problem, fuse
 from maha_model.kernels.fuse.cpu import kernels
 from pretrain.memory import keep_freed_memory
@@ -52,16 +53,6 @@ def problems(count: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn(count, L, D, generator=generator)
     return outputs @ outputs.mT / D + RIDGE * torch.eye(L), torch.randn(count, L, generator=generator)
-
-
-@contextlib.contextmanager
-def plain_torch() -> Iterator[None]:
-    """Do without the compiled kernels."""
-    os.environ["MAHA_NATIVE"] = "0"
-    try:
-        yield
-    finally:
-        del os.environ["MAHA_NATIVE"]
 
 
 def rates(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], count: int) -> tuple[float, float]:
@@ -106,7 +97,7 @@ def bench_solvers(peers: dict[str, Solve]) -> tuple[list[dict[str, Any]], list[d
             generator = torch.Generator().manual_seed(1)
             inputs = tuple(torch.randn(count, D, generator=generator) for _ in range(1 + L))
             mix = mix_fused if name == "ours" else functools.partial(mix_with, solve)
-            with plain_torch() if name == "ours, plain torch" else contextlib.nullcontext():
+            with without_native_code() if name == "ours, plain torch" else contextlib.nullcontext():
                 measured = rates(solve, problems(count), count), rates(mix, inputs, count)
             for rows, (forward, both) in zip((solve_rows, whole_rows), measured, strict=True):
                 rows.append({"solver": name, "batch": count, "forward": forward, "forward_backward": both})

@@ -72,6 +72,17 @@ def native_is_off() -> bool:
     return os.environ.get("MAHA_NATIVE") == "0"
 
 
+@contextlib.contextmanager
+def without_native_code() -> Iterator[None]:
+    """Inside, compiled code for the CPU is switched off, as by the user: plain torch takes its place."""
+    before = os.environ.get("MAHA_NATIVE")
+    os.environ["MAHA_NATIVE"] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop("MAHA_NATIVE") if before is None else os.environ.update(MAHA_NATIVE=before)
+
+
 def implementation_on_cpu(
     operator: str,
     dtype: torch.dtype,

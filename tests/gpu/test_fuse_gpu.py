@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from maha_model.kernels import which
+from maha_model.kernels.checks import Agreement, check_fuse
+from maha_model.kernels.checks.fuse import PROBLEMS, case, fused, run
 from maha_model.kernels.fuse import Problem
-from tests.maha_model.kernels.fuse_cases import PROBLEMS, case, expected, fused, plain, run, widened
+from tests.maha_model.kernels.fuse_cases import expected
 
 pytestmark = pytest.mark.gpu
 LOW, HIGH = torch.bfloat16, torch.float32
@@ -18,46 +20,28 @@ CASES = [(L, 64, LOW) for L in range(2, 9)] + [
     (8, 128, LOW),
     (5, 80, HIGH),
 ]
-TOLERANCES = {HIGH: 1e-4, LOW: 2e-2}  # of the largest value; what float32's roundings and bfloat16's results allow
 
 
-def assert_near(got: list[torch.Tensor], wanted: list[torch.Tensor], tolerance: float) -> None:
-    """Weights and mixture everywhere; gradients except where float32 and float64 end on other active sets.
-
-    A gradient jumps where an unknown is about to become free: at a few of thousands of random positions.
-    """
-    for i, (ours, reference) in enumerate(zip(got, wanted, strict=True)):
-        off = (ours.double() - reference).abs() > tolerance * reference.abs().max()
-        assert ours.isfinite().all()
-        assert off.double().mean() <= (0 if i < 2 else 1e-3), (i, off.sum().item(), off.numel())
-
-
-def check(problem: Problem, N: int, L: int, d: int, dtype: torch.dtype, ratio: int = 2, mode: str = "coarse") -> None:
-    inputs = case(problem, N, L, d, ratio, mode, dtype=dtype, device="cuda")
-    got = run(fused, inputs, dtype=dtype)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MAHA_NATIVE", "0")
-        wanted = run(plain, widened(inputs), dtype=dtype)
-    assert got[0].dtype == dtype
-    assert_near(got, wanted, TOLERANCES[dtype])
+def assert_passed(agreement: Agreement) -> None:
+    assert agreement.passed, agreement
 
 
 @pytest.mark.parametrize(("L", "d", "dtype"), CASES)
 def test_kernels_match_float64_at_every_number_of_scales(L: int, d: int, dtype: torch.dtype) -> None:
     assert which("fuse", "cuda", dtype, num_scales=L) == "triton"
-    check(PROBLEMS[0], 1021, L, d, dtype)
+    assert_passed(check_fuse("cuda", dtype, PROBLEMS[0], 1021, L, d))
 
 
 @pytest.mark.parametrize("problem", PROBLEMS[1:], ids=lambda p: f"{p.kind}-{p.domain}")
 def test_kernels_match_float64_for_every_problem(problem: Problem) -> None:
-    check(problem, 517, 4, 64, LOW)
+    assert_passed(check_fuse("cuda", LOW, problem, 517, 4, 64))
 
 
 @pytest.mark.parametrize(
     ("N", "ratio", "mode"), [(517, 3, "coarse"), (517, 3, "bidirectional"), (517, 4, "fine"), (1021, 67, "coarse")]
 )
 def test_kernels_match_float64_at_every_placement(N: int, ratio: int, mode: str) -> None:
-    check(PROBLEMS[0], N, 3, 64, HIGH, ratio, mode)
+    assert_passed(check_fuse("cuda", HIGH, PROBLEMS[0], N, 3, 64, ratio, mode))
 
 
 def test_float64_is_as_exact_as_plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,9 +106,11 @@ def test_architectures_have_the_same_size_within_three_percent(size: str) -> Non
     assert max(counts) / min(counts) < 1.03
 
 
-def test_the_named_1b_size_has_about_a_billion_parameters() -> None:
+@pytest.mark.parametrize(("size", "parameters"), [("400m", 0.4e9), ("1b", 1.075e9)])
+def test_a_named_size_has_about_the_parameters_of_its_name(size: str, parameters: float) -> None:
     with torch.device("meta"):
-        assert 0.95e9 < CausalLM(ModelConfig.named("1b", vocab_size=32000)).num_parameters() < 1.2e9
+        counted = CausalLM(ModelConfig.named(size, vocab_size=32000)).num_parameters()
+    assert counted == pytest.approx(parameters, rel=0.12)
 
 
 def test_projections_into_the_residual_stream_start_smaller_with_depth() -> None:

@@ -2,15 +2,15 @@
 
 import itertools
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maha_model.kernels.checks.fuse import PROBLEMS, B, H, Inputs, case, fused, run
 from maha_model.kernels.fuse import Problem, assemble, cpu
-from tests.maha_model.kernels.fuse_cases import PROBLEMS, B, H, assert_close, case, expected, fused, run
+from tests.maha_model.kernels.fuse_cases import assert_close, expected
 from tests.maha_model.kernels.test_qp import solve_with_clarabel
 
 
@@ -127,7 +127,7 @@ HARD_CASES = {
 }
 
 
-def hard_case(name: str, problem: Problem, dtype: torch.dtype = torch.float64) -> SimpleNamespace:
+def hard_case(name: str, problem: Problem, dtype: torch.dtype = torch.float64) -> Inputs:
     """40 positions, at the first 7 of which scales are absent."""
     inputs = case(problem, 40, 4, 8, dtype=dtype)
     for level, output in enumerate(inputs.outputs):

@@ -10,10 +10,11 @@ from types import ModuleType
 import pytest
 import torch
 
+from maha_model.kernels.checks.fuse import PROBLEMS, B, H, case, fused, plain, run
 from maha_model.kernels.fuse import Placement, Problem
 from maha_model.kernels.fuse.chunks import divide
 from maha_model.kernels.qp.reference import solve
-from tests.maha_model.kernels.fuse_cases import PROBLEMS, B, H, assert_close, case, expected, fused, plain, run
+from tests.maha_model.kernels.fuse_cases import assert_close, expected
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

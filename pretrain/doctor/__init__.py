@@ -1,0 +1,10 @@
+"""Whether this machine can train: `python -m pretrain.doctor`, alone or on every rank under a launcher.
+
+machine, storage           what is here, and how fast disk, shared memory and MLflow's store are
+kernels                    every operator against its definition
+training, profile, resume  steps of the real trainer, what they launch, and whether a checkpoint continues bitwise
+attention, aggregation     speed of the two parts
+collective, ranks          between the ranks: an all-reduce, and how their reports come together
+checks, setting            the list of checks, and the sizes that a device gets
+runner, report, conduct    checks one by one, results as a table and as JSON, the command's course
+"""

@@ -1,0 +1,51 @@
+"""Whether this machine can train, checked in minutes: python -m pretrain.doctor [--json] [--quick] [--out FOLDER]
+
+What is here, every kernel against its definition, steps of the real trainer, a resume; under srun, torchrun or the
+deepspeed launcher on every rank, with an all-reduce between them. Exit status 1 if anything fails.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from data_pipeline import CommandParser, at_least, user_errors, user_path
+from pretrain.distributed import is_printed_elsewhere, process_name
+from pretrain.doctor.conduct import Options, examine
+
+
+def main() -> None:
+    """The command."""
+    parser = CommandParser(
+        prog="pretrain.doctor", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="the table to stderr, one JSON object to stdout")
+    parser.add_argument("--quick", action="store_true", help="the smallest sizes: whether it works, not how fast it is")
+    parser.add_argument("--only", default="", metavar="NAME", help="checks whose names begin so, such as kernels")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write doctor-RANK.json there, and measure its disk\n(default: here; alone nothing is written)",
+    )
+    parser.add_argument(
+        "--time-limit", type=at_least(1), default=900, metavar="SECONDS", help="of a rank's own checks (default 900)"
+    )
+    logging.getLogger("DeepSpeed").setLevel(os.environ.get("MAHA_DEEPSPEED_LOG", "WARNING"))
+    # the deepspeed launcher adds --local_rank, which is read from the environment
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # in order: without files left behind
+    with user_errors(quiet=is_printed_elsewhere(), process=process_name()):
+        given = parser.parse_args(arguments)
+        out = None if given.out is None else user_path(given.out)
+        status = examine(Options(given.json, given.quick, given.only, out, given.time_limit))
+    # A check that hangs stays in its thread, and threads of gloo may hold tensors: either would spoil an orderly end.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Every operator on this device: which implementation runs, and whether it agrees with its definition in float64."""
+
+import itertools
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+from maha_model.kernels import OPERATORS, checks, which
+from maha_model.kernels.checks import Agreement
+from maha_model.kernels.checks.fuse import PROBLEMS
+from maha_model.kernels.dispatch import native_is_off
+from maha_model.kernels.qp import DOMAINS
+from pretrain.doctor.report import Finding
+from pretrain.doctor.setting import Setting
+
+IMPLEMENTATION_KEYS = OPERATORS
+KERNEL_KEYS = ("cases", "worst_error_over_tolerance", "agreements")
+LOW, HIGH, EXACT = torch.bfloat16, torch.float32, torch.float64
+_FAST = {"cpu": {"span": "cpu", "descent": "cpu", "fuse": "cpu", "qp": "cpu"},
+         "cuda": {"descent": "triton", "fuse": "triton", "rotary": "triton", "depthwise": "triton"}}  # fmt: skip
+
+
+def check_implementations(setting: Setting) -> Finding:
+    """What runs for each operator; a fast one that is lost is a fault, unless it was switched off."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        values = {name: str(which(name, setting.kind)) for name in OPERATORS}
+    lost = [] if setting.kind == "cpu" and native_is_off() else [
+        f"{name} runs as {values[name]}" for name, fast in _FAST[setting.kind].items() if values[name] != fast
+    ]  # fmt: skip
+    warned = [str(each.message) for each in caught if issubclass(each.category, RuntimeWarning)] if lost else []
+    return Finding(", ".join(f"{name}: {way}" for name, way in values.items()), values, faults=[*lost, *warned])
+
+
+def check_span(setting: Setting) -> Finding:
+    """Span attention, also with queries narrower than values, without causality, and over everything."""
+    return _compared(_span_cases(setting))
+
+
+def check_descent(setting: Setting) -> Finding:
+    """The descent, every scale of it, with a choice of every head and of groups."""
+    return _compared(_descent_cases(setting))
+
+
+def check_fuse(setting: Setting) -> Finding:
+    """The aggregation: numbers of scales, widths, problems, ratios and placements."""
+    return _compared(_fuse_cases(setting))
+
+
+def check_qp(setting: Setting) -> Finding:
+    """The solver by itself."""
+    numbers = setting.choose([3], [3, 4], [2, 4, 8])
+    dtypes = setting.choose([HIGH], [HIGH, EXACT], [HIGH, EXACT])
+    each = itertools.product(dtypes, numbers, DOMAINS)
+    return _compared(checks.check_qp(str(setting.device), dtype, L, domain) for dtype, L, domain in each)
+
+
+def check_rotary(setting: Setting) -> Finding:
+    """Rotary positions of queries and of the keys of two scales."""
+    sizes = setting.choose([(130, 32)], [(517, 64)], [(517, 64), (4097, 128)])
+    each = itertools.product((HIGH, LOW), sizes)
+    return _compared(checks.check_rotary(str(setting.device), dtype, *size) for dtype, size in each)
+
+
+def check_depthwise(setting: Setting) -> Finding:
+    """The convolutions of the decomposition and of the local context, at an odd length."""
+    N, geometries = setting.choose(130, 517, 4097), ((4, 4, 1, 0), (3, 2, 1, 1), (3, 1, 2, 4))
+    each = itertools.product((HIGH, LOW), geometries)
+    return _compared(checks.check_depthwise(str(setting.device), dtype, N, 200, *geometry) for dtype, geometry in each)
+
+
+def check_cross_entropy(setting: Setting) -> Finding:
+    """Head and loss, with a vocabulary of an odd number."""
+    sizes = setting.choose([(33, 257)], [(257, 4099)], [(257, 4099), (1021, 32003)])
+    each = itertools.product((HIGH, LOW), sizes)
+    return _compared(checks.check_cross_entropy(str(setting.device), dtype, *size) for dtype, size in each)
+
+
+def _span_cases(setting: Setting) -> Iterator[Agreement]:
+    device, N = str(setting.device), setting.choose(101, 517, 4097)
+    for dtype in (HIGH, LOW):
+        yield checks.check_span(device, dtype, N, 64, 64)
+        yield checks.check_span(device, dtype, N, 100, 64, qk_dim=32, causal=False)
+        yield checks.check_span(device, dtype, N, "full", 64)
+        if not setting.quick:
+            yield checks.check_span(device, dtype, N + 1, 128, 128)
+            yield checks.check_span(device, dtype, 301, 20, 80)
+
+
+def _descent_cases(setting: Setting) -> Iterator[Agreement]:
+    sizes = setting.choose([(130, 32)], [(517, 64), (262, 128)], [(1000, 64), (4097, 128)])
+    for dtype, groups, (N, d) in itertools.product((HIGH, LOW), (4, 2), sizes):
+        yield checks.check_descent(str(setting.device), dtype, N, groups, d)
+
+
+def _fuse_cases(setting: Setting) -> Iterator[Agreement]:
+    device = str(setting.device)
+    shapes = setting.choose(
+        [(3, 20, HIGH), (3, 20, LOW)],
+        [(3, 64, HIGH), (3, 64, LOW), (4, 128, HIGH), (4, 128, LOW), (3, 80, HIGH)],
+        [(L, 64, LOW) for L in range(2, 9)] + [(3, 64, HIGH), (4, 128, HIGH), (4, 128, LOW), (5, 80, HIGH)],
+    )
+    N = setting.choose(130, 517, 1021)
+    for L, d, dtype in shapes:
+        yield checks.check_fuse(device, dtype, PROBLEMS[0], N, L, d)
+    if setting.quick:
+        return
+    for problem in PROBLEMS[1:]:
+        yield checks.check_fuse(device, LOW, problem, 517, 4, 64)
+    for ratio, mode in ((3, "coarse"), (3, "bidirectional"), (4, "fine"), (67, "coarse")):
+        yield checks.check_fuse(device, HIGH, PROBLEMS[0], 517, 3, 64, ratio, mode)
+
+
+def _compared(agreements: Iterator[Agreement]) -> Finding:
+    """All cases, also after one that disagrees."""
+    found = list(agreements)
+    faults = []
+    for agreement in found:
+        if not agreement.passed:
+            name, error = agreement.worst
+            limit = f"(at most {agreement.tolerance:.0e})"
+            faults.append(f"{agreement.case}: {name} is off by {error:.1e} of the largest value {limit}")
+    worst = max(agreement.worst[1] / agreement.tolerance for agreement in found)
+    values = {
+        "cases": len(found),
+        "worst_error_over_tolerance": worst,
+        "agreements": [agreement.to_dict() for agreement in found],
+    }
+    summary = f"{len(found)} cases, largest error {worst:.2g} of what is allowed"
+    return Finding(summary, values, faults=[*faults[:3], *([f"and {len(faults) - 3} more"] if len(faults) > 3 else [])])

@@ -1,0 +1,67 @@
+"""Running checks one by one: each by itself, all of them within a time limit."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pretrain.doctor.report import Finding, Result
+from pretrain.doctor.setting import Setting
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check and the keys of the values that it gives."""
+
+    name: str
+    keys: tuple[str, ...]
+    run: Callable[[Setting], Finding]
+
+
+def run_check(check: Check, setting: Setting) -> Result:
+    """The check's result; whatever it raises is a failure with its message."""
+    start = time.perf_counter()
+    try:
+        setting.enter_thread()
+        finding = check.run(setting)
+        setting.release()
+    except Exception as error:
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        return Result.without_values(check.name, check.keys, "fail", message, time.perf_counter() - start)
+    return Result.of(check.name, check.keys, finding, time.perf_counter() - start)
+
+
+def run_checks(
+    checks: list[Check],
+    setting: Setting,
+    limit: float,
+    began: Callable[[str], None] = lambda name: None,
+    ended: Callable[[Result], None] = lambda result: None,
+) -> list[Result]:
+    """Run all checks in a thread, for `limit` seconds at most.
+
+    The one that runs when the time is up has failed and stays behind in its thread (a kernel or a collective that
+    hangs cannot be stopped); those after it do not run. `began` and `ended` are called around each check.
+    """
+    results: list[Result] = []
+
+    def work() -> None:
+        for check in checks:
+            began(check.name)
+            results.append(run_check(check, setting))
+            ended(results[-1])
+        setting.close()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(limit)
+    done = list(results)
+    if len(done) < len(checks):
+        hung, *rest = checks[len(done) :]
+        late = f"did not end before the time limit of {limit:.0f} s"
+        left = [replace(Result.without_values(hung.name, hung.keys, "fail", late, limit), hangs=True)]
+        left += [Result.without_values(each.name, each.keys, "skip", f"{hung.name} {late}") for each in rest]
+        for result in left:
+            ended(result)
+        done += left
+    return done
