@@ -104,6 +104,22 @@ class Aggregator(nn.Module):
         price_L = weights.new_tensor(problem.prices)
         return combined, weights, weights.mean((1, 2, 3)) @ price_L
 
+    @property
+    def weighs_beforehand(self) -> bool:
+        """Whether the weights follow from the layer's input alone and can be zero."""
+        if self.config.strategy == "gate":
+            return self.config.threshold > 0
+        in_closed_form = self.config.strategy in ("convex", "nash") and self.config.solver == "exact"
+        return in_closed_form and self.problem.kind == "utility" and self.problem.redundancy == 0
+
+    def weights_beforehand(self, x_BND: Tensor, placements: list[Placement]) -> Tensor:
+        """The weights (L, B, N, H) that `forward` will give, bitwise, before there are scale outputs.
+
+        Only where `weighs_beforehand`: the problem is then the same for any finite outputs, so here for zeros.
+        """
+        zeros_BH1d = x_BND.new_zeros(x_BND.shape[0], self.num_heads, 1, x_BND.shape[2] // self.num_heads)
+        return self.forward(x_BND, [zeros_BH1d] * len(placements), zeros_BH1d, placements)[1]
+
     def _problem(self, num_scales: int) -> Problem:
         """The problem of the scales there are: a short sequence has no coarse ones."""
         return replace(self.problem, prices=self.problem.prices[:num_scales])
@@ -135,7 +151,11 @@ class Aggregator(nn.Module):
         else:
             scores = x.new_zeros(()).expand(B, N, L, self.num_heads)
         present_NL1 = present_scales(placements, N, x.device).T[..., None]
-        return torch.where(present_NL1, scores.to(compute_dtype(scores.dtype)), -torch.inf).softmax(2)
+        weights = torch.where(present_NL1, scores.to(compute_dtype(scores.dtype)), -torch.inf).softmax(2)
+        if self.config.threshold:
+            weights = torch.where(weights >= self.config.threshold, weights, 0.0)
+            weights = weights / weights.sum(2, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        return weights
 
     def _weights_by_other_solver(
         self,

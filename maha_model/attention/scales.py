@@ -34,24 +34,39 @@ def rotate_keys(k_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
 
 
 def attend_down(
-    q_BHNd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig
-) -> ScaleOutputs:
+    q_BHNd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig,
+    wanted: list[Tensor] | None = None,
+) -> ScaleOutputs:  # fmt: skip
     """Descent: one query a position, keys and values of every scale (B, H, n_l, ...), none of them rotated."""
     keys = [rotate_keys(k, level, config) for level, k in enumerate(keys)]
-    return descend_from(0, apply_rotary(q_BHNd, config.rope_base), keys, values, beta_L, config)
+    return descend_from(0, apply_rotary(q_BHNd, config.rope_base), keys, values, beta_L, config, wanted)
 
 
 def descend_from(
-    start: int, q_BHMd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig
-) -> ScaleOutputs:
+    start: int, q_BHMd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig,
+    wanted: list[Tensor] | None = None,
+) -> ScaleOutputs:  # fmt: skip
     """Descent of the queries at positions start.., everything rotated; rows before a scale's first token left out."""
     beta_L = q_BHMd.new_zeros(0) if beta_L is None else beta_L
     groups = config.descent_groups or config.num_heads
     assert config.span != "full"
-    found = descend(q_BHMd, keys, values, beta_L, config.ratio, config.span, config.descent, groups, start)
+    found = descend(q_BHMd, keys, values, beta_L, config.ratio, config.span, config.descent, groups, start, wanted)
     firsts = [max(0, config.ratio**level - 1 - start) for level in range(len(keys))]
     outputs = [x[:, :, first:] for x, first in zip(found.outputs, firsts, strict=True)]
     return ScaleOutputs(outputs, [Placement(first, 1) for first in firsts], found.log_sums)
+
+
+def wanted_scales(weights_LBNH: Tensor, config: ModelConfig) -> list[Tensor]:
+    """Where the outputs of the scales are used, by their weights (L, B, N, H): bool (B, groups of heads, N) each.
+
+    With a descent, whose way to a scale leads through all coarser ones, these are needed too, and by all heads of a
+    group that chooses together. Without one every head is a group.
+    """
+    wanted_LBHN = (weights_LBNH != 0).transpose(2, 3)
+    if config.descent:
+        groups = config.descent_groups or config.num_heads
+        wanted_LBHN = wanted_LBHN.cummax(0).values.unflatten(2, (groups, -1)).any(3)
+    return list(wanted_LBHN)
 
 
 def attend_in_spans(
@@ -61,11 +76,11 @@ def attend_in_spans(
     attend = _attend_coarse if config.query == "coarse" else _attend_fine
     triples = enumerate(zip(queries, keys, values, strict=True))
     return ScaleOutputs(
-        [attend(q, k, v, level, config) for level, (q, k, v) in triples], _placements(len(keys), config)
+        [attend(q, k, v, level, config) for level, (q, k, v) in triples], placements_of(len(keys), config)
     )
 
 
-def _placements(num_scales: int, config: ModelConfig) -> list[Placement]:
+def placements_of(num_scales: int, config: ModelConfig) -> list[Placement]:
     """The visibility rule (docs/model.md): coarse token j is first visible at position factor*(j+1) - 1."""
     factors = [config.ratio**level for level in range(num_scales)]
     repeated = [factor if config.query == "coarse" else 1 for factor in factors]

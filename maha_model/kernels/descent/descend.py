@@ -27,6 +27,7 @@ def descend(
     top: int,
     groups: int,
     start: int = 0,
+    wanted_BGM: list[Tensor] | None = None,
 ) -> Descent:
     """Attention of queries at positions start.. to every scale, down from the coarsest.
 
@@ -43,13 +44,15 @@ def descend(
         top: k, tokens that every position chooses at every scale but the finest.
         groups: of heads, that choose together.
         start: position of the first query.
+        wanted_BGM: bool (B, G, M) for every scale: queries to compute, which hold those of all finer scales. None: all.
     """
     outputs, log_sums, parents, bias = [], [], None, None
     for level in reversed(range(len(keys_BHnd))):
         geometry = Geometry(ratio**level, ratio, span, top if level else 0, groups, start)
         out, log_sum, chosen, share = attend_level(
-            q_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry
-        )
+            q_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry,
+            None if wanted_BGM is None else wanted_BGM[level],
+        )  # fmt: skip
         outputs.append(out)
         log_sums.append(log_sum)
         if level:
