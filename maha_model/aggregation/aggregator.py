@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from maha_model.aggregation.cvxpylayers_solver import solve_with_cvxpylayers
 from maha_model.aggregation.game import best_response
-from maha_model.config import ModelConfig
+from maha_model.config import ConfigError, ModelConfig
 from maha_model.kernels.fuse import Placement, Problem, assemble, compute_dtype, fuse, normalized, present_scales
 from maha_model.layers import WideLinear, normal_
 
@@ -38,7 +38,7 @@ class Aggregator(nn.Module):
             self.logits = nn.Parameter(torch.zeros(config.num_scales, config.num_heads))
         elif self.solves and target == "projection":
             self.project = nn.Linear(config.d_model, config.d_model, bias=False)
-        costs = self.config.costs or [1.0] * config.num_scales
+        costs = self._costs()
         plays = (
             strategy != "convex"
         )  # a game, whose players also gain by explaining their own output (paper equation 8)
@@ -103,6 +103,23 @@ class Aggregator(nn.Module):
             combined, weights = fuse(outputs_BHnd, placements, length, problem, linear, target)
         price_L = weights.new_tensor(problem.prices)
         return combined, weights, weights.mean((1, 2, 3)) @ price_L
+
+    def set_sparsity(self, value: float) -> None:
+        """Another lambda on a trained module, or with `gate` another threshold: higher, more weights are zero.
+
+        Raises:
+            ConfigError: for a value that the configuration refuses, or a strategy that has neither.
+        """
+        if self.config.strategy == "gate":
+            self.config = replace(self.config, threshold=value)
+        elif self.solves:
+            self.config = replace(self.config, sparsity=value)
+            self.problem = replace(self.problem, prices=tuple(value * cost for cost in self._costs()))
+        else:
+            raise ConfigError(f"aggregation.strategy {self.config.strategy} has no sparsity; leave it out")
+
+    def _costs(self) -> list[float]:
+        return self.config.costs or [1.0] * self.num_scales
 
     @property
     def weighs_beforehand(self) -> bool:
