@@ -24,7 +24,7 @@ class ScoreWork(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.multiply_adds = 0
+        self.multiply_adds = self._queries = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count the operation and run it."""
@@ -32,7 +32,12 @@ class ScoreWork(TorchDispatchMode):
             q, k, _, parents, _, geometry, *wanted = args
             pairs = pairs_seen(q, k, parents, Geometry(*geometry), wanted[0] if wanted else None)
             self.multiply_adds += q.shape[3] * pairs
+            self._queries += q.shape[0] * q.shape[2] if geometry[0] == 1 else 0
         return func(*args, **(kwargs or {}))
+
+    def per_token(self, model: CausalLM) -> float:
+        """Multiply-adds of all layers and heads of `model` for each token of its batches, padding included."""
+        return self.multiply_adds * model.config.num_layers / self._queries
 
 
 def turn_dial(model: CausalLM, sparsity: float) -> None:

@@ -156,8 +156,7 @@ class Learner:
             turn_dial(self.model, sparsity)
             with ScoreWork() as work:
                 accuracy = self.test(task).accuracy
-            per_token = work.multiply_adds / (self._training.tested * task.length)
-            found.append({"sparsity": sparsity, "accuracy": accuracy, "work": per_token})
+            found.append({"sparsity": sparsity, "accuracy": accuracy, "work": work.per_token(self.model)})
         return found
 
     def _score(self, task: Task, sequences: int, seed: int) -> Scores | TextScores:
