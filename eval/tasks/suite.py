@@ -4,8 +4,8 @@ Keys of the file:
 
 - `seeds`, `base` (model settings that all share), `training` (fields of `Training`);
 - `models`: by name, settings that are merged into `base`. `equal_scores: MODEL` sets the span so that there are as many
-  score entries as in that model; `at: {LENGTH: SETTINGS}` has settings for one length; `dial: [SPARSITY, ...]` scores the
-  trained model again with each of these values of aggregation.sparsity (with `gate` of aggregation.threshold), and
+  score entries as in that model; `at: {LENGTH: SETTINGS}` has settings for one length; `dial: [SPARSITY, ...]` scores
+  the trained model again with each of these values of aggregation.sparsity (with `gate` of aggregation.threshold), and
   counts the work of its scores;
 - `tasks`: by name, the fields of `Entry`;
 - `figures`: limits, see `eval.tasks.criteria`.

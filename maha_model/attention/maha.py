@@ -88,14 +88,18 @@ class MAHAAttention(Attention):
     ) -> tuple[Tensor, Tensor]:
         """What `project` made -> the scales' mixture (B, N, D) before the output projection, aux."""
         wanted = self.wanted(x_BND, placements_of(len(keys), self.config))
-        scales = self.attend(*([self._heads(x) for x in each] for each in (queries, keys, values)), wanted)
+        queries, keys, of_heads = ([self._heads(x) for x in each] for each in (queries, keys, values))
+        scales = self.attend(queries, keys, of_heads, wanted)
         value_BNHd = values[0].unflatten(-1, (self.config.num_heads, -1))
         mixed_BNHd, _, aux = self.aggregate(x_BND, scales.outputs, value_BNHd, scales.placements, scales.log_sums)
         return mixed_BNHd.flatten(2), aux
 
     def wanted(self, x_BND: Tensor, placements: list[Placement]) -> list[Tensor] | None:
-        """Where each scale is needed, bool (B, G, N); None, everywhere, in training or where no weight is known yet."""
-        if torch.is_grad_enabled() or not self.aggregate.weighs_beforehand:
+        """Where each scale is needed, bool (B, G, N); None: everywhere.
+
+        So it is in training, where no weight is known yet, and in an encoder.
+        """
+        if torch.is_grad_enabled() or not self.config.causal or not self.aggregate.weighs_beforehand:
             return None
         return wanted_scales(self.aggregate.weights_beforehand(x_BND, placements), self.config)
 
@@ -105,7 +109,7 @@ class MAHAAttention(Attention):
         """Attention at every scale; queries, keys and values (B, H, n, ...), finest first, not rotated."""
         if self.config.descent:
             return attend_down(queries[0], keys, values, self.beta, self.config, wanted)
-        return attend_in_spans(queries, keys, values, self.config)
+        return attend_in_spans(queries, keys, values, self.config, wanted)
 
     def _heads(self, x_BnD: Tensor) -> Tensor:
         return x_BnD.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)

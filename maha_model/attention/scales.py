@@ -70,14 +70,14 @@ def wanted_scales(weights_LBNH: Tensor, config: ModelConfig) -> list[Tensor]:
 
 
 def attend_in_spans(
-    queries: list[Tensor], keys: list[Tensor], values: list[Tensor], config: ModelConfig
-) -> ScaleOutputs:
+    queries: list[Tensor], keys: list[Tensor], values: list[Tensor], config: ModelConfig,
+    wanted: list[Tensor] | None = None,
+) -> ScaleOutputs:  # fmt: skip
     """Attention of every scale to at most W tokens of its own; queries, keys, values (B, H, n, ...), not rotated."""
     attend = _attend_coarse if config.query == "coarse" else _attend_fine
-    triples = enumerate(zip(queries, keys, values, strict=True))
-    return ScaleOutputs(
-        [attend(q, k, v, level, config) for level, (q, k, v) in triples], placements_of(len(keys), config)
-    )
+    needed = [None] * len(keys) if wanted is None else wanted
+    scales = enumerate(zip(queries, keys, values, needed, strict=True))
+    return ScaleOutputs([attend(*scale, level, config) for level, scale in scales], placements_of(len(keys), config))
 
 
 def placements_of(num_scales: int, config: ModelConfig) -> list[Placement]:
@@ -87,13 +87,29 @@ def placements_of(num_scales: int, config: ModelConfig) -> list[Placement]:
     return [Placement(f - 1 if config.causal else 0, r) for f, r in zip(factors, repeated, strict=True)]
 
 
-def _attend_coarse(q_BHnd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
+def _attend_coarse(
+    q_BHnd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, wanted_BHN: Tensor | None, level: int, config: ModelConfig
+) -> Tensor:
     """The scale attends to itself: (B, H, n, d)."""
     q_BHnd, k_BHnd = (rotate_keys(x, level, config) for x in (q_BHnd, k_BHnd))
-    return span_attention(q_BHnd, k_BHnd, v_BHnd, config.span, config.causal)
+    wanted_BHfn = _wanted_of_tokens(wanted_BHN, k_BHnd.shape[2], level, config)
+    wanted_BHn = None if wanted_BHfn is None else wanted_BHfn.any(2)
+    return span_attention(q_BHnd, k_BHnd, v_BHnd, config.span, config.causal, wanted_BHn)
 
 
-def _attend_fine(q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
+def _wanted_of_tokens(wanted_BHN: Tensor | None, n: int, level: int, config: ModelConfig) -> Tensor | None:
+    """Which of the `factor` positions at which a token is the newest need it, in a causal model: (B, H, factor, n)."""
+    if wanted_BHN is None:
+        return None
+    factor = config.ratio**level
+    wanted_BHN = wanted_BHN[:, :, factor - 1 :]
+    padded = torch.nn.functional.pad(wanted_BHN, (0, n * factor - wanted_BHN.shape[2]))
+    return padded.unflatten(2, (n, factor)).transpose(2, 3)
+
+
+def _attend_fine(
+    q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, wanted_BHN: Tensor | None, level: int, config: ModelConfig
+) -> Tensor:
     """Every position from the first with a finished coarse token on attends to those: (B, H, n*factor, d).
 
     The `factor` positions for which the same coarse tokens are visible become as many heads, each with one query
@@ -111,5 +127,7 @@ def _attend_fine(q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, level: int, con
         q_BHfnd = apply_rotary(q_BHfnd, config.rope_base)
     k_BGnd = rotate_keys(k_BHnd, level, config).repeat_interleave(factor, dim=1)
     v_BGnd = v_BHnd.repeat_interleave(factor, dim=1)
-    out = span_attention(q_BHfnd.flatten(1, 2), k_BGnd, v_BGnd, config.span, config.causal)
+    wanted_BHfn = _wanted_of_tokens(wanted_BHN, n, level, config)
+    wanted_BGn = None if wanted_BHfn is None else wanted_BHfn.flatten(1, 2)
+    out = span_attention(q_BHfnd.flatten(1, 2), k_BGnd, v_BGnd, config.span, config.causal, wanted_BGn)
     return out.unflatten(1, (H, factor)).transpose(2, 3).flatten(2, 3)

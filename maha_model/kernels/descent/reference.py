@@ -40,7 +40,9 @@ def attend_level_reference(
     visible = visible & there_BHM[..., None]
     logits = scores_BHMn.masked_fill(~visible, -torch.inf)
     log_sum = torch.where(there_BHM[..., None], logits, 0.0).logsumexp(-1).masked_fill(~there_BHM, -torch.inf)
-    weights = torch.where(there_BHM[..., None], (logits - log_sum[..., None]).exp(), 0.0)  # absent rows are zero, not NaN
+    weights = torch.where(
+        there_BHM[..., None], (logits - log_sum[..., None]).exp(), 0.0
+    )  # absent rows are zero, not NaN
     out = (weights @ v_BHnd.to(wide)).to(v_BHnd.dtype)
     candidates = visible & _leads_beyond_near(token_n, position_M1, geometry)
     chosen = _choose(logits.detach(), log_sum.detach(), candidates, geometry)
