@@ -44,9 +44,8 @@ def _keep_best(best, index, merit, token, slots, KP: tl.constexpr):
 @triton.jit
 def choose(
     q, q_strides, k, k_strides, parents, far_scores, log_sum, chosen, share, wanted, sizes, place, SOME: tl.constexpr,
-    DENSE: tl.constexpr, TOGETHER: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, F: tl.constexpr, KP: tl.constexpr,
-    SCALE: tl.constexpr,
-    REAL: tl.constexpr, PRECISION: tl.constexpr,
+    DENSE: tl.constexpr, TOGETHER: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, F: tl.constexpr,
+    KP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The chosen tokens (B, G, M, k) of a block of queries, and their log shares (B, H, M, k) where G is H.
 
@@ -127,7 +126,8 @@ def _log_shares(scores, some):
 @triton.jit
 def share_of_group(
     q, q_strides, k, k_strides, parents, bias, chosen, share, wanted, sizes, place, SOME: tl.constexpr,
-    DENSE: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, KP: tl.constexpr, PP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
+    DENSE: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, KP: tl.constexpr, PP: tl.constexpr,
+    SCALE: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Each head's log shares (B, H, M, k) of the tokens that its group has chosen."""
     batch_head = tl.program_id(1).to(tl.int64)
