@@ -88,8 +88,9 @@ class MAHAAttention(Attention):
     ) -> tuple[Tensor, Tensor]:
         """What `project` made -> the scales' mixture (B, N, D) before the output projection, aux."""
         wanted = self.wanted(x_BND, placements_of(len(keys), self.config))
-        queries, keys, of_heads = ([self._heads(x) for x in each] for each in (queries, keys, values))
-        scales = self.attend(queries, keys, of_heads, wanted)
+        scales = self.attend(
+            [self._heads(x) for x in queries], [self._heads(x) for x in keys], [self._heads(x) for x in values], wanted
+        )
         value_BNHd = values[0].unflatten(-1, (self.config.num_heads, -1))
         mixed_BNHd, _, aux = self.aggregate(x_BND, scales.outputs, value_BNHd, scales.placements, scales.log_sums)
         return mixed_BNHd.flatten(2), aux
