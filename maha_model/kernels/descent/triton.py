@@ -58,7 +58,7 @@ def forward(
     wide, slots = torch.promote_types(q_BHMd.dtype, torch.float32), geometry.choose
     out = v_BHnd.new_empty(B, H, M, v_BHnd.shape[3])
     log_sum = out.new_empty(B, H, M, dtype=wide)
-    chosen = out.new_empty(B, geometry.groups, M, slots, dtype=torch.int32)
+    chosen = out.new_full((B, geometry.groups, M, slots), -1, dtype=torch.int32)  # programs that leave write nothing
     share = out.new_empty(B, H, M, slots, dtype=wide)
     block = blocks(q_BHMd.dtype, max(q_BHMd.shape[3], v_BHnd.shape[3]), geometry.ratio)
     near_out = out if call.dense else torch.empty_like(out, dtype=wide)
@@ -86,7 +86,7 @@ def forward(
                 *call.operands[:4], call.parents, call.bias, chosen, share, wanted, *call.place, SOME=some, KP=KP,
                 PP=triton.next_power_of_2(call.parent_slots), **call.constants("DENSE", "DK"), **block.gather,
             )  # fmt: skip
-    if wanted_BGM is not None:  # programs that left wrote nothing, others computed all of theirs
+    if wanted_BGM is not None:  # a program computes all of its queries or none
         unwanted_BHM = ~wanted_BGM.repeat_interleave(H // geometry.groups, 1)
         for result, value in ((out, 0), (share, 0), (log_sum[..., None], -torch.inf)):
             result.masked_fill_(unwanted_BHM[..., None], value)
