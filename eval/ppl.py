@@ -1,10 +1,11 @@
 """Perplexity of a checkpoint: python eval/ppl.py --checkpoint RUN --data DATA [--split test] [--json]"""
 
-from data_pipeline import CommandParser, Manifest, at_least, user_errors
+from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors
 from data_pipeline.json_text import to_json
 from eval.device import best_device, device_name
 from eval.scoring.evaluation import evaluate, evaluate_once
 from eval.undefined import quotient, shown
+from maha_model import ConfigError
 
 
 def main() -> None:
@@ -19,14 +20,21 @@ def main() -> None:
     parser.add_argument("--stride", type=at_least(1), help="tokens between windows (default: half the context)")
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="windows per forward pass")
     parser.add_argument("--device", type=device_name, default=best_device())
+    parser.add_argument(
+        "--sparsity", type=float, help="another aggregation.sparsity (with gate: threshold); the score work is counted"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the result beside the checkpoint, or take a kept one")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    with user_errors():
+    with user_errors(ConfigError):
+        if args.keep and args.sparsity is not None:
+            raise UserError("--keep is for the model as it was trained; leave out --keep or --sparsity")
         manifest = Manifest.load(args.data)
-        result = (evaluate_once if args.keep else evaluate)(
-            args.checkpoint, manifest, args.split, args.context, args.stride, args.batch_size, args.device
-        )  # fmt: skip
+        window = (args.split, args.context, args.stride, args.batch_size, args.device)
+        if args.keep:
+            result = evaluate_once(args.checkpoint, manifest, *window)
+        else:
+            result = evaluate(args.checkpoint, manifest, *window, args.sparsity)
     score, speed = result.score, quotient(result.score.tokens, result.seconds)
     if args.json:
         print(to_json(result.to_dict()))
@@ -38,6 +46,8 @@ def main() -> None:
     )
     print(f"  bits per byte         {shown(score.bits_per_byte, 4):>10}   ({score.bytes:,} bytes)")
     print(f"  bits per character    {shown(score.bits_per_character, 4):>10}   ({score.characters:,} characters)")
+    if result.score_work is not None:
+        print(f"  score work            {shown(result.score_work, 0):>10}   (multiply-adds per token)")
     print(f"  {shown(speed, 0)} tokens/s")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from eval.scoring.octaves import Octaves, contexts_of_targets
 from eval.scoring.perplexity import Score, document_losses
 from eval.scoring.positions import OctaveBins
 from eval.undefined import quotient
+from eval.work import ScoreWork, turn_dial
 from maha_model import scale_weight_statistics
 from pretrain.checkpoint import CheckpointInfo, find_checkpoint, load_model, read_info
 
@@ -43,6 +45,8 @@ class Evaluation:
     """Losses by distance to the last occurrence of the token's bigram in its window; first those without one."""
     scale_weights: list[dict[str, Any]]
     seconds: float
+    score_work: float | None = None
+    """Score multiply-adds done per token of the windows; measured where another sparsity is given."""
 
     @property
     def score(self) -> Score:
@@ -61,6 +65,7 @@ class Evaluation:
             "documents": [{"title": title, **part.to_dict()} for title, part in self.documents],
             "scale_weights": self.scale_weights,
             "seconds": self.seconds, "tokens_per_s": quotient(score.tokens, self.seconds),
+            "score_multiply_adds_per_token": self.score_work,
         }  # fmt: skip
 
     @classmethod
@@ -108,12 +113,14 @@ def _window(info: CheckpointInfo, context: int | None, stride: int | None) -> tu
 
 def evaluate(
     checkpoint: str | Path, manifest: Manifest, split: str = "test", context: int | None = None,
-    stride: int | None = None, batch_size: int = 8, device: str = "cpu",
+    stride: int | None = None, batch_size: int = 8, device: str = "cpu", sparsity: float | None = None,
 ) -> Evaluation:  # fmt: skip
     """Score a run's newest whole checkpoint, or a given one, on a split; stride defaults to half the context.
 
+    With a `sparsity` the scales have that price (`turn_dial`), and the work of the scores is counted.
+
     Raises:
-        UserError: if checkpoint, data, context or stride do not work, or the tokenizers differ.
+        UserError: if checkpoint, data, context, stride or sparsity do not work, or the tokenizers differ.
     """
     path = find_checkpoint(checkpoint)
     info = read_info(path)
@@ -124,19 +131,23 @@ def evaluate(
         )
     manifest.verify([split])
     model = load_model(path, device)
+    if sparsity is not None:
+        turn_dial(model, sparsity)
     context, stride = _window(info, context, stride)
     start = time.perf_counter()
     scores, positions, windows, bigrams = [], OctaveBins(), Octaves(WINDOW_UNIT), Octaves(1)
-    for document, losses in document_losses(model, read_documents(manifest, split), context, stride, batch_size):
-        scores.append((document.info.title, Score.of(float(losses.sum()), document.info)))
-        positions.add(losses)
-        places, distances = contexts_of_targets(document.tokens, context, stride, batch_size, device)
-        windows.add(torch.from_numpy(losses), places.cpu())
-        bigrams.add(torch.from_numpy(losses), distances.cpu())
+    work = None if sparsity is None else ScoreWork()
+    with work or nullcontext():
+        for document, losses in document_losses(model, read_documents(manifest, split), context, stride, batch_size):
+            scores.append((document.info.title, Score.of(float(losses.sum()), document.info)))
+            positions.add(losses)
+            places, distances = contexts_of_targets(document.tokens, context, stride, batch_size, device)
+            windows.add(torch.from_numpy(losses), places.cpu())
+            bigrams.add(torch.from_numpy(losses), distances.cpu())
     seconds = time.perf_counter() - start
     first = next(read_documents(manifest, split)).tokens[:context].astype("int64")
     layers = scale_weight_statistics(model, torch.from_numpy(first)[None].to(device))
     return Evaluation(
         path, info, model.num_parameters(), split, context, stride, scores, positions, windows, bigrams,
-        [layer._asdict() for layer in layers], seconds,
+        [layer._asdict() for layer in layers], seconds, None if work is None else work.per_token(model),
     )  # fmt: skip

@@ -64,6 +64,7 @@ def carry_out(run: Run, out: Path, device: str, report: Report = no_report) -> N
                 torch.save({"run": to_json(run.to_dict()), "learner": learner.state_dict()}, file)
             report(f"{run.name}: update {point.update}, loss {point.loss:.3f}, accuracy {point.accuracy:.3f}")
         scores = [{"length": task.length, **learner.test(task).to_dict()} for task in run.tests]
+        curve = learner.sweep(run.tests[0], run.dial)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{run.name} needs more memory than {device} has; give a smaller batch_size, or fewer --jobs"
@@ -73,6 +74,7 @@ def carry_out(run: Run, out: Path, device: str, report: Report = no_report) -> N
         "parameters": learner.model.num_parameters(), "device": device_title(device), "seconds": learner.seconds,
         "updates": learner.points[-1].update, "updates_to_95": updates_to(learner.points, REACHED),
         "accuracy": scores[0]["accuracy"], "scores": scores, "points": [point._asdict() for point in learner.points],
+        "curve": curve,
     }  # fmt: skip
     with atomic_write(_result(run, out)) as file:
         file.write(to_json(result, indent=1).encode())

@@ -1,10 +1,12 @@
 """The limits that a suite's file sets for the accuracies and the updates of its models."""
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from data_pipeline import UserError
+from data_pipeline.json_text import finite
 from eval.bench.criteria import Criterion
 from eval.tasks.results import Row
 from eval.undefined import perplexity, quotient
@@ -14,11 +16,13 @@ from eval.undefined import perplexity, quotient
 class Limit:
     """A limit for `model` at every task and length of the suite, or at those that are given."""
 
-    kind: Literal["accuracy", "difference", "updates", "perplexity", "gain"]
+    kind: Literal["accuracy", "difference", "updates", "perplexity", "gain", "work"]
     """`accuracy`: the median, at least `limit`. `difference`: the median less that of `over`, at least `limit`.
     `updates`: the median of updates to 95 %, over that of `over`, at most `limit`; left out where `over` has none. Of
     text, at positions from `past` on: `perplexity`, over that of `over`, at most `limit`; `gain`, the part of the gain
-    of `over` on `base`, in nats, that the model has too, at least `limit`."""
+    of `over` on `base`, in nats, that the model has too, at least `limit`. Of models with a dial, `work`: the median
+    over seeds of the least score work with an accuracy no more than `within` below the best of `over`, over the least
+    work of `over` with it, at most `limit`."""
     model: str
     limit: float
     over: str = ""
@@ -33,9 +37,11 @@ class Limit:
     """Only where the median accuracy of this model is lower than that of `over`, by `below` at least; that there is
     such a place is a limit itself."""
     below: float = 0.3
+    within: float = 0.01
+    """Of accuracy, what counts as equal quality."""
 
     def __post_init__(self) -> None:
-        kinds = ("accuracy", "difference", "updates", "perplexity", "gain")
+        kinds = ("accuracy", "difference", "updates", "perplexity", "gain", "work")
         if self.kind not in kinds:
             raise UserError(f"kind is {self.kind!r}; choose one of {', '.join(kinds)}")
         if not self.over and (self.kind != "accuracy" or self.where):
@@ -85,6 +91,8 @@ def _criterion(limit: Limit, found: dict[tuple[str, int, str], Row], place: tupl
     other = found[*place, limit.over]
     if limit.kind in ("perplexity", "gain"):
         return _criterion_of_text(limit, one, other, found.get((*place, limit.base)), name)
+    if limit.kind == "work":
+        return _criterion_of_work(limit, one, other, name)
     if limit.kind == "updates":
         if other.median_updates_to_95 is None:
             return None
@@ -93,6 +101,17 @@ def _criterion(limit: Limit, found: dict[tuple[str, int, str], Row], place: tupl
     base = other.accuracy(limit.test_length)
     difference = None if value is None or base is None else value - base
     return Criterion(f"{name}accuracy, {limit.model} less {limit.over}", difference, limit.limit, at_least=True)
+
+
+def _criterion_of_work(limit: Limit, one: Row, other: Row, name: str) -> Criterion | None:
+    if not one.curves or len(one.curves) != len(other.curves):
+        return None
+    least = [max(point["accuracy"] for point in curve) - limit.within for curve in other.curves]
+    works = zip(one.least_works(least), other.least_works(least), strict=True)
+    ratios = [quotient(*pair) for pair in works]
+    value = finite(statistics.median(float("inf") if ratio is None else ratio for ratio in ratios))
+    name += f"score work of {limit.model} over that of {limit.over} at an accuracy within {limit.within:g} of its best"
+    return Criterion(name, value, limit.limit)
 
 
 def _criterion_of_text(limit: Limit, one: Row, other: Row, base: Row | None, name: str) -> Criterion | None:

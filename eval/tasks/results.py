@@ -35,6 +35,9 @@ class Row:
     """Of text: nats a token at all positions from the key on."""
     bigram_losses: dict[int, list[float]] = field(default_factory=dict)
     """Of text: nats a token by the least distance of the bigram that the token completes; 0: of no bigram."""
+    curves: list[list[dict[str, float]]] = field(default_factory=list)
+    """With a dial, a list for each seed: at each `sparsity` the `accuracy` and the `work`, score multiply-adds done per
+    token."""
 
     def accuracy(self, length: int | None = None) -> float | None:
         """Median over the seeds, at a length; None if it was not tested there."""
@@ -44,6 +47,13 @@ class Row:
     def loss(self, past: int) -> float | None:
         """Median over the seeds of the loss in nats a token at positions from `past` on; None if there is none."""
         return statistics.median(self.losses[past]) if past in self.losses else None
+
+    def least_works(self, accuracies: Sequence[float]) -> list[float | None]:
+        """For each seed the least work of its curve's points with at least that accuracy; None: there is none."""
+        return [
+            min((point["work"] for point in curve if point["accuracy"] >= least), default=None)
+            for curve, least in zip(self.curves, accuracies, strict=True)
+        ]
 
     @property
     def median_updates_to_95(self) -> float | None:
@@ -84,6 +94,7 @@ def rows_of(results: Iterable[dict[str, Any]]) -> list[Row]:
             [member["run"]["seed"] for member in members], [member["updates"] for member in members],
             [member["updates_to_95"] for member in members], accuracies, by_distance,
             [member["seconds"] for member in members], losses, bigram_losses,
+            [member["curve"] for member in members if member.get("curve")],
         ))  # fmt: skip
     return rows
 
@@ -110,9 +121,23 @@ def tables(rows: list[Row]) -> list[str]:
     found = [_table(head, body)]
     if starts:
         found += ["Accuracy by distance in tokens", _table(far_head, far)]
+    with_curves = [row for row in rows if row.curves]
+    if with_curves:
+        found += ["Score multiply-adds per token by the sparsity, medians", _curves_table(with_curves)]
     for title, name in _TEXT_TABLES.items():
         found += _text_table(title, [(row, getattr(row, name)) for row in rows])
     return found
+
+
+def _curves_table(rows: list[Row]) -> str:
+    head = ("Task", "Length", "Model", "Sparsity", "Accuracy", "Multiply-adds per token")
+    body = [
+        (row.task, f"{row.length}", row.model, f"{points[0]['sparsity']:g}",
+         f"{statistics.median(point['accuracy'] for point in points):.3f}",
+         f"{statistics.median(point['work'] for point in points):.0f}")
+        for row in rows for points in zip(*row.curves, strict=True)
+    ]  # fmt: skip
+    return _table(head, body)
 
 
 _TEXT_TABLES = {

@@ -4,7 +4,9 @@ Keys of the file:
 
 - `seeds`, `base` (model settings that all share), `training` (fields of `Training`);
 - `models`: by name, settings that are merged into `base`. `equal_scores: MODEL` sets the span so that there are as many
-  score entries as in that model; `at: {LENGTH: SETTINGS}` has settings for one length;
+  score entries as in that model; `at: {LENGTH: SETTINGS}` has settings for one length; `dial: [SPARSITY, ...]` scores
+  the trained model again with each of these values of aggregation.sparsity (with `gate` of aggregation.threshold), and
+  counts the work of its scores;
 - `tasks`: by name, the fields of `Entry`;
 - `figures`: limits, see `eval.tasks.criteria`.
 
@@ -56,6 +58,8 @@ class Run:
     """What is scored at the end, the task itself first."""
     config: ModelConfig
     training: Training
+    dial: list[float] = field(default_factory=list)
+    """Prices of scales that the trained model is scored with, beside its own."""
 
     @property
     def length(self) -> int:
@@ -68,8 +72,9 @@ class Run:
         return f"{self.entry}-{self.length}-{self.model}-{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All that the result depends on, JSON-ready."""
-        return {**asdict(self), "config": self.config.to_dict()}
+        """All that the result depends on, JSON-ready; without a dial as it was before there was one."""
+        values = {**asdict(self), "config": self.config.to_dict()}
+        return values if self.dial else {name: value for name, value in values.items() if name != "dial"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,14 +204,21 @@ class Suite:
         config = self._config(entry, model, length, {"vocab_size": task.vocab_size, "context_length": context})
         return Run(
             entry=entry.name, task=entry.task, model=model, seed=seed, stages=stages, tests=tests, config=config,
-            training=training,
+            training=training, dial=self._dial(model),
         )  # fmt: skip
+
+    def _dial(self, model: str) -> list[float]:
+        dial = self.models[model].get("dial", [])
+        if not isinstance(dial, list) or not all(isinstance(value, int | float) for value in dial):
+            raise UserError(f"{self.path}, model {model}: dial is {dial!r}; give a list of numbers")
+        return [float(value) for value in dial]
 
     def _config(self, entry: Entry, model: str, length: int, given: dict[str, int]) -> ModelConfig:
         where = f"{self.path}, task {entry.name}, model {model}"
         settings = merged(merged(self.base, entry.model), self.models[model])
         settings = merged(settings, settings.pop("at", {}).get(length, {}))
         equal = settings.pop("equal_scores", None)
+        settings.pop("dial", None)
         for key in given:
             if key in settings:
                 raise UserError(f"{where}: {key} follows from the task; leave it out")

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from data_pipeline import UserError
 from eval.tasks.scoring import Scores, score, scored_logits
 from eval.tasks.task import Task
 from eval.tasks.text import TextScores, TextTask
+from eval.work import ScoreWork, turn_dial
 from maha_model import CausalLM, ModelConfig
 
 ENOUGH = 0.995
@@ -143,6 +145,19 @@ class Learner:
     def test(self, task: Task) -> Scores | TextScores:
         """Scores on held-out sequences of a task that no point was measured on."""
         return self._score(task, self._training.tested, _TEST_SEED)
+
+    def sweep(self, task: Task, dial: Sequence[float]) -> list[dict[str, float]]:
+        """Accuracy and score multiply-adds done per token of those sequences, at each price of scales (`turn_dial`).
+
+        Leaves the model with the last.
+        """
+        found = []
+        for sparsity in dial:
+            turn_dial(self.model, sparsity)
+            with ScoreWork() as work:
+                accuracy = self.test(task).accuracy
+            found.append({"sparsity": sparsity, "accuracy": accuracy, "work": work.per_token(self.model)})
+        return found
 
     def _score(self, task: Task, sequences: int, seed: int) -> Scores | TextScores:
         self.model.eval()

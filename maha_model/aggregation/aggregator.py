@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from maha_model.aggregation.cvxpylayers_solver import solve_with_cvxpylayers
 from maha_model.aggregation.game import best_response
-from maha_model.config import ModelConfig
+from maha_model.config import ConfigError, ModelConfig
 from maha_model.kernels.fuse import Placement, Problem, assemble, compute_dtype, fuse, normalized, present_scales
 from maha_model.layers import WideLinear, normal_
 
@@ -41,7 +41,7 @@ class Aggregator(nn.Module):
             self.logits = nn.Parameter(torch.zeros(config.num_scales, config.num_heads))
         elif self.solves and target == "projection":
             self.project = nn.Linear(config.d_model, config.d_model, bias=False)
-        costs = self.config.costs or [1.0] * config.num_scales
+        costs = self._costs()
         plays = (
             strategy != "convex"
         )  # a game, whose players also gain by explaining their own output (paper equation 8)
@@ -109,6 +109,39 @@ class Aggregator(nn.Module):
         price_L = weights.new_tensor(problem.prices)
         return combined, weights, weights.mean((1, 2, 3)) @ price_L
 
+    def set_sparsity(self, value: float) -> None:
+        """Another lambda on a trained module, or with `gate` another threshold: higher, more weights are zero.
+
+        Raises:
+            ConfigError: for a value that the configuration refuses, or a strategy that has neither.
+        """
+        if self.config.strategy == "gate":
+            self.config = replace(self.config, threshold=value)
+        elif self.solves:
+            self.config = replace(self.config, sparsity=value)
+            self.problem = replace(self.problem, prices=tuple(value * cost for cost in self._costs()))
+        else:
+            raise ConfigError(f"aggregation.strategy {self.config.strategy} has no sparsity; leave it out")
+
+    def _costs(self) -> list[float]:
+        return self.config.costs or [1.0] * self.num_scales
+
+    @property
+    def weighs_beforehand(self) -> bool:
+        """Whether the weights follow from the layer's input alone and can be zero."""
+        if self.config.strategy == "gate":
+            return self.config.threshold > 0
+        in_closed_form = self.config.strategy in ("convex", "nash") and self.config.solver == "exact"
+        return in_closed_form and self.problem.kind == "utility" and self.problem.redundancy == 0
+
+    def weights_beforehand(self, x_BND: Tensor, placements: list[Placement]) -> Tensor:
+        """The weights (L, B, N, H) that `forward` will give, bitwise, before there are scale outputs.
+
+        Only where `weighs_beforehand`: the problem is then the same for any finite outputs, so here for zeros.
+        """
+        zeros_BH1d = x_BND.new_zeros(x_BND.shape[0], self.num_heads, 1, x_BND.shape[2] // self.num_heads)
+        return self.forward(x_BND, [zeros_BH1d] * len(placements), zeros_BH1d, placements)[1]
+
     def _problem(self, num_scales: int) -> Problem:
         """The problem of the scales there are: a short sequence has no coarse ones."""
         return replace(self.problem, prices=self.problem.prices[:num_scales])
@@ -140,7 +173,11 @@ class Aggregator(nn.Module):
         else:
             scores = x.new_zeros(()).expand(B, N, L, self.num_heads)
         present_NL1 = present_scales(placements, N, x.device).T[..., None]
-        return torch.where(present_NL1, scores.to(compute_dtype(scores.dtype)), -torch.inf).softmax(2)
+        weights = torch.where(present_NL1, scores.to(compute_dtype(scores.dtype)), -torch.inf).softmax(2)
+        if self.config.threshold:
+            weights = torch.where(weights >= self.config.threshold, weights, 0.0)
+            weights = weights / weights.sum(2, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        return weights
 
     def _weights_by_other_solver(
         self,

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from maha_model.aggregation import Aggregator
+from maha_model.aggregation import Aggregator, Placement
 from maha_model.attention.base import Attention
-from maha_model.attention.scales import ScaleOutputs, attend_down, attend_in_spans
+from maha_model.attention.scales import ScaleOutputs, attend_down, attend_in_spans, placements_of, wanted_scales
 from maha_model.config import ModelConfig
 from maha_model.layers import prefer_near_
 from maha_model.multiscale import CrossScaleGate, Decomposition
@@ -121,21 +121,33 @@ class MAHAAttention(Attention):
         self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """What `project` made -> the scales' mixture (B, N, D) before the output projection, aux."""
+        wanted = self.wanted(x_BND, placements_of(len(values), self.config))
         scales = self.attend(
-            [self._heads(x) for x in queries], [self._heads(x) for x in keys], [self._heads(x) for x in values]
+            [self._heads(x) for x in queries], [self._heads(x) for x in keys], [self._heads(x) for x in values], wanted
         )
         value_BNHd = values[0].unflatten(-1, (self.config.num_heads, -1))
         mixed_BNHd, _, aux = self.aggregate(x_BND, scales.outputs, value_BNHd, scales.placements, scales.log_sums)
         return mixed_BNHd.flatten(2), aux
 
-    def attend(self, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]) -> ScaleOutputs:
+    def wanted(self, x_BND: Tensor, placements: list[Placement]) -> list[Tensor] | None:
+        """Where each scale is needed, bool (B, G, N); None: everywhere.
+
+        So it is in training, where no weight is known yet, and in an encoder.
+        """
+        if torch.is_grad_enabled() or not self.config.causal or not self.aggregate.weighs_beforehand:
+            return None
+        return wanted_scales(self.aggregate.weights_beforehand(x_BND, placements), self.config)
+
+    def attend(
+        self, queries: list[Tensor], keys: list[Tensor], values: list[Tensor], wanted: list[Tensor] | None = None
+    ) -> ScaleOutputs:
         """Attention at every scale; queries, keys and values (B, H, n, ...), finest first, not rotated.
 
         With bounds for coarse keys the finest keys alone.
         """
         if self.config.descent:
-            return attend_down(queries[0], keys, values, self.beta, self.config)
-        return attend_in_spans(queries, keys, values, self.config)
+            return attend_down(queries[0], keys, values, self.beta, self.config, wanted)
+        return attend_in_spans(queries, keys, values, self.config, wanted)
 
     def _heads(self, x_BnD: Tensor) -> Tensor:
         return x_BnD.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)

@@ -39,8 +39,9 @@ def rotate_keys(k_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
 
 
 def attend_down(
-    q_BHNd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig
-) -> ScaleOutputs:
+    q_BHNd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig,
+    wanted: list[Tensor] | None = None,
+) -> ScaleOutputs:  # fmt: skip
     """Descent: one query a position, keys and values of every scale (B, H, n_l, ...), none of them rotated.
 
     With bounds for coarse keys the finest keys alone.
@@ -48,25 +49,42 @@ def attend_down(
     q_BHNd, *keys = apply_rotary_to_all([q_BHNd, *keys], [(0.0, 1.0), *_lines(len(keys), config)], config.rope_base)
     if config.bounded:
         keys += bounding_keys(keys[0], config.ratio, len(values))
-    return descend_from(0, q_BHNd, keys, values, beta_L, config)
+    return descend_from(0, q_BHNd, keys, values, beta_L, config, wanted)
 
 
 def descend_from(
-    start: int, q_BHMd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig
-) -> ScaleOutputs:
+    start: int, q_BHMd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig,
+    wanted: list[Tensor] | None = None,
+) -> ScaleOutputs:  # fmt: skip
     """Descent of the queries at positions start.., everything rotated; rows before a scale's first token left out."""
     groups = config.descent_groups or config.num_heads
     assert config.span != "full"
     coarse_q = bounding_query(q_BHMd) if config.bounded and len(keys) > 1 else None
-    found = descend(q_BHMd, keys, values, beta_L, config.ratio, config.span, config.descent, groups, start, coarse_q)
+    found = descend(
+        q_BHMd, keys, values, beta_L, config.ratio, config.span, config.descent, groups, start, coarse_q, wanted
+    )
     firsts = [max(0, config.ratio**level - 1 - start) for level in range(len(keys))]
     outputs = [x[:, :, first:] for x, first in zip(found.outputs, firsts, strict=True)]
     return ScaleOutputs(outputs, [Placement(first, 1) for first in firsts], found.log_sums)
 
 
+def wanted_scales(weights_LBNH: Tensor, config: ModelConfig) -> list[Tensor]:
+    """Where the outputs of the scales are used, by their weights (L, B, N, H): bool (B, groups of heads, N) each.
+
+    With a descent, whose way to a scale leads through all coarser ones, these are needed too, and by all heads of a
+    group that chooses together. Without one every head is a group.
+    """
+    wanted_LBHN = (weights_LBNH != 0).transpose(2, 3)
+    if config.descent:
+        groups = config.descent_groups or config.num_heads
+        wanted_LBHN = wanted_LBHN.cummax(0).values.unflatten(2, (groups, -1)).any(3)
+    return list(wanted_LBHN)
+
+
 def attend_in_spans(
-    queries: list[Tensor], keys: list[Tensor], values: list[Tensor], config: ModelConfig
-) -> ScaleOutputs:
+    queries: list[Tensor], keys: list[Tensor], values: list[Tensor], config: ModelConfig,
+    wanted: list[Tensor] | None = None,
+) -> ScaleOutputs:  # fmt: skip
     """Attention of every scale to at most W tokens of its own; queries, keys, values (B, H, n, ...), not rotated."""
     L, coarse = len(keys), config.query == "coarse"
     if not coarse and config.positions == "scale":  # rotated below, where it is known which token each stands at
@@ -75,24 +93,41 @@ def attend_in_spans(
         lines = _lines(L, config) if coarse else [(0.0, 1.0)] * L
         rotated = apply_rotary_to_all([*queries, *keys], [*lines, *_lines(L, config)], config.rope_base)
         queries, keys = rotated[:L], rotated[L:]
-    if coarse:
-        outputs = [
-            span_attention(q, k, v, config.span, config.causal) for q, k, v in zip(queries, keys, values, strict=True)
-        ]
-    else:
-        triples = enumerate(zip(queries, keys, values, strict=True))
-        outputs = [_attend_fine(q, k, v, level, config) for level, (q, k, v) in triples]
-    return ScaleOutputs(outputs, _placements(L, config))
+    attend = _attend_coarse if coarse else _attend_fine
+    needed = [None] * L if wanted is None else wanted
+    scales = enumerate(zip(queries, keys, values, needed, strict=True))
+    return ScaleOutputs([attend(*scale, level, config) for level, scale in scales], placements_of(L, config))
 
 
-def _placements(num_scales: int, config: ModelConfig) -> list[Placement]:
+def placements_of(num_scales: int, config: ModelConfig) -> list[Placement]:
     """The visibility rule (docs/model.md): coarse token j is first visible at position factor*(j+1) - 1."""
     factors = [config.ratio**level for level in range(num_scales)]
     repeated = [factor if config.query == "coarse" else 1 for factor in factors]
     return [Placement(f - 1 if config.causal else 0, r) for f, r in zip(factors, repeated, strict=True)]
 
 
-def _attend_fine(q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
+def _attend_coarse(
+    q_BHnd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, wanted_BHN: Tensor | None, level: int, config: ModelConfig
+) -> Tensor:
+    """The scale attends to itself: (B, H, n, d)."""
+    wanted_BHfn = _wanted_of_tokens(wanted_BHN, k_BHnd.shape[2], level, config)
+    wanted_BHn = None if wanted_BHfn is None else wanted_BHfn.any(2)
+    return span_attention(q_BHnd, k_BHnd, v_BHnd, config.span, config.causal, wanted_BHn)
+
+
+def _wanted_of_tokens(wanted_BHN: Tensor | None, n: int, level: int, config: ModelConfig) -> Tensor | None:
+    """Which of the `factor` positions at which a token is the newest need it, in a causal model: (B, H, factor, n)."""
+    if wanted_BHN is None:
+        return None
+    factor = config.ratio**level
+    wanted_BHN = wanted_BHN[:, :, factor - 1 :]
+    padded = torch.nn.functional.pad(wanted_BHN, (0, n * factor - wanted_BHN.shape[2]))
+    return padded.unflatten(2, (n, factor)).transpose(2, 3)
+
+
+def _attend_fine(
+    q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, wanted_BHN: Tensor | None, level: int, config: ModelConfig
+) -> Tensor:
     """Every position from the first with a finished coarse token on attends to those: (B, H, n*factor, d).
 
     The `factor` positions for which the same coarse tokens are visible become as many heads, each with one query
@@ -108,5 +143,7 @@ def _attend_fine(q_BHNd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, level: int, con
         q_BHfnd = apply_rotary(q_BHfnd, config.rope_base)
     k_BGnd = k_BHnd.repeat_interleave(factor, dim=1)
     v_BGnd = v_BHnd.repeat_interleave(factor, dim=1)
-    out = span_attention(q_BHfnd.flatten(1, 2), k_BGnd, v_BGnd, config.span, config.causal)
+    wanted_BHfn = _wanted_of_tokens(wanted_BHN, n, level, config)
+    wanted_BGn = None if wanted_BHfn is None else wanted_BHfn.flatten(1, 2)
+    out = span_attention(q_BHfnd.flatten(1, 2), k_BGnd, v_BGnd, config.span, config.causal, wanted_BGn)
     return out.unflatten(1, (H, factor)).transpose(2, 3).flatten(2, 3)

@@ -34,6 +34,8 @@ class AggregationConfig:
     normalize: bool = False
     """Divide the weights of `nash` and `best_response` by their sum, so that the output is an average of scales;
     without it every scale's weight is between 0 and 1 whatever the others' are."""
+    threshold: float = 0.0
+    """Of `gate`: weights below it are set to 0, the others divided by their sum; where all are below, all are 0."""
     sweeps: int = 8
     """Sweeps of `best_response`."""
     solver: Literal["exact", "cvxpylayers"] = "exact"
@@ -47,5 +49,9 @@ class AggregationConfig:
             raise ConfigError(f"aggregation.ridge is {self.ridge}; it must be positive, or the weights are not unique")
         if self.sparsity < 0 or self.redundancy < 0:
             raise ConfigError("aggregation.sparsity and aggregation.redundancy must not be negative")
+        if self.threshold and self.strategy != "gate":
+            raise ConfigError(f"aggregation.threshold is for gate, not for {self.strategy}; set threshold 0")
+        if not 0 <= self.threshold < 1:
+            raise ConfigError(f"aggregation.threshold is {self.threshold}; it must be at least 0 and below 1")
         if self.sweeps < 1:
             raise ConfigError(f"aggregation.sweeps is {self.sweeps}; it must be at least 1")

@@ -81,11 +81,14 @@ class MAHAStream:
             else:
                 key = rotate(self._heads(attention.key(contexts[level], level)), *at.angles[level])
             self.scales[level].push(key, self._heads(value))
+        # Absent scales stand from the position after this one on.
+        placements = [Placement(int(level >= at.present), 1) for level in range(len(self.outputs))]
         log_sums = None
         if attention.config.descent:
+            wanted = attention.wanted(x_B1D, placements)
             query = rotate(self._heads(attention.query(contexts[0], 0)), *at.angles[0])
             keys, kept = zip(*(cache.all() for cache in self.scales[: at.present]), strict=True)
-            found = descend_from(at.position, query, list(keys), list(kept), attention.beta, attention.config)
+            found = descend_from(at.position, query, list(keys), list(kept), attention.beta, attention.config, wanted)
             self.outputs[: at.present], log_sums = found.outputs, found.log_sums
             assert log_sums is not None
             log_sums = log_sums + [torch.full_like(log_sums[0], -torch.inf)] * (len(self.outputs) - at.present)
@@ -94,8 +97,6 @@ class MAHAStream:
                 query = attention.query(contexts[level if coarse else 0], level)
                 self.outputs[level] = self._attend_at(level, query, at)
         value_B1Hd = self._heads(values[0]).transpose(1, 2)
-        # Absent scales stand from the position after this one on.
-        placements = [Placement(int(level >= at.present), 1) for level in range(len(self.outputs))]
         mixed_B1Hd, _, _ = attention.aggregate(x_B1D, self.outputs, value_B1Hd, placements, log_sums)
         return attention.out(mixed_B1Hd.flatten(2))
 

@@ -1,7 +1,9 @@
 """A tiny run as training leaves it: real checkpoints through the writer, a real metrics file, no launcher."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,12 +21,15 @@ def make_run(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> MakeRu
     """make_run(attention, seed) -> RUN holding a checkpoint of a small random model and some history."""
 
     def make(
-        attention: str, d_ff: int = 24, tokens: int = 640, seed: int = 0, on: Manifest = data, **aggregation: str
+        attention: str, d_ff: int = 24, tokens: int = 640, seed: int = 0, on: Manifest = data, **settings: Any
     ) -> Path:
+        """`settings` of the model or, by their names, of its aggregation."""
+        of_aggregation = {f.name for f in fields(AggregationConfig)}
+        aggregation = AggregationConfig(**{name: settings.pop(name) for name in of_aggregation & settings.keys()})
         run = tmp_path_factory.mktemp("run") / attention
         config = ModelConfig(
             vocab_size=on.vocab_size, context_length=32, d_model=16, num_layers=2, num_heads=2, d_ff=d_ff,
-            attention=attention, span=8, num_scales=3, init_std=0.3, aggregation=AggregationConfig(**aggregation),
+            attention=attention, span=8, num_scales=3, init_std=0.3, aggregation=aggregation, **settings,
         )  # fmt: skip
         torch.manual_seed(seed)
         weights = {name: p.detach().clone() for name, p in CausalLM(config).named_parameters()}

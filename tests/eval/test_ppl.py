@@ -39,6 +39,14 @@ def test_ppl_prints_one_json_object_with_every_unit(make_run: MakeRun, data: Man
     assert "perplexity per word" in shorter.stdout
 
 
+def test_another_sparsity_is_scored_with_its_work(make_run: MakeRun, data: Manifest, run_command: Run) -> None:
+    run = make_run("maha", descent=2, query="fine", positions="token", domain="budget", redundancy=0)
+    command = ("eval/ppl.py", "--checkpoint", run, "--data", data.folder, "--json", "--sparsity")
+    free, dear = (json.loads(run_command(*command, value).stdout.splitlines()[-1]) for value in (0, 100))
+    assert free["score_multiply_adds_per_token"] > dear["score_multiply_adds_per_token"] == 0
+    assert free["nll"] != dear["nll"]
+
+
 def test_a_kept_result_of_an_earlier_version_is_measured_again(
     make_run: MakeRun, data: Manifest, run_command: Run
 ) -> None:
@@ -69,6 +77,8 @@ def test_ppl_mistakes_are_one_line_and_status_2(
     assert_user_error(ppl(run, data.folder, "--split", "dev"), "it has train, validation, test")
     assert_user_error(ppl(run, data.folder, "--context", 64), "--context 64 is not between 1 and the model's 32")
     assert_user_error(ppl(run, data.folder, "--stride", 40), "--stride 40")
+    assert_user_error(ppl(run, data.folder, "--sparsity", 1), "a model with a descent only")
+    assert_user_error(ppl(run, data.folder, "--sparsity", 1, "--keep"), "leave out --keep or --sparsity")
     other = prepare(find_source(str(source_folder)), tmp_path / "other", 400, workers=1, shard_tokens=10**6)
     assert_user_error(ppl(run, other.folder), "trained with another tokenizer")
     damaged = tmp_path / "run"

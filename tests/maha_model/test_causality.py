@@ -17,6 +17,9 @@ AGGREGATIONS = [
     {"strategy": "mean"},
     {"strategy": "softmax"},
     {"strategy": "gate"},
+    {"strategy": "convex", "domain": "budget", "redundancy": 0.0, "sparsity": 0.2},
+    {"strategy": "nash", "redundancy": 0.0},
+    {"strategy": "gate", "threshold": 0.35},
 ]
 VOCABULARY = 13
 

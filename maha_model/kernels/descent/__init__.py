@@ -6,7 +6,7 @@ chosen for it at the scale above. reference.py is the definition.
 
 from maha_model.kernels.descent.cpu import scores_computed, scores_of_level
 from maha_model.kernels.descent.descend import Descent, descend
-from maha_model.kernels.descent.flops import visible_pairs
+from maha_model.kernels.descent.flops import pairs_seen, visible_pairs
 from maha_model.kernels.descent.geometry import Geometry
 from maha_model.kernels.descent.operator import attend_level, implementation
 
@@ -16,6 +16,7 @@ __all__ = [
     "attend_level",
     "descend",
     "implementation",
+    "pairs_seen",
     "scores_computed",
     "scores_of_level",
     "visible_pairs",

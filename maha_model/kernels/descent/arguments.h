@@ -20,6 +20,7 @@ struct Arguments {
     Rows q, k, v;
     const int32_t* parents;    // (B, G, M, slots); this and all that follows contiguous
     const Real* bias;          // (B, H, M, slots)
+    const bool* wanted;        // (B, G, M); null for all
     Stored* out;               // (B, H, M, d)
     Real* log_sum;             // (B, H, M)
     int32_t* chosen;           // (B, G, M, choose)

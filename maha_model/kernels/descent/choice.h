@@ -148,7 +148,8 @@ void share_chosen(const Workspace& w, int64_t i, Choices& choices) {
 void choose_block(Workspace& w, Choices& choices) {
     const Arguments& a = w.a;
     for (int64_t i = 0; i < w.queries; ++i) {
-        choose(w, i, choices);
+        choices.count[i] = 0;
+        if (w.wanted(i)) choose(w, i, choices);
         int32_t* chosen = a.chosen + w.group_row(i) * a.choose;
         for (int64_t j = 0; j < a.choose; ++j)
             chosen[j] = j < choices.count[i] ? choices.best[i * choices.most + j].token : -1;

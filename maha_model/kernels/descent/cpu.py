@@ -18,13 +18,14 @@ def kernels(dtype: torch.dtype) -> Extension | None:
 
 def forward(
     q_BHMd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, parents_BGMk: Tensor | None, bias_BHMk: Tensor | None,
-    geometry: Geometry,
+    geometry: Geometry, wanted_BGM: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Output, log-sum-exp, chosen tokens and their log shares: see `operator.attend_level`."""
     results = empty_results(q_BHMd, v_BHnd, geometry)
     _operators(q_BHMd).operator("descent_forward")(
-        *_inputs(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk), list(geometry), torch.get_num_threads(), *results
-    )
+        *_inputs(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk),
+        None if wanted_BGM is None else wanted_BGM.contiguous(), list(geometry), torch.get_num_threads(), *results,
+    )  # fmt: skip
     return results
 
 

@@ -29,6 +29,7 @@ def descend(
     groups: int,
     start: int = 0,
     coarse_q_BHMd: Tensor | None = None,
+    wanted_BGM: list[Tensor] | None = None,
 ) -> Descent:
     """Attention of queries at positions start.. to every scale, down from the coarsest.
 
@@ -46,14 +47,16 @@ def descend(
         groups: of heads, that choose together.
         start: position of the first query.
         coarse_q_BHMd: queries (B, H, M, dk') of all coarser scales, if their keys are of another width.
+        wanted_BGM: bool (B, G, M) for every scale: queries to compute, which hold those of all finer scales. None: all.
     """
     outputs, log_sums, parents, bias = [], [], None, None
     for level in reversed(range(len(keys_BHnd))):
         geometry = Geometry(ratio**level, ratio, span, top if level else 0, groups, start)
         query_BHMd = coarse_q_BHMd if level and coarse_q_BHMd is not None else q_BHMd
         out, log_sum, chosen, share = attend_level(
-            query_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry
-        )
+            query_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry,
+            None if wanted_BGM is None else wanted_BGM[level],
+        )  # fmt: skip
         outputs.append(out)
         log_sums.append(log_sum)
         if level:

@@ -51,8 +51,10 @@ Arguments arguments_of(const Tensor& q, const Tensor& k, const Tensor& v, const 
 
 // Threads share the blocks of all groups of heads: a block is computed for each head of a group in turn, then chosen.
 void forward(Tensor q, Tensor k, Tensor v, std::optional<Tensor> parents, std::optional<Tensor> bias,
-             std::vector<int64_t> geometry, int64_t threads, Tensor out, Tensor log_sum, Tensor chosen, Tensor share) {
+             std::optional<Tensor> wanted, std::vector<int64_t> geometry, int64_t threads, Tensor out, Tensor log_sum,
+             Tensor chosen, Tensor share) {
     Arguments a = arguments_of(q, k, v, parents, bias, geometry, threads);
+    if (wanted) a.wanted = data<const bool>(*wanted);
     a.out = data<Stored>(out);
     a.log_sum = data<Real>(log_sum);
     a.chosen = data<int32_t>(chosen);
@@ -134,8 +136,8 @@ int64_t scores(int64_t length, int64_t tokens, int64_t slots, std::vector<int64_
 #define MAHA_INPUTS "Tensor q, Tensor k, Tensor v, Tensor? parents, Tensor? bias, "
 
 STABLE_TORCH_LIBRARY_FRAGMENT(maha_cpu, m) {
-    m.def(MAHA_NAME("descent_forward") "(" MAHA_INPUTS "int[] geometry, int threads, Tensor(a!) out, "
-          "Tensor(b!) log_sum, Tensor(c!) chosen, Tensor(d!) share) -> ()");
+    m.def(MAHA_NAME("descent_forward") "(" MAHA_INPUTS "Tensor? wanted, int[] geometry, int threads, "
+          "Tensor(a!) out, Tensor(b!) log_sum, Tensor(c!) chosen, Tensor(d!) share) -> ()");
     m.def(MAHA_NAME("descent_backward") "(Tensor grad_out, Tensor? grad_log_sum, Tensor? grad_share, " MAHA_INPUTS
           "Tensor log_sum, Tensor chosen, Tensor share, int[] geometry, int threads, Tensor(a!) grad_q, "
           "Tensor(b!) grad_k, Tensor(c!) grad_v, Tensor(d!) grad_bias) -> ()");

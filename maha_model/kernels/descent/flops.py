@@ -1,6 +1,7 @@
 """Floating-point operations of a descent, for torch's counter."""
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 import maha_model.kernels.descent.operator  # noqa: F401  # registers the operators
@@ -21,6 +22,27 @@ def visible_pairs(queries: int, tokens: int, parents: int | None, geometry: Geom
     if parents is None:
         return sum(finished)
     return sum(min(each, span + parents * ratio) for each in finished)
+
+
+def pairs_seen(
+    q_BHMd: Tensor, k_BHnd: Tensor, parents_BGMk: Tensor | None, geometry: Geometry, wanted_BGM: Tensor | None
+) -> int:
+    """Pairs of a wanted query and a token that it sees in one scale, over all heads, by the parents really chosen.
+
+    Arguments are those of `attend_level`.
+    """
+    (B, H, M, _), n, G = q_BHMd.shape, k_BHnd.shape[2], geometry.groups
+    position_M = geometry.start + torch.arange(M, device=q_BHMd.device)
+    finished_M = ((position_M + 1) // geometry.factor).clamp(max=n)
+    pairs_BGM = finished_M.expand(B, G, M)
+    if parents_BGMk is not None:
+        oldest_near_M = (finished_M - geometry.span).clamp(min=0)
+        children_BGMk = (oldest_near_M[:, None] - parents_BGMk * geometry.ratio).clamp(0, geometry.ratio)
+        far_BGM = torch.where(parents_BGMk >= 0, children_BGMk, 0).sum(-1)
+        pairs_BGM = finished_M - oldest_near_M + far_BGM
+    if wanted_BGM is not None:
+        pairs_BGM = pairs_BGM * wanted_BGM
+    return int(pairs_BGM.sum()) * (H // G)
 
 
 @register_flop_formula(torch.ops.maha.attend_level)

@@ -57,57 +57,85 @@ void load_near(Workspace& w) {
     copy_rows(a.v.at(w.b, w.h, w.low), a.v.row, w.near, a.width, w.v.data(), w.d_wide);
 }
 
-// Scores of a tile's queries with near tokens.
-void score_near(Workspace& w, int64_t i, int64_t rows, int64_t n0, int64_t n1) {
+// Scores of a tile's queries, of which `at` has the local numbers, with near tokens.
+void score_near(Workspace& w, const int64_t* at, int64_t rows, int64_t n0, int64_t n1) {
     const Arguments& a = w.a;
-    if (!w.few())
-        return multiply(rows, w.q.data() + i * w.dk_wide, w.dk_wide, 1, w.k_t.data(), w.near_wide, w.scores.data(),
-                        w.wide, 0, a.qk_width, n0, n1);
-    for (int64_t r = 0; r < rows; ++r)
-        dots(w.q.data() + (i + r) * w.dk_wide, a.qk_width, a.k.at(w.b, w.h, 0), a.k.row, w.near_tokens.data(), w.near,
-             w.scores.data() + r * w.wide);
+    if (w.few()) {
+        for (int64_t r = 0; r < rows; ++r)
+            dots(w.q.data() + at[r] * w.dk_wide, a.qk_width, a.k.at(w.b, w.h, 0), a.k.row, w.near_tokens.data(), w.near,
+                 w.scores.data() + r * w.wide);
+        return;
+    }
+    const Real* q = w.q.data() + at[0] * w.dk_wide;
+    if (at[rows - 1] - at[0] != rows - 1) {  // others lie between
+        for (int64_t r = 0; r < rows; ++r)
+            std::copy_n(w.q.data() + at[r] * w.dk_wide, w.dk_wide, w.tile.data() + r * w.dk_wide);
+        q = w.tile.data();
+    }
+    multiply(rows, q, w.dk_wide, 1, w.k_t.data(), w.near_wide, w.scores.data(), w.wide, 0, a.qk_width, n0, n1);
 }
 
-// Sums of near tokens' values by their weights, in w.tile.
-void mix_near(Workspace& w, int64_t i, int64_t rows) {
+// Sums of near tokens' values by their weights, in w.tile; near to the tile are tokens [from, to).
+void mix_near(Workspace& w, int64_t rows, int64_t from, int64_t to) {
     const Arguments& a = w.a;
     if (!w.few())
-        return multiply(rows, w.weights.data(), w.wide, 1, w.v.data(), w.d_wide, w.tile.data(), w.d_wide, w.first(i),
-                        w.past(i + rows - 1), 0, w.d_wide);
+        return multiply(rows, w.weights.data(), w.wide, 1, w.v.data(), w.d_wide, w.tile.data(), w.d_wide, from, to, 0,
+                        w.d_wide);
     std::fill(w.tile.begin(), w.tile.end(), Real(0));
     for (int64_t r = 0; r < rows; ++r)
         add_rows(w.weights.data() + r * w.wide, a.v.at(w.b, w.h, 0), a.v.row, w.near_tokens.data(), w.near,
                  w.tile.data() + r * w.d_wide, a.width);
 }
 
-// Output and log-sum-exp of the block; merits too where tokens are chosen.
+// Results of the block's queries that are not wanted; whether there are others.
+bool leave_unwanted(Workspace& w) {
+    const Arguments& a = w.a;
+    bool some = false;
+    for (int64_t i = 0; i < w.queries; ++i) {
+        if (w.wanted(i)) {
+            some = true;
+            continue;
+        }
+        std::fill_n(a.out + w.row(i) * a.width, a.width, Stored{});
+        a.log_sum[w.row(i)] = -INFINITY;
+    }
+    return some;
+}
+
+// Output and log-sum-exp of the block; merits too where tokens are chosen. A tile has the same columns whichever of its
+// queries are wanted: so the order of every sum is the same.
 void forward_block(Workspace& w) {
     const Arguments& a = w.a;
     const bool first_of_group = w.h % a.heads_together() == 0;
+    if (!leave_unwanted(w)) return;
     w.load_queries();
     load_near(w);
-    w.for_row_tiles([&](int64_t i, int64_t rows, int64_t n0, int64_t n1) {
-        score_near(w, i, rows, n0, n1);
+    w.for_row_tiles([&](int64_t begin, int64_t queries, int64_t n0, int64_t n1) {
+        int64_t at[ROWS];
+        const int64_t rows = w.list_wanted(begin, queries, at);
+        if (rows == 0) return;
+        score_near(w, at, rows, n0, n1);
         Real inverse[ROWS];
         for (int64_t r = 0; r < rows; ++r) {
+            const int64_t i = at[r];
             Real* row = w.scores.data() + r * w.wide;
-            w.list_children(i + r, r);
-            w.score_children(i + r, r, row + w.near_wide);
+            w.list_children(i, r);
+            w.score_children(i, r, row + w.near_wide);
             const int64_t past_far = w.near_wide + round_up(w.count[r], LANES);
-            Real& log_sum = a.log_sum[w.row(i + r)];
-            inverse[r] = soften(row, w.weights.data() + r * w.wide, n0, n1, w.first(i + r), w.past(i + r), w.near_wide,
+            Real& log_sum = a.log_sum[w.row(i)];
+            inverse[r] = soften(row, w.weights.data() + r * w.wide, n0, n1, w.first(i), w.past(i), w.near_wide,
                                 past_far, log_sum);
             if (!a.choose) continue;
-            Real *merit = w.merit.data() + (i + r) * w.wide, offset = a.heads_together() == 1 ? 0 : log_sum;
+            Real *merit = w.merit.data() + i * w.wide, offset = a.heads_together() == 1 ? 0 : log_sum;
             note_merit(row, merit, n0, n1, first_of_group, offset);
             note_merit(row, merit, w.near_wide, past_far, first_of_group, offset);
         }
-        mix_near(w, i, rows);
+        mix_near(w, rows, w.first(begin), w.past(begin + queries - 1));
         for (int64_t r = 0; r < rows; ++r) {
             Real* sum = w.tile.data() + r * w.d_wide;
             add_rows(w.weights.data() + r * w.wide + w.near_wide, a.v.at(w.b, w.h, 0), a.v.row,
                      w.child.data() + r * w.far_wide, w.count[r], sum, a.width);
-            Stored* out = a.out + w.row(i + r) * a.width;
+            Stored* out = a.out + w.row(at[r]) * a.width;
             for (int64_t c = 0; c < a.width; c += LANES) store_part(out, c, a.width, inverse[r] * load(sum + c));
         }
     });

@@ -26,6 +26,7 @@ def attend_level(
     parents_BGMk: Tensor | None,
     bias_BHMk: Tensor | None,
     geometry: Geometry,
+    wanted_BGM: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Attention of every position over one scale: its newest tokens and the children of the chosen parents.
 
@@ -45,6 +46,8 @@ def attend_level(
             coarsest scale.
         bias_BHMk: (B, H, M, k') float32 (float64 with float64 queries), for every parent.
         geometry: which tokens are where.
+        wanted_BGM: bool (B, G, M), queries to compute, without a gradient; the others cost nothing and have the
+            results of a scale without a finished token. None: all.
 
     Returns:
         the output (B, H, M, d), 0 where the scale has no finished token; log-sum-exp of the scores (B, H, M), -inf
@@ -52,8 +55,8 @@ def attend_level(
         share of attention among the chosen (B, H, M, k), 0 for none. All but the choice itself is differentiable.
     """
     if not _uses_operator(device_kind(q_BHMd), q_BHMd.dtype, is_fake(q_BHMd)):
-        return attend_level_reference(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry)
-    return torch.ops.maha.attend_level(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, list(geometry))
+        return attend_level_reference(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry, wanted_BGM)
+    return torch.ops.maha.attend_level(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, list(geometry), wanted_BGM)
 
 
 def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implementation:
@@ -90,15 +93,17 @@ def kernel_module(device: str) -> ModuleType:
 
 @torch.library.custom_op("maha::attend_level", mutates_args=())
 def _attend_level(
-    q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: list[int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return kernel_module(device_kind(q)).forward(q, k, v, parents, bias, Geometry(*geometry))
+    q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: list[int],
+    wanted: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return kernel_module(device_kind(q)).forward(q, k, v, parents, bias, Geometry(*geometry), wanted)
 
 
 @_attend_level.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: list[int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: list[int],
+    wanted: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     return empty_results(q, v, Geometry(*geometry))
 
 
@@ -124,7 +129,9 @@ def _(
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    *tensors, ctx.geometry = inputs
+    *tensors, ctx.geometry, wanted = inputs
+    if wanted is not None:
+        raise RuntimeError("attention of some queries alone has no gradient; call it under torch.no_grad()")
     ctx.save_for_backward(*tensors, *output)
     ctx.mark_non_differentiable(output[2])
     ctx.set_materialize_grads(False)
@@ -136,7 +143,7 @@ def _backward(ctx, grad_out, grad_log_sum, _, grad_share):  # type: ignore[no-un
     grad_q, grad_k, grad_v, grad_bias = torch.ops.maha.attend_level_backward(
         grad_out, grad_log_sum, grad_share, q, k, v, parents, bias, out, log_sum, chosen, share, ctx.geometry
     )
-    return grad_q, grad_k, grad_v, None, None if bias is None else grad_bias, None
+    return grad_q, grad_k, grad_v, None, None if bias is None else grad_bias, None, None
 
 
 _attend_level.register_autograd(_backward, setup_context=_setup_context)

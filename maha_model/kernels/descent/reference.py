@@ -13,6 +13,7 @@ def attend_level_reference(
     parents_BGMk: Tensor | None,
     bias_BHMk: Tensor | None,
     geometry: Geometry,
+    wanted_BGM: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`operator.attend_level` by (M, n) masks, in float32 at least."""
     factor, ratio, span, _, groups, start = geometry
@@ -33,10 +34,15 @@ def attend_level_reference(
         far = child & finished_Mn & ~near_Mn
         scores_BHMn = scores_BHMn + torch.where(far, added, 0.0)
         visible = far | near_Mn
-    there_M1 = newest_M1 >= 0
+    there_BHM = (newest_M1[:, 0] >= 0).expand(*q_BHMd.shape[:3])
+    if wanted_BGM is not None:
+        there_BHM = there_BHM & wanted_BGM.repeat_interleave(H // groups, 1)
+    visible = visible & there_BHM[..., None]
     logits = scores_BHMn.masked_fill(~visible, -torch.inf)
-    log_sum = torch.where(there_M1, logits, 0.0).logsumexp(-1).masked_fill(~there_M1[:, 0], -torch.inf)
-    weights = torch.where(there_M1, (logits - log_sum[..., None]).exp(), 0.0)  # absent rows are zero, not NaN
+    log_sum = torch.where(there_BHM[..., None], logits, 0.0).logsumexp(-1).masked_fill(~there_BHM, -torch.inf)
+    weights = torch.where(
+        there_BHM[..., None], (logits - log_sum[..., None]).exp(), 0.0
+    )  # absent rows are zero, not NaN
     out = (weights @ v_BHnd.to(wide)).to(v_BHnd.dtype)
     candidates = visible & _leads_beyond_near(token_n, position_M1, geometry)
     chosen = _choose(logits.detach(), log_sum.detach(), candidates, geometry)

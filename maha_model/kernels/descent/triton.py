@@ -49,42 +49,48 @@ def blocks(dtype: torch.dtype, width: int, ratio: int) -> Blocks:
 
 def forward(
     q_BHMd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, parents_BGMk: Tensor | None, bias_BHMk: Tensor | None,
-    geometry: Geometry,
+    geometry: Geometry, wanted_BGM: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Output, log-sum-exp, chosen tokens and their log shares: see `operator.attend_level`."""
     B, H, M, _ = q_BHMd.shape
+    some, wanted = wanted_BGM is not None, q_BHMd if wanted_BGM is None else wanted_BGM.contiguous()
     call = _Call(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry)
     wide, slots = torch.promote_types(q_BHMd.dtype, torch.float32), geometry.choose
     out = v_BHnd.new_empty(B, H, M, v_BHnd.shape[3])
     log_sum = out.new_empty(B, H, M, dtype=wide)
-    chosen = out.new_empty(B, geometry.groups, M, slots, dtype=torch.int32)
+    chosen = out.new_full((B, geometry.groups, M, slots), -1, dtype=torch.int32)  # programs that leave write nothing
     share = out.new_empty(B, H, M, slots, dtype=wide)
     block = blocks(q_BHMd.dtype, max(q_BHMd.shape[3], v_BHnd.shape[3]), geometry.ratio)
     near_out = out if call.dense else torch.empty_like(out, dtype=wide)
     attend_tiles[call.grid(block.attend)](
-        *call.operands, near_out, log_sum, *call.place, **call.constants("DENSE", "DK", "DV", "PRECISION"),
-        **block.attend,
+        *call.operands, near_out, log_sum, wanted, *call.place, SOME=some,
+        **call.constants("DENSE", "DK", "DV", "PRECISION"), **block.attend,
     )  # fmt: skip
     far_scores = log_sum
     if not call.dense:
         if slots:
             far_scores = log_sum.new_empty(B, H, M, call.parent_slots * geometry.ratio)
         attend_children[call.grid(block.gather)](
-            *call.operands, call.parents, call.bias, near_out, log_sum, out, log_sum, far_scores, *call.place,
-            KEEP=slots > 0, **call.constants("DK", "DV", "RATIO", "RP"), **block.gather,
+            *call.operands, call.parents, call.bias, near_out, log_sum, out, log_sum, far_scores, wanted, *call.place,
+            SOME=some, KEEP=slots > 0, **call.constants("DK", "DV", "RATIO", "RP"), **block.gather,
         )  # fmt: skip
     if slots:
         together = geometry.groups < H
         KP = triton.next_power_of_2(slots)
         choose[call.grid(block.choose, geometry.groups)](
-            *call.operands[:4], call.parents, far_scores, log_sum, chosen, share, *call.place, TOGETHER=together,
-            F=32, KP=KP, **call.constants("DENSE", "DK", "PRECISION"), **block.choose,
+            *call.operands[:4], call.parents, far_scores, log_sum, chosen, share, wanted, *call.place, SOME=some,
+            TOGETHER=together, F=32, KP=KP, **call.constants("DENSE", "DK", "PRECISION"), **block.choose,
         )  # fmt: skip
         if together:
             share_of_group[call.grid(block.gather)](
-                *call.operands[:4], call.parents, call.bias, chosen, share, *call.place, KP=KP,
+                *call.operands[:4], call.parents, call.bias, chosen, share, wanted, *call.place, SOME=some, KP=KP,
                 PP=triton.next_power_of_2(call.parent_slots), **call.constants("DENSE", "DK"), **block.gather,
             )  # fmt: skip
+    if wanted_BGM is not None:  # a program computes all of its queries or none
+        unwanted_BHM = ~wanted_BGM.repeat_interleave(H // geometry.groups, 1)
+        for result, value in ((out, 0), (share, 0), (log_sum[..., None], -torch.inf)):
+            result.masked_fill_(unwanted_BHM[..., None], value)
+        chosen.masked_fill_(~wanted_BGM[..., None], -1)
     return out, log_sum, chosen, share
 
 

@@ -57,9 +57,15 @@ def shifted(x, peak):
 
 
 @triton.jit
+def none_wanted(wanted, row, here):
+    """Whether of a program's rows in (B, G, M) no query is wanted: then it leaves, and its results stay unwritten."""
+    return tl.max(tl.load(wanted + row, mask=here, other=0).to(tl.int32), 0) == 0
+
+
+@triton.jit
 def attend_tiles(
-    q, q_strides, k, k_strides, v, v_strides, out, log_sum, sizes, place, DENSE: tl.constexpr,
-    DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, SCALE: tl.constexpr,
+    q, q_strides, k, k_strides, v, v_strides, out, log_sum, wanted, sizes, place, SOME: tl.constexpr,
+    DENSE: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, SCALE: tl.constexpr,
     REAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Output (B, H, M, d) and log-sum-exp (B, H, M) over near tokens, or over all that are finished (DENSE)."""
@@ -68,6 +74,9 @@ def attend_tiles(
     m = tl.program_id(0) * Q + tl.arange(0, Q)
     t = place[4] + m
     here = m < queries
+    if SOME:  # noqa: SIM102  # known when the kernel is compiled
+        if none_wanted(wanted, batch_head // sizes[1] * queries + m, here):
+            return
     q_rows = load_rows(q + b * q_strides[0] + h * q_strides[1], m, q_strides[2], here, sizes[6], DK)
     k_base = k + b * k_strides[0] + h * k_strides[1]
     v_base = v + b * v_strides[0] + h * v_strides[1]
@@ -103,9 +112,9 @@ def attend_tiles(
 
 @triton.jit
 def attend_children(
-    q, q_strides, k, k_strides, v, v_strides, parents, bias, near_out, near_log_sum, out, log_sum, far_scores, sizes,
-    place, KEEP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, RATIO: tl.constexpr,
-    RP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
+    q, q_strides, k, k_strides, v, v_strides, parents, bias, near_out, near_log_sum, out, log_sum, far_scores, wanted,
+    sizes, place, SOME: tl.constexpr, KEEP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr,
+    RATIO: tl.constexpr, RP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp with the parents' children beside what `attend_tiles` gives for near tokens.
 
@@ -117,6 +126,9 @@ def attend_children(
     m = tl.program_id(0) * Q + tl.arange(0, Q)
     t = place[4] + m
     here = m < queries
+    if SOME:  # noqa: SIM102  # known when the kernel is compiled
+        if none_wanted(wanted, group * queries + m, here):
+            return
     row = batch_head * queries + m
     q_rows = load_rows(q + b * q_strides[0] + h * q_strides[1], m, q_strides[2], here, sizes[6], DK).to(REAL)
     k_base = k + b * k_strides[0] + h * k_strides[1]

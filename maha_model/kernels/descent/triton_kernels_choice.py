@@ -6,6 +6,7 @@ import triton.language as tl
 from maha_model.kernels.descent.triton_kernels import (
     load_rows,
     newest_finished,
+    none_wanted,
     shifted,
     visible_range,
     visible_tokens,
@@ -42,10 +43,9 @@ def _keep_best(best, index, merit, token, slots, KP: tl.constexpr):
 
 @triton.jit
 def choose(
-    q, q_strides, k, k_strides, parents, far_scores, log_sum, chosen, share, sizes, place, DENSE: tl.constexpr,
-    TOGETHER: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, F: tl.constexpr, KP: tl.constexpr,
-    SCALE: tl.constexpr,
-    REAL: tl.constexpr, PRECISION: tl.constexpr,
+    q, q_strides, k, k_strides, parents, far_scores, log_sum, chosen, share, wanted, sizes, place, SOME: tl.constexpr,
+    DENSE: tl.constexpr, TOGETHER: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, F: tl.constexpr,
+    KP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The chosen tokens (B, G, M, k) of a block of queries, and their log shares (B, H, M, k) where G is H.
 
@@ -57,6 +57,9 @@ def choose(
     m = tl.program_id(0) * Q + tl.arange(0, Q)
     t = place[4] + m
     here = m < queries
+    if SOME:  # noqa: SIM102  # known when the kernel is compiled
+        if none_wanted(wanted, group * queries + m, here):
+            return
     b, h = group * sizes[1] // sizes[0], group * sizes[1] % sizes[0]
     q_base = q + b * q_strides[0] + h * q_strides[1]
     k_base = k + b * k_strides[0] + h * k_strides[1]
@@ -122,8 +125,9 @@ def _log_shares(scores, some):
 
 @triton.jit
 def share_of_group(
-    q, q_strides, k, k_strides, parents, bias, chosen, share, sizes, place, DENSE: tl.constexpr,
-    DK: tl.constexpr, Q: tl.constexpr, KP: tl.constexpr, PP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
+    q, q_strides, k, k_strides, parents, bias, chosen, share, wanted, sizes, place, SOME: tl.constexpr,
+    DENSE: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, KP: tl.constexpr, PP: tl.constexpr,
+    SCALE: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Each head's log shares (B, H, M, k) of the tokens that its group has chosen."""
     batch_head = tl.program_id(1).to(tl.int64)
@@ -131,6 +135,9 @@ def share_of_group(
     group = batch_head // sizes[1]
     m = tl.program_id(0) * Q + tl.arange(0, Q)
     here = m < queries
+    if SOME:  # noqa: SIM102  # known when the kernel is compiled
+        if none_wanted(wanted, group * queries + m, here):
+            return
     row, group_row = batch_head * queries + m, group * queries + m
     q_rows = load_rows(q + b * q_strides[0] + h * q_strides[1], m, q_strides[2], here, sizes[6], DK).to(REAL)
     k_base = k + b * k_strides[0] + h * k_strides[1]

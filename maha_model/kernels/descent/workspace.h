@@ -63,6 +63,15 @@ struct Workspace {
         return (b * a.groups + h / a.heads_together()) * a.queries + begin + i;
     }
 
+    bool wanted(int64_t i) const { return !a.wanted || a.wanted[group_row(i)]; }
+    // Those of the local queries [i, i + rows) that are wanted, in order; how many.
+    int64_t list_wanted(int64_t i, int64_t rows, int64_t (&at)[ROWS]) const {
+        int64_t n = 0;
+        for (int64_t r = 0; r < rows; ++r)
+            if (wanted(i + r)) at[n++] = i + r;
+        return n;
+    }
+
     void move_to(int64_t batch, int64_t head, int64_t query) {
         b = batch;
         h = head;

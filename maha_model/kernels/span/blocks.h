@@ -9,19 +9,45 @@
 
 namespace {
 
+// Results of the block's queries that are not wanted; whether there are others.
+bool leave_unwanted(Workspace& w) {
+    const Arguments& a = w.a;
+    Stored* out = a.out + w.b * a.out_batch + w.h * a.out_head + w.begin * a.out_row;
+    bool some = false;
+    for (int64_t i = 0; i < w.queries; ++i) {
+        if (w.wanted(i)) {
+            some = true;
+            continue;
+        }
+        std::fill_n(out + i * a.out_row, a.width, Stored{});
+        w.log_sum()[i] = -INFINITY;
+    }
+    return some;
+}
+
+// A tile has the same columns whichever of its queries are wanted: so the order of every sum is the same.
 void forward_block(Workspace& w) {
     const Arguments& a = w.a;
     copy_rows(w.values_at(), a.v_row, w.keys, a.width, w.v.data(), w.d_wide);
     Real* log_sum = w.log_sum();
     Stored* out = a.out + w.b * a.out_batch + w.h * a.out_head + w.begin * a.out_row;
-    w.for_row_tiles([&](int64_t i, int64_t rows, int64_t n0, int64_t n1) {
-        Real* p = w.p.data() + i * w.keys_wide;
-        multiply(rows, w.q.data() + i * w.dk_wide, w.dk_wide, 1, w.k_t.data(), w.keys_wide, p, w.keys_wide, 0,
+    w.for_row_tiles([&](int64_t begin, int64_t queries, int64_t n0, int64_t n1) {
+        int64_t at[ROWS];
+        const int64_t rows = w.list_wanted(begin, queries, at);
+        if (rows == 0) return;
+        const Real* q = w.q.data() + at[0] * w.dk_wide;
+        if (at[rows - 1] - at[0] != rows - 1) {  // others lie between
+            for (int64_t r = 0; r < rows; ++r)
+                std::copy_n(w.q.data() + at[r] * w.dk_wide, w.dk_wide, w.tile.data() + r * w.dk_wide);
+            q = w.tile.data();
+        }
+        Real* p = w.p.data() + begin * w.keys_wide;
+        multiply(rows, q, w.dk_wide, 1, w.k_t.data(), w.keys_wide, p, w.keys_wide, 0,
                  a.qk_width, n0, n1);
         Real inverse[ROWS];
         for (int64_t r = 0; r < rows; ++r) {
             Real* row = p + r * w.keys_wide;
-            int64_t from = w.first_key(i + r), to = w.past_key(i + r);
+            int64_t from = w.first_key(at[r]), to = w.past_key(at[r]);
             Vec most = splat(-INFINITY), sum = splat(0);
             for (int64_t n = n0; n < n1; n += LANES) {
                 Vec s = between(n, from, to) ? load(row + n) : splat(-INFINITY);
@@ -35,13 +61,13 @@ void forward_block(Workspace& w) {
             }
             Real whole = total(sum);
             inverse[r] = 1 / whole;
-            log_sum[i + r] = top + std::log(whole);
+            log_sum[at[r]] = top + std::log(whole);
         }
-        multiply(rows, p, w.keys_wide, 1, w.v.data(), w.d_wide, w.tile.data(), w.d_wide, w.first_key(i),
-                 w.past_key(i + rows - 1), 0, w.d_wide);
+        multiply(rows, p, w.keys_wide, 1, w.v.data(), w.d_wide, w.tile.data(), w.d_wide, w.first_key(begin),
+                 w.past_key(begin + queries - 1), 0, w.d_wide);
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t c = 0; c < a.width; c += LANES)
-                store_part(out + (i + r) * a.out_row, c, a.width, inverse[r] * load(w.tile.data() + r * w.d_wide + c));
+                store_part(out + at[r] * a.out_row, c, a.width, inverse[r] * load(w.tile.data() + r * w.d_wide + c));
     });
 }
 

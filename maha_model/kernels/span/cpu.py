@@ -16,12 +16,14 @@ def kernels(dtype: torch.dtype) -> Extension | None:
 
 
 def forward(
-    compiled: Extension, q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, span: int, causal: bool
-) -> tuple[Tensor, Tensor]:
+    compiled: Extension, q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, span: int, causal: bool,
+    wanted_BHN: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The output (B, H, N, d) and every query's log-sum-exp (B, H, N)."""
     out, log_sum = empty_results(v_BHNd)
     q, k, v = (_with_contiguous_rows(x) for x in (q_BHNd, k_BHNd, v_BHNd))
-    compiled.operator("span_forward")(q, k, v, span, causal, torch.get_num_threads(), out, log_sum)
+    wanted = None if wanted_BHN is None else wanted_BHN.contiguous()
+    compiled.operator("span_forward")(q, k, v, wanted, span, causal, torch.get_num_threads(), out, log_sum)
     return out, log_sum
 
 

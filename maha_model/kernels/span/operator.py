@@ -22,8 +22,9 @@ from maha_model.kernels.span.blocks import span_attention_in_blocks, widened
 
 
 def span_attention(
-    q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, span: int | Literal["full"], causal: bool = True
-) -> Tensor:
+    q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, span: int | Literal["full"], causal: bool = True,
+    wanted_BHN: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Softmax attention in which query i attends to keys (i - span, i], or |i - j| < span where not `causal`.
 
     Args:
@@ -32,6 +33,8 @@ def span_attention(
         v_BHNd: values (B, H, N, d); d may differ from dk.
         span: W >= 1 in tokens, the query's own included, or `full`.
         causal: only keys at or before the query.
+        wanted_BHN: bool (B, H, N), queries whose outputs are used, without a gradient; compiled code for the CPU leaves
+            the others out where the span is shorter than the sequence, and their outputs are 0. None: all.
 
     Returns:
         (B, H, N, d), for any N.
@@ -50,7 +53,7 @@ def span_attention(
         return flash.span_attention_by_flash(q_BHNd, k_BHNd, v_BHNd, span, causal)
     if chosen == "blocks":
         return span_attention_in_blocks(q_BHNd, k_BHNd, v_BHNd, span, causal)
-    out, _ = torch.ops.maha.span_attention(q_BHNd, k_BHNd, v_BHNd, span, causal)
+    out, _ = torch.ops.maha.span_attention(q_BHNd, k_BHNd, v_BHNd, span, causal, wanted_BHN)
     return out
 
 
@@ -105,12 +108,14 @@ def _implementation(device: str, dtype: torch.dtype, qk_width: int, width: int, 
 
 
 @torch.library.custom_op("maha::span_attention", mutates_args=())
-def _span_attention(q: Tensor, k: Tensor, v: Tensor, span: int, causal: bool) -> tuple[Tensor, Tensor]:
-    return cpu.forward(_compiled(q), q, k, v, span, causal)
+def _span_attention(
+    q: Tensor, k: Tensor, v: Tensor, span: int, causal: bool, wanted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    return cpu.forward(_compiled(q), q, k, v, span, causal, wanted)
 
 
 @_span_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, span: int, causal: bool) -> tuple[Tensor, Tensor]:
+def _(q: Tensor, k: Tensor, v: Tensor, span: int, causal: bool, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return cpu.empty_results(v)
 
 
@@ -136,13 +141,15 @@ def _compiled(q: Tensor) -> Extension:
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    q, k, v, ctx.span, ctx.causal = inputs
+    q, k, v, ctx.span, ctx.causal, wanted = inputs
+    if wanted is not None:
+        raise RuntimeError("attention of some queries alone has no gradient; call it under torch.no_grad()")
     ctx.save_for_backward(q, k, v, output[1])
 
 
-def _backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[no-untyped-def]
+def _backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:  # type: ignore[no-untyped-def]
     grads = torch.ops.maha.span_attention_backward(grad, *ctx.saved_tensors, ctx.span, ctx.causal)
-    return (*grads, None, None)
+    return (*grads, None, None, None)
 
 
 _span_attention.register_autograd(_backward, setup_context=_setup_context)

@@ -35,8 +35,10 @@ Arguments arguments_of(const Tensor& q, const Tensor& k, const Tensor& v, int64_
     return a;
 }
 
-void forward(Tensor q, Tensor k, Tensor v, int64_t span, bool causal, int64_t threads, Tensor out, Tensor log_sum) {
+void forward(Tensor q, Tensor k, Tensor v, std::optional<Tensor> wanted, int64_t span, bool causal, int64_t threads,
+             Tensor out, Tensor log_sum) {
     Arguments a = arguments_of(q, k, v, span, causal, threads);
+    if (wanted) a.wanted = data<const bool>(*wanted);
     a.out = data<Stored>(out);
     set_strides(out, a.out_batch, a.out_head, a.out_row);
     a.log_sum = data<Real>(log_sum);
@@ -46,7 +48,9 @@ void forward(Tensor q, Tensor k, Tensor v, int64_t span, bool causal, int64_t th
         Workspace w(a);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < all; ++i) {
-            w.load_block(i / blocks / a.heads, i / blocks % a.heads, i % blocks * BLOCK);
+            w.move_to(i / blocks / a.heads, i / blocks % a.heads, i % blocks * BLOCK);
+            if (!leave_unwanted(w)) continue;
+            w.load_block(w.b, w.h, w.begin);
             forward_block(w);
         }
     }
@@ -100,7 +104,7 @@ void backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor log_sum, int
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(maha_cpu, m) {
-    m.def(MAHA_NAME("span_forward") "(Tensor q, Tensor k, Tensor v, int span, bool causal, int threads, "
+    m.def(MAHA_NAME("span_forward") "(Tensor q, Tensor k, Tensor v, Tensor? wanted, int span, bool causal, int threads, "
           "Tensor(a!) out, Tensor(b!) log_sum) -> ()");
     m.def(MAHA_NAME("span_backward") "(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor log_sum, int span, "
           "bool causal, int threads, Tensor(a!) grad_q, Tensor(b!) grad_k, Tensor(c!) grad_v) -> ()");

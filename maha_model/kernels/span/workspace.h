@@ -10,6 +10,7 @@ struct Arguments {  // strides in elements; rows are contiguous
     int64_t batch, heads, length, qk_width, width, span, causal, threads;
     double scale;
     const Stored *q, *k, *v;
+    const bool* wanted;    // (B, H, N) contiguous; null for all queries
     int64_t q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row;
     Stored* out;           // (B, H, N, d), any strides
     int64_t out_batch, out_head, out_row;
@@ -69,6 +70,14 @@ struct Workspace {
                   Real(a.scale));
         transpose_rows(keys_at(), a.k_row, keys, a.qk_width, k_t.data(), keys_wide);
         std::fill(p.begin(), p.end(), Real(0));
+    }
+    bool wanted(int64_t i) const { return !a.wanted || a.wanted[(b * a.heads + h) * a.length + begin + i]; }
+    // Those of the local queries [i, i + rows) that are wanted, in order; how many.
+    int64_t list_wanted(int64_t i, int64_t rows, int64_t (&at)[ROWS]) const {
+        int64_t n = 0;
+        for (int64_t r = 0; r < rows; ++r)
+            if (wanted(i + r)) at[n++] = i + r;
+        return n;
     }
     const Stored* keys_at() const { return a.k + b * a.k_batch + h * a.k_head + low * a.k_row; }
     const Stored* values_at() const { return a.v + b * a.v_batch + h * a.v_head + low * a.v_row; }

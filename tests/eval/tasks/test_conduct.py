@@ -74,6 +74,21 @@ def test_a_result_has_scores_at_all_lengths_points_and_settings(run: Run, tmp_pa
     assert lines[-1].startswith(f"[1/1] {run.name}: accuracy ")
 
 
+def test_with_a_dial_a_result_has_accuracy_and_work_at_each_value(tmp_path: Path) -> None:
+    model = {"descent": 2, "query": "fine", "positions": "token", "aggregation": {"domain": "budget", "redundancy": 0}}
+    suite = load_suite(tmp_path, models={"full": {}, "maha": {**model, "dial": [0, 100]}, "window": {}}, figures=[])
+    (result,), _ = conducted(suite.runs(["passages"], ["maha"], [0]), tmp_path / "out")
+    free, dear = result["curve"]
+    assert (free["sparsity"], dear["sparsity"], dear["work"]) == (0, 100, 0)
+    assert free["work"] > 0
+    assert result["run"]["dial"] == [0, 100]
+
+
+def test_a_result_from_before_there_were_dials_is_of_a_model_without_one(run: Run, tmp_path: Path) -> None:
+    assert run.dial == []
+    assert "dial" not in run.to_dict()
+
+
 def test_a_finished_run_is_not_run_again(run: Run, tmp_path: Path) -> None:
     first, _ = conducted([run], tmp_path / "out")
     time_of_change = (tmp_path / "out" / f"{run.name}.json").stat().st_mtime_ns

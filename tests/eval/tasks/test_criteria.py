@@ -61,6 +61,25 @@ def test_an_accuracy_has_a_least_value(limit: float, passed: bool) -> None:
     ]
 
 
+def curve(*points: tuple[float, float]) -> list[dict[str, float]]:
+    return [{"sparsity": i / 10, "accuracy": accuracy, "work": work} for i, (accuracy, work) in enumerate(points)]
+
+
+def test_works_are_compared_at_the_quality_of_the_other_model_seed_by_seed() -> None:
+    over = [curve((0.98, 100.0), (0.985, 80.0), (0.9, 10.0)), curve((0.97, 60.0), (0.5, 5.0))]
+    good = [curve((0.99, 70.0), (0.975, 40.0), (0.9, 4.0)), curve((0.961, 30.0))]
+    poor = [curve((0.97, 1.0)), curve((0.99, 30.0))]
+    rows = [replace(row("gate", 0.9), curves=over), row("maha", 0.9)]
+    rows += [replace(row(name, 0.9), curves=curves) for name, curves in (("good", good), ("poor", poor))]
+    limit = Limit(kind="work", model="good", over="gate", limit=0.7, within=0.01)
+    (criterion,) = criteria_of([limit], rows)
+    assert (criterion.value, criterion.passed) == (0.5, True)
+    assert criterion.name.endswith("score work of good over that of gate at an accuracy within 0.01 of its best")
+    (criterion,) = criteria_of([replace(limit, model="poor")], rows)
+    assert (criterion.value, criterion.passed) == (None, False)
+    assert criteria_of([replace(limit, model="maha")], rows) == []
+
+
 def test_rows_that_do_not_exist_have_no_limit() -> None:
     assert verdicts(kind="accuracy", limit=0.5, model="nash") == []
     assert verdicts(kind="difference", limit=0, where="nash") == []

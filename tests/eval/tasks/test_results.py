@@ -38,6 +38,19 @@ def test_runs_that_never_arrived_count_as_the_slowest() -> None:
     assert row((0.5, None)).to_dict()["median_updates_to_95"] is None
 
 
+def test_a_curve_has_a_line_for_each_sparsity_with_medians() -> None:
+    works = ((100.0, 40.0), (300.0, 60.0))
+    curves = [
+        [{"sparsity": i / 2, "accuracy": 0.9 - i / 10, "work": work} for i, work in enumerate(seed)] for seed in works
+    ]
+    rows = rows_of({**result(seed, 0.9, 50), "curve": curve} for seed, curve in enumerate(curves))
+    assert rows[0].curves == curves
+    assert rows[0].least_works([0.85, 0.95]) == [100.0, None]
+    text = tables(rows)
+    lines = text[text.index("Score multiply-adds per token by the sparsity, medians") + 1].splitlines()
+    assert lines[2:] == ["| pairs | 16 | full | 0 | 0.900 | 200 |", "| pairs | 16 | full | 0.5 | 0.800 | 50 |"]
+
+
 def test_tables_have_a_line_for_each_model_with_all_values() -> None:
     rows = rows_of([result(0, 0.9, 50), result(0, 0.4, None, "window"), result(1, 0.8, 60)])
     table, _, far = tables(rows)

@@ -92,6 +92,7 @@ def changed(*keys: str, value: Any) -> dict[str, Any]:
         (changed("models", "full", "vocab_size", value=3), "vocab_size follows from the task"),
         (changed("models", "window", "equal_scores", value="window"), "give a model that has none itself"),
         (changed("models", value={"a/b": {}}), "the name 'a/b' is part of a file's"),
+        (changed("models", "maha", "dial", value=0.1), "model maha: dial is 0.1; give a list of numbers"),
         (changed("figures", value=[{"kind": "speed", "model": "full", "limit": 1}]), "figure 1: kind is 'speed'"),
         (changed("figures", value=[{"kind": "updates", "model": "full", "limit": 1}]), "over is missing"),
         (changed("figures", value=[{"kind": "accuracy", "model": "ful", "limit": 1}]), "no model is called 'ful'"),

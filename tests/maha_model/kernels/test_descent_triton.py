@@ -102,6 +102,19 @@ def test_triton_kernels_match_the_reference(name: str, launcher: ModuleType) -> 
         torch.testing.assert_close(result, want, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["coarsest", "finer", "finest", "groups", "groups-coarsest", "one-query"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+def test_queries_that_are_not_wanted_are_left_out(name: str, share: float, launcher: ModuleType) -> None:
+    inputs = case(**CASES[name])
+    wanted = torch.rand(B, inputs.geometry.groups, inputs.q.shape[2], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = attend_level_reference(*vars(inputs).values(), wanted < share)
+        results = attend_level(*vars(inputs).values(), wanted < share)
+    assert torch.equal(results[2], expected[2])
+    for result, want in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, want, rtol=0, atol=1e-9)
+
+
 def test_a_scale_without_tokens_gives_nothing(launcher: ModuleType) -> None:
     inputs = case(M=5, n=0, factor=8, slots=None)
     (out, log_sum, chosen, share), grads = run(attend_level, inputs)
@@ -135,11 +148,12 @@ limit = dict(maxnreg=int(sys.argv[5])) if sys.argv[5:] else {}  # registers of t
 block = blocks(torch.bfloat16, DK, 4)
 constants = dict(
     DENSE=False, DK=DK, DV=DV, RATIO=4, RP=4, KP=8, PP=8, F=32, SCALE=DK**-0.5, REAL=triton.language.float32,
-    PRECISION="tf32", KEEP=True, TOGETHER=False, HAS_GRAD_LOG_SUM=True, HAS_GRAD_SHARE=True,
+    PRECISION="tf32", KEEP=True, SOME=True, TOGETHER=False, HAS_GRAD_LOG_SUM=True, HAS_GRAD_SHARE=True,
 )
 wide = "log_sum near_log_sum near_out far_scores bias share grad_log_sum grad_share delta tiles_grad_q pull grad_bias"
 types = dict.fromkeys(wide.split(), "*fp32")
 types |= dict.fromkeys(("parents", "chosen"), "*i32")
+types |= dict(wanted="*i1")
 types |= dict.fromkeys(("parent_order", "parent_begin", "chosen_order", "chosen_begin"), "*i64")
 types |= dict.fromkeys(("q_strides", "k_strides", "v_strides"), ("i64",) * 3)
 types |= dict(sizes=("i32",) * 8, place=("i32",) * 5)
