@@ -17,6 +17,7 @@ if [ $# -eq 0 ]; then
   site=$(mktemp -d)
   trap 'rm -rf "$site"' EXIT
   NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict --site-dir "$site"
-  set -- --numprocesses 2 --dist loadfile --no-loadscope-reorder  # the launchers' long files are not the last
+  # Three workers: many tests wait for daemons and kills. Files in their order: the launchers' long ones not last.
+  set -- --numprocesses 3 --dist loadfile --no-loadscope-reorder
 fi
 python -m pytest "$@"

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from maha_model.kernels.span.blocks import widened
 
@@ -20,6 +19,8 @@ def span_attention_by_flash(q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, span
     As everywhere in flash attention the gradient of the queries is summed in the order in which programs finish, but
     under torch.use_deterministic_algorithms.
     """
+    from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler, which commands without a model lack
+
     B, _, N, _ = v_BHNd.shape
     q_BHNd, k_BHNd, scale = widened(q_BHNd, k_BHNd, v_BHNd)
     # Sequences lie one after another; they begin at these rows.

@@ -144,9 +144,10 @@ def test_a_killed_suite_leaves_no_process_and_its_folder_free(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     suite = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
     until(lambda: len(list((tmp_path / "out").glob("*.pt"))) == 2)
-    # the last child: before the runs' processes there is the one that cleans up after them
     processes = psutil.Process(suite.pid).children(recursive=True)
-    processes[-1].send_signal(number) if of_a_run else suite.send_signal(number)
+    # one of them cleans up after the others; numbers of processes start anew, so that their order says nothing
+    run = next(process for process in processes if "spawn_main" in " ".join(process.cmdline()))
+    (run if of_a_run else suite).send_signal(number)
     errors = suite.communicate()[1]  # the pipe ends with the last process that has it
     assert suite.returncode == status
     assert errors.splitlines()[-1].startswith(message)
