@@ -31,7 +31,7 @@ class ScoreWork(TorchDispatchMode):
         if func is torch.ops.maha.attend_level.default:
             q, k, _, parents, _, geometry, *wanted = args
             pairs = pairs_seen(q, k, parents, Geometry(*geometry), wanted[0] if wanted else None)
-            self.multiply_adds += q.shape[3] * pairs
+            self.multiply_adds += k.shape[3] * pairs
             self._queries += q.shape[0] * q.shape[2] if geometry[0] == 1 else 0
         return func(*args, **(kwargs or {}))
 

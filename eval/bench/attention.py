@@ -52,7 +52,8 @@ class ScoreCounter(TorchDispatchMode):
             (B, H, N, dk), (span, causal) = args[0].shape, args[3:]
             self.multiply_adds += B * H * dk * scores_computed(N, span, causal)
         elif func is torch.ops.maha.attend_level.default:
-            (B, H, M, dk), n, parents, geometry = args[0].shape, args[1].shape[2], args[3], Geometry(*args[5])
+            (B, H, M, _), (n, dk), parents = args[0].shape, args[1].shape[2:], args[3]
+            geometry = Geometry(*args[5])
             seen = None if parents is None else parents.shape[3]
             self.multiply_adds += B * H * dk * scores_of_level(M, n, seen, geometry)
         elif func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:  # noqa: SLF001

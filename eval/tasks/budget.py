@@ -28,13 +28,12 @@ def _descent_entries(config: ModelConfig, length: int) -> int:
 
     The product with a bound, twice as wide as a key, counts twice.
     """
-    assert config.span != "full"
     entries, coarsest = 0, config.num_scales - 1
     wider = 2 if config.bounded else 1
     for t in range(length):
         for scale in range(config.num_scales):
             there = (t + 1) // config.ratio**scale
-            reached = config.span + config.descent * config.ratio
+            reached = config.spans[min(scale, 1)] + config.descent * config.ratio
             seen = there if scale == coarsest else min(there, reached)
             entries += seen * (wider if scale else 1)
     return entries

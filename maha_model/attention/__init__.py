@@ -1,7 +1,7 @@
 """The attention modules, interchangeable in one shell: MAHA, the standard causal transformer and Longformer."""
 
 from maha_model.attention.base import Attention
-from maha_model.attention.bounds import bounding_keys, bounding_query
+from maha_model.attention.bounds import bounding_keys
 from maha_model.attention.maha import MAHAAttention, ScaleProjections
 from maha_model.attention.scales import ScaleOutputs, attend_down, descend_from, rotary_line, rotate_keys
 from maha_model.attention.standard import StandardAttention
@@ -21,7 +21,6 @@ __all__ = [
     "StandardAttention",
     "attend_down",
     "bounding_keys",
-    "bounding_query",
     "build_attention",
     "descend_from",
     "rotary_line",

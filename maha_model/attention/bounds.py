@@ -10,14 +10,6 @@ import torch
 from torch import Tensor
 
 
-def bounding_query(q_BHMd: Tensor) -> Tensor:
-    """Rotated queries (B, H, M, dk) -> (B, H, M, 2 dk), for the products with `bounding_keys`.
-
-    Attention divides scores by the root of the width, which is dk for the tokens that are bounded: hence the root of 2.
-    """
-    return torch.cat((q_BHMd.clamp_min(0), q_BHMd.clamp_max(0)), -1) * 2**0.5
-
-
 def bounding_keys(k_BHNd: Tensor, ratio: int, num_scales: int) -> list[Tensor]:
     """Rotated keys (B, H, N, dk) of the finest scale -> (B, H, n_l, 2 dk) of the coarser ones, finest first.
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maha_model.attention.bounds import bounding_keys, bounding_query
+from maha_model.attention.bounds import bounding_keys
 from maha_model.config import ModelConfig
 from maha_model.kernels.descent import descend
 from maha_model.kernels.fuse import Placement
@@ -58,10 +58,8 @@ def descend_from(
 ) -> ScaleOutputs:  # fmt: skip
     """Descent of the queries at positions start.., everything rotated; rows before a scale's first token left out."""
     groups = config.descent_groups or config.num_heads
-    assert config.span != "full"
-    coarse_q = bounding_query(q_BHMd) if config.bounded and len(keys) > 1 else None
     found = descend(
-        q_BHMd, keys, values, beta_L, config.ratio, config.span, config.descent, groups, start, coarse_q, wanted
+        q_BHMd, keys, values, beta_L, config.ratio, config.spans, config.descent, groups, start, wanted
     )
     firsts = [max(0, config.ratio**level - 1 - start) for level in range(len(keys))]
     outputs = [x[:, :, first:] for x, first in zip(found.outputs, firsts, strict=True)]

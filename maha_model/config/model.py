@@ -41,6 +41,9 @@ class ModelConfig:
     """k > 0: every position attends to the whole of the coarsest scale and, at each finer one, to the children of the k
     tokens chosen at the scale above, besides the newest W: exact tokens at any distance. 0: spans alone. Needs
     `query: fine`, `positions: token` and shared projections."""
+    coarse_span: int | None = None
+    """W of the coarser scales with a descent: their newest tokens that are seen besides the children of chosen ones.
+    null: `span`."""
     descent_groups: int | None = None
     """Groups of heads that choose together; must divide `num_heads`. null: every head chooses alone."""
     key_summary: Literal["taps", "bounds"] = "bounds"
@@ -146,10 +149,11 @@ class ModelConfig:
                 )
         if self.span == "full":
             raise ConfigError("descent needs a finite span, not 'full'; give a number of tokens or set descent 0")
-        if self.span < self.ratio - 1:  # else the next scale is not seen whole before it
-            raise ConfigError(
-                f"descent needs a span of at least ratio - 1, not {self.span}; give {self.ratio - 1} or more"
-            )
+        for name, span in zip(("span", "coarse_span"), self.spans, strict=True):
+            if span < self.ratio - 1:  # else the next scale is not seen whole before it
+                raise ConfigError(
+                    f"descent needs a {name} of at least ratio - 1, not {span}; give {self.ratio - 1} or more"
+                )
         if self.bounded and self.gating:
             raise ConfigError(
                 "gating changes coarse contexts, from which key_summary bounds makes no keys; unset it or give taps"
@@ -171,6 +175,12 @@ class ModelConfig:
         if self.projections == "shared":
             return self.head_dim
         return max(2, 2 * -(-self.head_dim // (2 * self.num_scales)))
+
+    @property
+    def spans(self) -> tuple[int, int]:
+        """W of the finest scale and of every coarser one with a descent."""
+        assert self.span != "full"
+        return self.span, self.span if self.coarse_span is None else self.coarse_span
 
     @property
     def bounded(self) -> bool:

@@ -28,7 +28,7 @@ def test_gradients_are_the_same_bits_again(dtype: torch.dtype) -> None:
 
     def gradients() -> list[Tensor]:
         beta = torch.ones(LEVELS - 1, device="cuda", requires_grad=True)
-        walk = descend(q, keys, values, beta, RATIO, 32, 8, 4)
+        walk = descend(q, keys, values, beta, RATIO, (32, 16), 8, 4)
         total = sum((x.float() ** 2).sum() for x in walk.outputs)
         return [x.detach() for x in torch.autograd.grad(total, [*leaves, beta])]
 
@@ -42,8 +42,8 @@ def test_one_query_after_many_equals_the_last_of_all() -> None:
     q, keys, values = scales(3001, 1, 4, 64, torch.float32)
     beta = torch.ones(LEVELS - 1, device="cuda")
     with torch.no_grad():
-        whole = descend(q, keys, values, beta, RATIO, 32, 8, 4)
-        last = descend(q[:, :, -1:], keys, values, beta, RATIO, 32, 8, 4, start=3000)
+        whole = descend(q, keys, values, beta, RATIO, (32, 16), 8, 4)
+        last = descend(q[:, :, -1:], keys, values, beta, RATIO, (32, 16), 8, 4, start=3000)
     for x, y in zip(whole.outputs + whole.log_sums, last.outputs + last.log_sums, strict=True):
         torch.testing.assert_close(x[:, :, -1:], y, rtol=1e-5, atol=1e-5)
 
@@ -70,7 +70,7 @@ def test_print_times_beside_full_attention() -> None:
         leaves, gradient = [q, *keys, *values, beta], torch.randn(1, H, N, d, device="cuda", dtype=torch.bfloat16)
 
         def walk():  # type: ignore[no-untyped-def]
-            return descend(q, keys, values, beta, RATIO, 128, 8, H)  # noqa: B023
+            return descend(q, keys, values, beta, RATIO, (128, 128), 8, H)  # noqa: B023
 
         def walk_and_back() -> None:
             torch.autograd.grad(walk().outputs, leaves, [gradient] * LEVELS)  # noqa: B023

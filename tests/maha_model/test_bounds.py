@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maha_model import CausalLM, ConfigError, ModelConfig
-from maha_model.attention import MAHAAttention, bounding_keys, bounding_query
+from maha_model.attention import MAHAAttention, bounding_keys
+from maha_model.kernels.descent.reference import beside_bounds
 from tests.maha_model.test_causality import build
 
 DESCENT = {"descent": 1, "query": "fine", "positions": "token", "span": 3}
@@ -31,7 +32,7 @@ def test_a_bound_is_the_greatest_score_that_the_blocks_box_allows(
         factor = ratio**level
         n = N // factor
         assert bound.shape == (2, 3, n, 2 * d)
-        scores = bounding_query(q) @ bound.mT * (2 * d) ** -0.5
+        scores = beside_bounds(q, 2 * d) @ bound.mT * d**-0.5
         blocks = k[:, :, : n * factor].unflatten(2, (n, factor))
         covered = torch.einsum("bhmd,bhnfd->bhmnf", q, blocks) * d**-0.5
         assert (scores >= covered.amax(-1) - 1e-12).all()

@@ -35,7 +35,7 @@ def check_descent(
     errors: dict[str, float] = {}
     parents = bias = None
     for level in reversed(range(LEVELS)):
-        geometry = Geometry(RATIO**level, RATIO, span, top if level else 0, groups)
+        geometry = Geometry(RATIO**level, RATIO, span, span, top if level else 0, groups)
         leaves = [q, keys[level], values[level]] + ([] if bias is None else [bias])
         out, log_sum, chosen, share = attend_level(q, keys[level], values[level], parents, bias, geometry)
         wide = [x.detach().double().requires_grad_() for x in leaves]
@@ -104,7 +104,7 @@ def _fault_of_choice(
     token = torch.arange(k.shape[2], device=q.device)
     finer = (geometry.start + torch.arange(q.shape[2], device=q.device) + 1)[:, None]
     finer = finer // (geometry.factor // geometry.ratio) - 1
-    leads = token * geometry.ratio <= finer - geometry.span
+    leads = token * geometry.ratio <= finer - geometry.finer_span
     merit = merit.masked_fill(~leads, -torch.inf).unflatten(1, (geometry.groups, together)).amax(2)
     some = chosen >= 0
     if not torch.equal(some.sum(-1), (merit > -torch.inf).sum(-1).clamp_max(geometry.choose)):

@@ -51,8 +51,15 @@ void backward_children(Workspace& w, int64_t i, int64_t r, const Real* p, const 
     add_rows(ds, a.k.at(w.b, w.h, 0), a.k.row, child, n, sum, a.qk_width);
     add_to_rows(ds, w.q.data() + i * w.dk_wide, a.qk_width, child, n, a.grad_k + tokens * a.qk_width);
     add_to_rows(p, w.grad.data() + i * w.d_wide, a.width, child, n, a.grad_v + tokens * a.width);
+    if (!a.bias) return;
     Real* grad_bias = a.grad_bias + w.row(i) * a.slots;
     for (int64_t j = 0; j < n; ++j) grad_bias[slot[j]] += ds[j];
+}
+
+// The gradient of a query from those of its positive and negative parts, in place of the first.
+inline void merge_signs(const Real* q, int64_t width, Real* grad) {
+    for (int64_t c = 0; c < width; ++c)
+        grad[c] = (q[width + c] == 0 ? grad[c] : 0) + (q[c] == 0 ? grad[width + c] : 0);
 }
 
 // Add the product of a transposed score matrix (queries x near tokens) with `right` (queries x wide) to a gradient.
@@ -99,9 +106,10 @@ void backward_block(Workspace& w) {
         for (int64_t r = 0; r < rows; ++r) {
             Real* sum = w.tile.data() + r * w.dk_wide;
             backward_children(w, i + r, r, w.weights.data() + r * w.far_wide, w.scores.data() + r * w.far_wide, sum);
-            Stored* grad_q = a.grad_q + w.row(i + r) * a.qk_width;
-            for (int64_t c = 0; c < a.qk_width; c += LANES)
-                store_part(grad_q, c, a.qk_width, Real(a.scale) * load(sum + c));
+            if (a.bounded()) merge_signs(w.q.data() + (i + r) * w.dk_wide, a.q_width, sum);
+            Stored* grad_q = a.grad_q + w.row(i + r) * a.q_width;
+            for (int64_t c = 0; c < a.q_width; c += LANES)
+                store_part(grad_q, c, a.q_width, Real(a.scale) * load(sum + c));
         }
     });
     const int64_t tokens = (w.b * a.heads + w.h) * a.tokens + w.low;

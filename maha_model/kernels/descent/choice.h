@@ -80,9 +80,11 @@ inline void put_in_order(const Candidate* candidates, int64_t n, int64_t most, C
 // Put the best of local query i's near candidates and children in order.
 void choose(Workspace& w, int64_t i, Choices& choices) {
     const Arguments& a = w.a;
-    const Real* merit = w.merit.data() + i * w.wide;
+    Real* merit = w.merit.data() + i * w.wide;
     w.list_children(i, 0);
-    const int64_t n0 = w.first(i), n1 = a.past_candidate(w.begin + i) - w.low, far = w.near_wide;
+    const int64_t past = a.past_candidate(w.begin + i), n0 = w.first(i), n1 = past - w.low, far = w.near_wide;
+    for (int64_t j = 0; j < w.count[0]; ++j)
+        if (w.child[j] >= past) merit[far + j] = -INFINITY;
     const Real least = std::max(std::numeric_limits<Real>::lowest(),  // -inf is for none
                                 least_merit(merit, n0, n1, far, far + round_up(w.count[0], LANES), choices.most));
     int32_t* columns = choices.columns.data();
@@ -123,7 +125,7 @@ void score_chosen(const Workspace& w, int64_t i, Choices& choices) {
     for (int64_t j = 0; j < round_up(n, DOTS); ++j) tokens[j] = best[std::min(j, n - 1)].token;
     dots(w.q.data() + i * w.dk_wide, a.qk_width, a.k.at(w.b, w.h, 0), a.k.row, tokens, n, logits);
     for (int64_t j = 0; j < n; ++j)
-        if (best[j].slot >= 0) logits[j] += a.bias[w.row(i) * a.slots + best[j].slot];
+        if (a.bias && best[j].slot >= 0) logits[j] += a.bias[w.row(i) * a.slots + best[j].slot];
 }
 
 // Log shares of the chosen of local query i of the head w.h.
@@ -154,6 +156,7 @@ void choose_block(Workspace& w, Choices& choices) {
         for (int64_t j = 0; j < a.choose; ++j)
             chosen[j] = j < choices.count[i] ? choices.best[i * choices.most + j].token : -1;
     }
+    if (!a.shares) return;
     for (int64_t n = a.heads_together(), last = w.h; n > 0; --n) {
         w.h = last + 1 - n;
         if (a.heads_together() > 1) w.load_queries();

@@ -58,7 +58,7 @@ def scores_computed(length: int, num_scales: int, ratio: int, span: int, top: in
         length: N, queries and tokens of the finest scale.
         num_scales: L; those with a token are counted.
         ratio: r.
-        span: W.
+        span: W, of every scale.
         top: k.
 
     Raises:
@@ -71,7 +71,7 @@ def scores_computed(length: int, num_scales: int, ratio: int, span: int, top: in
             length,
             length // ratio**level,
             None if level == num_scales - 1 else top,
-            Geometry(ratio**level, ratio, span, top if level else 0, groups=1),
+            Geometry(ratio**level, ratio, span, span, top if level else 0, groups=1),
         )
         for level in range(num_scales)
     )
@@ -94,14 +94,13 @@ def _operators(q_BHMd: Tensor) -> Extension:
 def _inputs(
     q_BHMd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, parents_BGMk: Tensor | None, bias_BHMk: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """With contiguous rows of queries, keys and values; parents in int32 and their bias in the scores' precision."""
+    """With contiguous rows of queries, keys and values; parents in int32, a bias in the scores' precision."""
     if not q_BHMd.dtype == k_BHnd.dtype == v_BHnd.dtype:
         raise ValueError(f"queries, keys and values are {q_BHMd.dtype}, {k_BHnd.dtype}, {v_BHnd.dtype}; give one dtype")
     q, k, v = (_with_contiguous_rows(x) for x in (q_BHMd, k_BHnd, v_BHnd))
-    if parents_BGMk is None or bias_BHMk is None:
-        return q, k, v, None, None
+    parents = None if parents_BGMk is None else parents_BGMk.int().contiguous()
     wide = torch.promote_types(q.dtype, torch.float32)
-    return q, k, v, parents_BGMk.int().contiguous(), bias_BHMk.to(wide).contiguous()
+    return q, k, v, parents, None if bias_BHMk is None else bias_BHMk.to(wide).contiguous()
 
 
 def _with_contiguous_rows(x: Tensor) -> Tensor:

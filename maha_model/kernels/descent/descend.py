@@ -24,41 +24,39 @@ def descend(
     values_BHnd: list[Tensor],
     beta_L: Tensor | None,
     ratio: int,
-    span: int,
+    spans: tuple[int, int],
     top: int,
     groups: int,
     start: int = 0,
-    coarse_q_BHMd: Tensor | None = None,
     wanted_BGM: list[Tensor] | None = None,
 ) -> Descent:
     """Attention of queries at positions start.. to every scale, down from the coarsest.
 
     Args:
         q_BHMd: queries (B, H, M, dk), rotated to their positions.
-        keys_BHnd: keys of the scales (B, H, n_l, dk), finest first, rotated to positions in tokens of the finest. Only
-            scales with a token, n_l >= 1: the coarsest of these is seen whole, which differs from its W newest tokens
-            only if W < r - 1.
+        keys_BHnd: keys of the scales (B, H, n_l, dk), finest first, rotated to positions in tokens of the finest; those
+            of coarser scales may be bounds (B, H, n_l, 2 dk). Only scales with a token, n_l >= 1: the coarsest of these
+            is seen whole, which differs from its near tokens only if they are fewer than r - 1.
         values_BHnd: values (B, H, n_l, d).
         beta_L: (L - 1,), by how much a chosen token's log share of attention raises the scores of its children; entry l
             for those at scale l. None: not at all.
         ratio: r.
-        span: W, near tokens of every scale but the coarsest.
+        spans: W, near tokens of the finest scale, and those of every coarser one.
         top: k, tokens that every position chooses at every scale but the finest.
         groups: of heads, that choose together.
         start: position of the first query.
-        coarse_q_BHMd: queries (B, H, M, dk') of all coarser scales, if their keys are of another width.
         wanted_BGM: bool (B, G, M) for every scale: queries to compute, which hold those of all finer scales. None: all.
     """
     outputs, log_sums, parents, bias = [], [], None, None
     for level in reversed(range(len(keys_BHnd))):
-        geometry = Geometry(ratio**level, ratio, span, top if level else 0, groups, start)
-        query_BHMd = coarse_q_BHMd if level and coarse_q_BHMd is not None else q_BHMd
+        near, finer = spans[min(level, 1)], spans[min(max(level - 1, 0), 1)]
+        raises = beta_L is not None and level > 0
+        geometry = Geometry(ratio**level, ratio, near, finer, top if level else 0, groups, start, shares=raises)
         out, log_sum, chosen, share = attend_level(
-            query_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry,
+            q_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry,
             None if wanted_BGM is None else wanted_BGM[level],
         )  # fmt: skip
         outputs.append(out)
         log_sums.append(log_sum)
-        if level:
-            parents, bias = chosen, torch.zeros_like(share) if beta_L is None else share * beta_L[level - 1]
+        parents, bias = chosen, share * beta_L[level - 1] if beta_L is not None and raises else None
     return Descent(outputs[::-1], log_sums[::-1])

@@ -14,13 +14,15 @@ namespace {
 Rows rows_of(const Tensor& x) { return {data<const Stored>(x), x.stride(0), x.stride(1), x.stride(2)}; }
 
 void set_geometry(Arguments& a, const std::vector<int64_t>& geometry) {  // in the order of geometry.py
-    STD_TORCH_CHECK(geometry.size() == 6, "a geometry has six numbers");
+    STD_TORCH_CHECK(geometry.size() == 8, "a geometry has eight numbers");
     a.factor = geometry[0];
     a.ratio = geometry[1];
     a.span = geometry[2];
-    a.choose = geometry[3];
-    a.groups = geometry[4];
-    a.start = geometry[5];
+    a.finer_span = geometry[3];
+    a.choose = geometry[4];
+    a.groups = geometry[5];
+    a.start = geometry[6];
+    a.shares = geometry[7];
 }
 
 // What both directions read.
@@ -31,20 +33,20 @@ Arguments arguments_of(const Tensor& q, const Tensor& k, const Tensor& v, const 
     a.batch = q.size(0);
     a.heads = q.size(1);
     a.queries = q.size(2);
-    a.qk_width = q.size(3);
+    a.q_width = q.size(3);
+    a.qk_width = k.size(3);
     a.tokens = k.size(2);
     a.width = v.size(3);
     a.threads = threads;
-    a.scale = std::pow(double(a.qk_width), -0.5);
+    a.scale = std::pow(double(a.q_width), -0.5);
     a.q = rows_of(q);
     a.k = rows_of(k);
     a.v = rows_of(v);
     a.whole = !parents;
     if (parents) {
-        STD_TORCH_CHECK(bool(bias), "parents come with a bias each");
         a.slots = parents->size(3);
         a.parents = data<const int32_t>(*parents);
-        a.bias = data<const Real>(*bias);
+        if (bias) a.bias = data<const Real>(*bias);
     }
     return a;
 }

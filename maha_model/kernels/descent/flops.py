@@ -17,7 +17,8 @@ def visible_pairs(queries: int, tokens: int, parents: int | None, geometry: Geom
         parents: of a query, with all their children as far as there are tokens; None at the coarsest scale.
         geometry: which tokens are where.
     """
-    factor, ratio, span, _, _, start = geometry
+    factor, ratio, span, *_ = geometry
+    start = geometry.start
     finished = (min(tokens, (start + m + 1) // factor) for m in range(queries))
     if parents is None:
         return sum(finished)
@@ -48,7 +49,7 @@ def pairs_seen(
 @register_flop_formula(torch.ops.maha.attend_level)
 def _flops(q, k, v, parents, bias, geometry, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
     """Of the two products over visible pairs; shapes, as the counter of torch passes them."""
-    (B, H, M, dk), n = q, k[2]
+    (B, H, M, _), (n, dk) = q, k[2:]
     pairs = visible_pairs(M, n, None if parents is None else parents[3], Geometry(*geometry))
     return 2 * B * H * pairs * (dk + v[3])
 

@@ -15,12 +15,16 @@ class Geometry(NamedTuple):
     """r, tokens of the next finer scale that a token covers."""
     span: int
     """W, how many of the newest finished tokens are near and always seen."""
+    finer_span: int
+    """That of the next finer scale: what leads to its near tokens only is not chosen."""
     choose: int
     """k, tokens to choose, whose children the next finer scale attends to; 0 at the finest scale."""
     groups: int
     """Groups of heads with one choice each; divides the heads."""
     start: int = 0
     """Position of the first query."""
+    shares: bool = True
+    """Whether the log shares of the chosen tokens are computed."""
 
 
 def empty_results(q_BHMd: Tensor, v_BHnd: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -31,5 +35,5 @@ def empty_results(q_BHMd: Tensor, v_BHnd: Tensor, geometry: Geometry) -> tuple[T
         v_BHnd.new_empty(B, H, M, v_BHnd.shape[3]),
         v_BHnd.new_empty(B, H, M, dtype=wide),
         v_BHnd.new_empty(B, geometry.groups, M, k, dtype=torch.int32),
-        v_BHnd.new_empty(B, H, M, k, dtype=wide),
+        v_BHnd.new_empty(B, H, M, k if geometry.shares else 0, dtype=wide),
     )

@@ -33,18 +33,20 @@ def attend_level(
     Query m stands at position t = start + m. Token j of the scale is finished there if factor (j + 1) - 1 <= t, near if
     it is among the W newest finished ones. Near tokens are seen, and of the parents' children those that are finished
     and not near, their scores q k / sqrt(dk) raised by the parent's bias; all in one softmax. With no parents given,
-    at the coarsest scale, every finished token is seen.
+    at the coarsest scale, every finished token is seen. Keys of twice the queries' width are bounds, the greatest entries
+    of the keys that a token covers and then the least ones: their score is q+ k_greatest + q- k_least, q+ and q- being
+    the positive and negative parts of q, and never below that of any key that is covered.
 
-    Chosen are the k seen tokens of highest score that cover a token of the finer scale older than its W newest: ties go
+    Chosen are the k seen tokens of highest score that cover a token of the finer scale older than its near ones: ties go
     to the lower index. Heads of a group choose together, by the highest attention weight that any of them gives.
 
     Args:
         q_BHMd: queries (B, H, M, dk), rotated; float32, float64 or bfloat16.
-        k_BHnd: keys of the scale (B, H, n, dk), rotated; n >= 1.
+        k_BHnd: keys of the scale (B, H, n, dk) or bounds (B, H, n, 2 dk), rotated; n >= 1.
         v_BHnd: its values (B, H, n, d).
         parents_BGMk: int32 (B, G, M, k'), tokens of the next coarser scale, -1 for none, none twice; None at the
             coarsest scale.
-        bias_BHMk: (B, H, M, k') float32 (float64 with float64 queries), for every parent.
+        bias_BHMk: (B, H, M, k') float32 (float64 with float64 queries), for every parent. None: zero.
         geometry: which tokens are where.
         wanted_BGM: bool (B, G, M), queries to compute, without a gradient; the others cost nothing and have the
             results of a scale without a finished token. None: all.
@@ -52,7 +54,8 @@ def attend_level(
     Returns:
         the output (B, H, M, d), 0 where the scale has no finished token; log-sum-exp of the scores (B, H, M), -inf
         there; chosen tokens, int32 (B, G, M, k), best first, -1 where there are fewer; the logarithm of each one's
-        share of attention among the chosen (B, H, M, k), 0 for none. All but the choice itself is differentiable.
+        share of attention among the chosen (B, H, M, k), 0 for none, or (B, H, M, 0) unless the geometry has `shares`.
+        All but the choice itself is differentiable.
     """
     if not _uses_operator(device_kind(q_BHMd), q_BHMd.dtype, is_fake(q_BHMd)):
         return attend_level_reference(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry, wanted_BGM)
@@ -140,6 +143,7 @@ def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 def _backward(ctx, grad_out, grad_log_sum, _, grad_share):  # type: ignore[no-untyped-def]
     q, k, v, parents, bias, out, log_sum, chosen, share = ctx.saved_tensors
     grad_out = torch.zeros_like(out) if grad_out is None else grad_out
+    grad_share = grad_share if Geometry(*ctx.geometry).shares else None
     grad_q, grad_k, grad_v, grad_bias = torch.ops.maha.attend_level_backward(
         grad_out, grad_log_sum, grad_share, q, k, v, parents, bias, out, log_sum, chosen, share, ctx.geometry
     )

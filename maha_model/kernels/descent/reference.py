@@ -16,20 +16,21 @@ def attend_level_reference(
     wanted_BGM: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`operator.attend_level` by (M, n) masks, in float32 at least."""
-    factor, ratio, span, _, groups, start = geometry
-    (_, H, M, _), n = q_BHMd.shape, k_BHnd.shape[2]
+    factor, ratio, span, _, _, groups, start, shares = geometry
+    (_, H, M, dk), n = q_BHMd.shape, k_BHnd.shape[2]
+    scale, q_BHMd = dk**-0.5, beside_bounds(q_BHMd, k_BHnd.shape[3])
     wide = torch.promote_types(q_BHMd.dtype, torch.float32)
     position_M1 = start + torch.arange(M, device=q_BHMd.device)[:, None]
     token_n = torch.arange(n, device=q_BHMd.device)
     newest_M1 = (position_M1 + 1) // factor - 1
     finished_Mn = token_n <= newest_M1
-    scores_BHMn = q_BHMd.to(wide) @ k_BHnd.to(wide).mT * q_BHMd.shape[-1] ** -0.5
+    scores_BHMn = q_BHMd.to(wide) @ k_BHnd.to(wide).mT * scale
     visible = finished_Mn.expand_as(scores_BHMn)
     if parents_BGMk is not None:
-        assert bias_BHMk is not None
         near_Mn = finished_Mn & (token_n > newest_M1 - span)
         parents_BHMk = parents_BGMk.long().repeat_interleave(H // groups, 1)
-        child, added = _children(parents_BHMk, bias_BHMk.to(wide), -(-n // ratio), ratio)
+        bias_BHMk = scores_BHMn.new_zeros(parents_BHMk.shape) if bias_BHMk is None else bias_BHMk.to(wide)
+        child, added = _children(parents_BHMk, bias_BHMk, -(-n // ratio), ratio)
         child, added = (x[..., :n] for x in (child, added))
         far = child & finished_Mn & ~near_Mn
         scores_BHMn = scores_BHMn + torch.where(far, added, 0.0)
@@ -46,11 +47,28 @@ def attend_level_reference(
     out = (weights @ v_BHnd.to(wide)).to(v_BHnd.dtype)
     candidates = visible & _leads_beyond_near(token_n, position_M1, geometry)
     chosen = _choose(logits.detach(), log_sum.detach(), candidates, geometry)
+    if not shares:
+        return out, log_sum, chosen, log_sum.new_empty(*log_sum.shape, 0)
     index_BHMk = chosen.repeat_interleave(H // groups, 1).long()
     picked = logits.gather(3, index_BHMk.clamp_min(0)).masked_fill(index_BHMk < 0, -torch.inf)
     some = (index_BHMk >= 0).any(-1, keepdim=True)
     share = torch.where(some, picked, 0.0).log_softmax(-1)
     return out, log_sum, chosen, torch.where(index_BHMk >= 0, share, 0.0)
+
+
+def beside_bounds(q_BHMd: Tensor, width: int) -> Tensor:
+    """Queries for products with keys of a width: as they are, or their positive and negative parts (B, H, M, 2 dk)."""
+    if q_BHMd.shape[3] == width:
+        return q_BHMd
+    return torch.cat((q_BHMd.clamp_min(0), q_BHMd.clamp_max(0)), -1)
+
+
+def merge_parts(grad_BHMd: Tensor, q_BHMd: Tensor) -> Tensor:
+    """The gradient of queries from that of `beside_bounds(q)`."""
+    if grad_BHMd.shape == q_BHMd.shape:
+        return grad_BHMd
+    of_positive, of_negative = grad_BHMd.chunk(2, -1)
+    return torch.where(q_BHMd >= 0, of_positive, 0) + torch.where(q_BHMd <= 0, of_negative, 0)
 
 
 def _children(parents_BHMk: Tensor, bias_BHMk: Tensor, blocks: int, ratio: int) -> tuple[Tensor, Tensor]:
@@ -63,11 +81,11 @@ def _children(parents_BHMk: Tensor, bias_BHMk: Tensor, blocks: int, ratio: int) 
 
 
 def _leads_beyond_near(token_n: Tensor, position_M1: Tensor, geometry: Geometry) -> Tensor:
-    """Whether a token covers one of the finer scale that is older than the newest W there: (M, n)."""
+    """Whether a token covers one of the finer scale that is older than the near ones there: (M, n)."""
     if not geometry.choose:
         return torch.zeros_like(token_n <= position_M1)
     newest_finer_M1 = (position_M1 + 1) // (geometry.factor // geometry.ratio) - 1
-    return token_n * geometry.ratio <= newest_finer_M1 - geometry.span
+    return token_n * geometry.ratio <= newest_finer_M1 - geometry.finer_span
 
 
 def _choose(logits_BHMn: Tensor, log_sum_BHM: Tensor, candidates_BHMn: Tensor, geometry: Geometry) -> Tensor:

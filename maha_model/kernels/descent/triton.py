@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from maha_model.kernels.descent.geometry import Geometry
+from maha_model.kernels.descent.reference import beside_bounds, merge_parts
 from maha_model.kernels.descent.triton_kernels import attend_children, attend_tiles
 from maha_model.kernels.descent.triton_kernels_choice import choose, share_of_group
 from maha_model.kernels.descent.triton_kernels_keys import key_gradients
@@ -54,13 +55,14 @@ def forward(
     """Output, log-sum-exp, chosen tokens and their log shares: see `operator.attend_level`."""
     B, H, M, _ = q_BHMd.shape
     some, wanted = wanted_BGM is not None, q_BHMd if wanted_BGM is None else wanted_BGM.contiguous()
-    call = _Call(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry)
+    width = k_BHnd.shape[3]
+    call = _Call(beside_bounds(q_BHMd, width), k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry, q_BHMd.shape[3])
     wide, slots = torch.promote_types(q_BHMd.dtype, torch.float32), geometry.choose
     out = v_BHnd.new_empty(B, H, M, v_BHnd.shape[3])
     log_sum = out.new_empty(B, H, M, dtype=wide)
     chosen = out.new_full((B, geometry.groups, M, slots), -1, dtype=torch.int32)  # programs that leave write nothing
-    share = out.new_empty(B, H, M, slots, dtype=wide)
-    block = blocks(q_BHMd.dtype, max(q_BHMd.shape[3], v_BHnd.shape[3]), geometry.ratio)
+    share = out.new_empty(B, H, M, slots if geometry.shares else 0, dtype=wide)
+    block = blocks(q_BHMd.dtype, max(width, v_BHnd.shape[3]), geometry.ratio)
     near_out = out if call.dense else torch.empty_like(out, dtype=wide)
     attend_tiles[call.grid(block.attend)](
         *call.operands, near_out, log_sum, wanted, *call.place, SOME=some,
@@ -72,19 +74,19 @@ def forward(
             far_scores = log_sum.new_empty(B, H, M, call.parent_slots * geometry.ratio)
         attend_children[call.grid(block.gather)](
             *call.operands, call.parents, call.bias, near_out, log_sum, out, log_sum, far_scores, wanted, *call.place,
-            SOME=some, KEEP=slots > 0, **call.constants("DK", "DV", "RATIO", "RP"), **block.gather,
+            SOME=some, KEEP=slots > 0, **call.constants("BIAS", "DK", "DV", "RATIO", "RP"), **block.gather,
         )  # fmt: skip
     if slots:
         together = geometry.groups < H
         KP = triton.next_power_of_2(slots)
         choose[call.grid(block.choose, geometry.groups)](
             *call.operands[:4], call.parents, far_scores, log_sum, chosen, share, wanted, *call.place, SOME=some,
-            TOGETHER=together, F=32, KP=KP, **call.constants("DENSE", "DK", "PRECISION"), **block.choose,
+            TOGETHER=together, SHARES=geometry.shares and not together, F=32, KP=KP, **call.constants("DENSE", "DK", "PRECISION"), **block.choose,
         )  # fmt: skip
-        if together:
+        if together and geometry.shares:
             share_of_group[call.grid(block.gather)](
                 *call.operands[:4], call.parents, call.bias, chosen, share, wanted, *call.place, SOME=some, KP=KP,
-                PP=triton.next_power_of_2(call.parent_slots), **call.constants("DENSE", "DK"), **block.gather,
+                PP=triton.next_power_of_2(call.parent_slots), **call.constants("BIAS", "DENSE", "DK"), **block.gather,
             )  # fmt: skip
     if wanted_BGM is not None:  # a program computes all of its queries or none
         unwanted_BHM = ~wanted_BGM.repeat_interleave(H // geometry.groups, 1)
@@ -101,7 +103,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of queries, keys, values and biases; the last empty where there are none. Sums have a fixed order."""
     B, H, M, _ = q.shape
-    call = _Call(q, k, v, parents, bias, geometry)
+    given, q = q, beside_bounds(q, k.shape[3])
+    call = _Call(q, k, v, parents, bias, geometry, given.shape[3])
     block = blocks(q.dtype, max(q.shape[3], v.shape[3]), geometry.ratio)
     grad_out, log_sum, share, chosen = (x.contiguous() for x in (grad_out, log_sum, share, chosen))
     has_share = grad_share is not None and geometry.choose > 0
@@ -121,7 +124,7 @@ def backward(
             grad_out, grad_share.contiguous() if has_share and grad_share is not None else share, *call.operands,
             call.parents, call.bias, chosen, share, log_sum, delta, tiles_grad_q, pull, grad_q, grad_bias,
             *call.place, HAS_GRAD_SHARE=has_share, KP=triton.next_power_of_2(max(geometry.choose, 1)),
-            **call.constants("DENSE", "DK", "DV", "RATIO"), **block.gather,
+            **call.constants("BIAS", "DENSE", "DK", "DV", "RATIO"), **block.gather,
         )  # fmt: skip
     parents_of_tile = block.keys["T"] // geometry.ratio
     tiles = triton.cdiv(k.shape[2], parents_of_tile * geometry.ratio)
@@ -132,18 +135,19 @@ def backward(
     by_token = _by_tile(chosen, tiles, parents_of_tile * geometry.ratio) if has_share else (empty, empty)
     key_gradients[(tiles, B * H, pieces)](
         grad_out, *call.operands, call.parents, call.bias, log_sum, delta, pull, chosen, *by_parent, *by_token,
-        *grads, *call.place, HAS_GRAD_SHARE=has_share, **call.constants("DENSE", "DK", "DV", "PRECISION"), **block.keys,
+        *grads, *call.place, HAS_GRAD_SHARE=has_share, **call.constants("BIAS", "DENSE", "DK", "DV", "PRECISION"), **block.keys,
     )  # fmt: skip
     grad_k, grad_v = (x[0] if pieces == 1 else x.sum(0).to(to.dtype) for x, to in zip(grads, (k, v), strict=True))
-    return grad_q, grad_k, grad_v, grad_bias
+    return merge_parts(grad_q, given), grad_k, grad_v, grad_bias
 
 
 class _Call:
     """What the kernels of one call have in common: operands, sizes and constants."""
 
     def __init__(
-        self, q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: Geometry
-    ) -> None:
+        self, q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: Geometry,
+        query_width: int,
+    ) -> None:  # fmt: skip
         (B, H, M, dk), (n, d) = q.shape, v.shape[2:]
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
         self.dense = parents is None
@@ -155,12 +159,12 @@ class _Call:
         band = min(geometry.span, positions // geometry.factor + 1)  # no token is older
         self.place = (
             (H, H // geometry.groups, M, n, self.parent_slots, geometry.choose, dk, d),
-            (geometry.factor, geometry.ratio, band, min(geometry.span, positions + 1), geometry.start),
+            (geometry.factor, geometry.ratio, band, min(geometry.finer_span, positions + 1), geometry.start),
         )
         self._grid = B, H, M
         self._constants = {
-            "DENSE": self.dense, "DK": max(16, triton.next_power_of_2(dk)), "DV": max(16, triton.next_power_of_2(d)),
-            "RATIO": geometry.ratio, "RP": triton.next_power_of_2(geometry.ratio), "SCALE": dk**-0.5,
+            "DENSE": self.dense, "BIAS": bias is not None, "DK": max(16, triton.next_power_of_2(dk)), "DV": max(16, triton.next_power_of_2(d)),
+            "RATIO": geometry.ratio, "RP": triton.next_power_of_2(geometry.ratio), "SCALE": query_width**-0.5,
             "REAL": tl.float64 if q.dtype == torch.float64 else tl.float32,
             "PRECISION": "ieee" if q.dtype.itemsize > 2 else "tf32",
         }  # fmt: skip

@@ -1,7 +1,7 @@
 """A scale's forward Triton kernels: dense tiles of near tokens, and gathers of the chosen parents' children.
 
 One program handles a block of Q queries of one batch entry and head. Arguments several kernels share: `place` is
-(factor, ratio, band, span, start), band being the span as far as there are tokens; `sizes` is (heads, together,
+(factor, ratio, band, finer span, start), band being the span as far as there are tokens; `sizes` is (heads, together,
 queries, tokens, parents' slots, slots to choose, key width, value width), together being the heads of a group; strides
 are those of (B, H, row). Scores, sums and log-sum-exps are in REAL, float32 but for float64 operands.
 """
@@ -113,7 +113,7 @@ def attend_tiles(
 @triton.jit
 def attend_children(
     q, q_strides, k, k_strides, v, v_strides, parents, bias, near_out, near_log_sum, out, log_sum, far_scores, wanted,
-    sizes, place, SOME: tl.constexpr, KEEP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr,
+    sizes, place, SOME: tl.constexpr, KEEP: tl.constexpr, BIAS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr,
     RATIO: tl.constexpr, RP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp with the parents' children beside what `attend_tiles` gives for near tokens.
@@ -143,7 +143,9 @@ def attend_children(
     sibling = tl.arange(0, RP)[None, :]
     for i in range(sizes[4]):
         parent = tl.load(parents + (group * queries + m) * sizes[4] + i, mask=here, other=-1)
-        added = tl.load(bias + row * sizes[4] + i, mask=here, other=0).to(REAL)
+        added = tl.zeros((Q,), REAL)
+        if BIAS:
+            added = tl.load(bias + row * sizes[4] + i, mask=here, other=0).to(REAL)
         kept = tl.zeros((Q, RP), REAL)
         for child in tl.static_range(RATIO):
             token, far = far_child(parent, child, t, sizes[3], place)

@@ -17,7 +17,7 @@ _NONE = tl.constexpr(2**31 - 1)  # an index behind all tokens
 
 @triton.jit
 def _leads_beyond_near(token, t, place):
-    """Whether tokens cover one of the finer scale older than the newest `span` there; shapes that broadcast."""
+    """Whether tokens cover one of the finer scale older than the near ones there; shapes that broadcast."""
     return token * place[1] <= newest_finished(t, place[0] // place[1]) - place[3]
 
 
@@ -44,10 +44,10 @@ def _keep_best(best, index, merit, token, slots, KP: tl.constexpr):
 @triton.jit
 def choose(
     q, q_strides, k, k_strides, parents, far_scores, log_sum, chosen, share, wanted, sizes, place, SOME: tl.constexpr,
-    DENSE: tl.constexpr, TOGETHER: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, F: tl.constexpr,
-    KP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr,
+    DENSE: tl.constexpr, TOGETHER: tl.constexpr, SHARES: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr,
+    T: tl.constexpr, F: tl.constexpr, KP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The chosen tokens (B, G, M, k) of a block of queries, and their log shares (B, H, M, k) where G is H.
+    """The chosen tokens (B, G, M, k) of a block of queries, and with SHARES their log shares (B, H, M, k), G being H.
 
     Scores of near tokens are formed anew; those of children are `attend_children`'s. TOGETHER: whether a group has
     several heads.
@@ -110,7 +110,7 @@ def choose(
     inside = here[:, None] & (rank < slots)
     at = (group * queries + m)[:, None] * slots + rank
     tl.store(chosen + at, tl.where(some, index, -1), mask=inside)
-    if not TOGETHER:
+    if SHARES:
         tl.store(share + at, _log_shares(best, some), mask=inside)
 
 
@@ -126,7 +126,7 @@ def _log_shares(scores, some):
 @triton.jit
 def share_of_group(
     q, q_strides, k, k_strides, parents, bias, chosen, share, wanted, sizes, place, SOME: tl.constexpr,
-    DENSE: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, KP: tl.constexpr, PP: tl.constexpr,
+    BIAS: tl.constexpr, DENSE: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, KP: tl.constexpr, PP: tl.constexpr,
     SCALE: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Each head's log shares (B, H, M, k) of the tokens that its group has chosen."""
@@ -148,7 +148,7 @@ def share_of_group(
         token = tl.load(chosen + group_row * slots + i, mask=here, other=-1)
         keys = load_rows(k_base, token, k_strides[2], token >= 0, sizes[6], DK).to(REAL)
         score = tl.sum(q_rows * keys, 1) * SCALE
-        if not DENSE:
+        if BIAS:
             slot = tl.arange(0, PP)[None, :]
             there = here[:, None] & (slot < sizes[4])
             parent = tl.load(parents + group_row[:, None] * sizes[4] + slot, mask=there, other=-1)

@@ -22,7 +22,7 @@ def _piece(begin, end, step: tl.constexpr):
 @triton.jit
 def key_gradients(
     grad_out, q, q_strides, k, k_strides, v, v_strides, parents, bias, log_sum, delta, pull, chosen, parent_order,
-    parent_begin, chosen_order, chosen_begin, grad_k, grad_v, sizes, place, DENSE: tl.constexpr,
+    parent_begin, chosen_order, chosen_begin, grad_k, grad_v, sizes, place, BIAS: tl.constexpr, DENSE: tl.constexpr,
     HAS_GRAD_SHARE: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, T: tl.constexpr,
     SCALE: tl.constexpr,
     REAL: tl.constexpr, PRECISION: tl.constexpr,
@@ -69,7 +69,8 @@ def key_gradients(
             pair = tl.load(parent_order + e, mask=paired, other=0)
             parent = tl.load(parents + pair, mask=paired, other=-1)
             pair = tl.where(paired, pair - group * queries * sizes[4], 0).to(tl.int32)
-            added = tl.load(bias + row_0 * sizes[4] + pair, mask=paired, other=0).to(REAL)
+            if BIAS:
+                added = tl.load(bias + row_0 * sizes[4] + pair, mask=paired, other=0).to(REAL)
             m = tl.where(far, pair // sizes[4], m)
             here = tl.where(far, paired, here)
         q_rows = load_rows(q_base, m, q_strides[2], here, sizes[6], DK)

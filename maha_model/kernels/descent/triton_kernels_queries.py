@@ -61,11 +61,11 @@ def query_gradients_of_tiles(
 @triton.jit
 def query_gradients_of_children(
     grad_out, grad_share, q, q_strides, k, k_strides, v, v_strides, parents, bias, chosen, share, log_sum, delta,
-    tiles_grad_q, pull, grad_q, grad_bias, sizes, place, DENSE: tl.constexpr, HAS_GRAD_SHARE: tl.constexpr,
-    DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, RATIO: tl.constexpr, KP: tl.constexpr, SCALE: tl.constexpr,
+    tiles_grad_q, pull, grad_q, grad_bias, sizes, place, BIAS: tl.constexpr, DENSE: tl.constexpr,
+    HAS_GRAD_SHARE: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, RATIO: tl.constexpr, KP: tl.constexpr, SCALE: tl.constexpr,
     REAL: tl.constexpr,
 ):  # fmt: skip
-    """The whole gradient of the queries, and that of the parents' biases (B, H, M, k').
+    """The whole gradient of the queries, and that of the parents' biases (B, H, M, k') if they have any.
 
     Writes `pull` (B, H, M, k) where the shares have a gradient: what they add to the gradient of the chosen tokens'
     scores.
@@ -105,7 +105,9 @@ def query_gradients_of_children(
         delta_rows = tl.load(delta + row, mask=here, other=0)
         for i in range(sizes[4]):
             parent = tl.load(parents + group_row * sizes[4] + i, mask=here, other=-1)
-            added = tl.load(bias + row * sizes[4] + i, mask=here, other=0).to(REAL) - normaliser
+            added = -normaliser
+            if BIAS:
+                added += tl.load(bias + row * sizes[4] + i, mask=here, other=0).to(REAL)
             grad_added = tl.zeros((Q,), REAL)
             for child in tl.static_range(RATIO):
                 token, far = far_child(parent, child, t, sizes[3], place)
@@ -116,8 +118,9 @@ def query_gradients_of_children(
                 grad_score = weight * (tl.sum(grad_rows * values, 1) - delta_rows)
                 grad += (grad_score * SCALE)[:, None] * keys
                 grad_added += grad_score
-            if HAS_GRAD_SHARE:
+            if BIAS and HAS_GRAD_SHARE:
                 own = some & (chosen_rows // place[1] == parent[:, None]) & (chosen_rows < oldest_near[:, None])
                 grad_added += tl.sum(tl.where(own, pull_rows, 0), 1)
-            tl.store(grad_bias + row * sizes[4] + i, grad_added, mask=here)
+            if BIAS:
+                tl.store(grad_bias + row * sizes[4] + i, grad_added, mask=here)
     tl.store(grad_q + at, grad.to(grad_q.dtype.element_ty), mask=inside)

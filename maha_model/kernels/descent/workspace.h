@@ -81,7 +81,15 @@ struct Workspace {
         near = std::max<int64_t>(0, a.past(begin + queries - 1) - low);
     }
     void load_queries() {
-        copy_rows(a.q.at(b, h, begin), a.q.row, queries, a.qk_width, q.data(), dk_wide, Real(a.scale));
+        copy_rows(a.q.at(b, h, begin), a.q.row, queries, a.q_width, q.data(), dk_wide, Real(a.scale));
+        if (!a.bounded()) return;
+        for (int64_t i = 0; i < queries; ++i) {  // positive parts, then negative ones
+            Real *row = q.data() + i * dk_wide, *past = row + a.q_width;
+            for (int64_t c = 0; c < a.q_width; ++c) {
+                past[c] = std::min(row[c], Real(0));
+                row[c] = std::max(row[c], Real(0));
+            }
+        }
     }
 
     // The children visible to local query i, as the r-th list; `child` repeats its last up to a multiple of DOTS.
@@ -107,9 +115,11 @@ struct Workspace {
     void score_children(int64_t i, int64_t r, Real* to) const {
         const int64_t n = count[r];
         const int32_t* slots = slot.data() + r * far_wide;
-        const Real* bias = a.bias + row(i) * a.slots;
         dots(q.data() + i * dk_wide, a.qk_width, a.k.at(b, h, 0), a.k.row, child.data() + r * far_wide, n, to);
-        for (int64_t j = 0; j < n; ++j) to[j] += bias[slots[j]];
+        if (a.bias) {
+            const Real* bias = a.bias + row(i) * a.slots;
+            for (int64_t j = 0; j < n; ++j) to[j] += bias[slots[j]];
+        }
         for (int64_t j = n; j < round_up(n, LANES); ++j) to[j] = -INFINITY;
     }
 

@@ -27,18 +27,24 @@ class Case:
     L: int
     ratio: int
     span: int
+    coarse_span: int
     top: int
     heads: int
     groups: int
     dk: int
     d: int
     seed: int
+    biased: bool
+    """Shares of the chosen raise the scores of their children."""
+    bounds: bool
+    """Keys of coarse tokens are of twice the queries' width."""
     exact: bool
     """Small integers and a power of two as scale: scores are exact, and many are equal."""
 
     def geometry(self, level: int) -> Geometry:
-        top = self.top if level else 0
-        return Geometry(self.ratio**level, self.ratio, self.span, top, self.groups, self.start)
+        spans = (self.span, self.coarse_span)
+        near, finer, top = spans[min(level, 1)], spans[min(max(level - 1, 0), 1)], self.top if level else 0
+        return Geometry(self.ratio**level, self.ratio, near, finer, top, self.groups, self.start, self.biased)
 
     def levels(self) -> list[int]:
         """Coarsest first, those that have a token."""
@@ -55,25 +61,30 @@ class Case:
 
         q = random(2, self.heads, self.M, self.dk)
         tokens = [(self.start + self.M) // self.ratio**level for level in range(self.L)]
-        return q, [(random(2, self.heads, n, self.dk), random(2, self.heads, n, self.d)) for n in tokens]
+        widths = [self.dk * (2 if self.bounds and level else 1) for level in range(self.L)]
+        return q, [(random(2, self.heads, n, w), random(2, self.heads, n, self.d)) for n, w in zip(tokens, widths)]
 
 
 @st.composite
 def cases(draw: st.DrawFn, most: int = 210, exact: bool | None = None) -> Case:
     exact = draw(st.booleans()) if exact is None else exact
     heads = draw(st.sampled_from([1, 2, 4]))
+    spans = st.one_of(st.integers(1, 20), st.integers(1, 130))
     return Case(
         M=draw(st.one_of(st.integers(1, 12), st.integers(1, most))),
         start=draw(st.one_of(st.just(0), st.integers(0, 90))),
         L=draw(st.integers(1, 4)),
         ratio=draw(st.integers(2, 5)),
-        span=draw(st.one_of(st.integers(1, 20), st.integers(1, 130))),
+        span=draw(spans),
+        coarse_span=draw(spans),
         top=draw(st.one_of(st.integers(1, 9), st.integers(1, 64))),
         heads=heads,
         groups=draw(st.sampled_from([g for g in (1, 2, 4) if g <= heads])),
         dk=draw(st.sampled_from([1, 4, 16, 64] if exact else [1, 3, 16, 20, 64])),
         d=draw(st.sampled_from([1, 7, 16, 72])),
         seed=draw(st.integers(0, 1000)),
+        biased=draw(st.booleans()),
+        bounds=draw(st.booleans()),
         exact=exact,
     )
 
@@ -89,17 +100,23 @@ def walk(case: Case, dtype: torch.dtype) -> Iterator[Level]:
         inputs = (q, *scales[level], parents, bias, case.geometry(level))
         results = attend_level_reference(*inputs)
         yield inputs, results
-        parents, bias = results[2], 0.7 * results[3]
+        parents, bias = results[2], 0.7 * results[3] if case.biased else None
+
+
+def product(q: Tensor, k: Tensor) -> float:
+    """With bounds of twice the width each entry by the one that its sign selects."""
+    return float(q @ (k if len(k) == len(q) else torch.where(q > 0, k[: len(q)], k[len(q) :])))
 
 
 def attend_in_a_loop(
     q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: Geometry
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What operator.py says, query by query, in float64."""
-    factor, ratio, span, top, groups, start = geometry
+    factor, ratio, span, finer_span, top, groups, start, shares = geometry
     (B, H, M, dk), n, together = q.shape, k.shape[2], q.shape[1] // groups
     out, log_sum = v.new_zeros(B, H, M, v.shape[3]), v.new_full((B, H, M), -math.inf)
-    chosen, share = torch.full((B, groups, M, top), -1, dtype=torch.int32), v.new_zeros(B, H, M, top)
+    share = v.new_zeros(B, H, M, top if shares else 0)
+    chosen = torch.full((B, groups, M, top), -1, dtype=torch.int32)
     for b, group, m in torch.cartesian_prod(torch.arange(B), torch.arange(groups), torch.arange(M)).tolist():
         position = start + m
         finished = [j for j in range(n) if factor * (j + 1) - 1 <= position]
@@ -111,7 +128,7 @@ def attend_in_a_loop(
         scores = []
         for h in range(group * together, (group + 1) * together):
             score = {
-                j: (q[b, h, m] @ k[b, h, j]).item() * dk**-0.5
+                j: product(q[b, h, m], k[b, h, j]) * dk**-0.5
                 + (0.0 if number is None or bias is None else bias[b, h, m, number].item())
                 for j, number in seen.items()
             }
@@ -126,10 +143,12 @@ def attend_in_a_loop(
         if not top:
             continue
         newest_finer = (position + 1) // (factor // ratio) - 1
-        candidates = [j for j in seen if ratio * j <= newest_finer - span]
+        candidates = [j for j in seen if ratio * j <= newest_finer - finer_span]
         best = sorted(candidates, key=lambda j: (-merits[j], j))[:top]
         chosen[b, group, m, : len(best)] = torch.tensor(best, dtype=torch.int32)
         for h, score in zip(range(group * together, (group + 1) * together), scores, strict=True):
+            if not shares:
+                break
             logits = torch.tensor([score[j] for j in best], dtype=v.dtype)
             share[b, h, m, : len(best)] = logits.log_softmax(0)
     return out, log_sum, chosen, share
@@ -206,7 +225,7 @@ def test_gradients_are_those_of_the_definition(case: Case) -> None:
                 torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
 
 
-SMALL = Case(23, 4, 3, 2, 4, 3, 2, 1, 4, 5, seed=0, exact=False)
+SMALL = Case(23, 4, 3, 2, 4, 3, 3, 2, 1, 4, 5, seed=0, biased=True, bounds=True, exact=False)
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -251,9 +270,10 @@ def test_bfloat16_is_computed_in_float32(case: Case) -> None:
 def descend_all(q: Tensor, scales: list[tuple[Tensor, Tensor]], case: Case, start: int | None = None) -> Tensor:
     """Outputs of a whole descent side by side, those of absent scales 0."""
     keys, values = zip(*(scale for scale in scales if scale[0].shape[2]), strict=True)
-    beta = torch.ones(len(keys) - 1, dtype=q.dtype)
+    beta = torch.ones(len(keys) - 1, dtype=q.dtype) if case.biased else None
     start = case.start if start is None else start
-    outputs, _ = descend(q, keys, values, beta, case.ratio, case.span, case.top, case.groups, start)
+    spans = (case.span, case.coarse_span)
+    outputs, _ = descend(q, keys, values, beta, case.ratio, spans, case.top, case.groups, start)
     return torch.cat([*outputs, *(torch.zeros_like(outputs[0]) for _ in range(len(scales) - len(outputs)))], -1)
 
 
@@ -274,7 +294,7 @@ def test_nothing_before_a_changed_token_changes(case: Case, data: st.DataObject)
 
 
 def test_no_gradient_reaches_later_tokens() -> None:
-    case = Case(70, 0, 3, 3, 5, 4, 2, 2, 4, 4, seed=1, exact=False)
+    case = Case(70, 0, 3, 3, 5, 3, 4, 2, 2, 4, 4, seed=1, biased=True, bounds=True, exact=False)
     q, scales = case.inputs(torch.float64)
     leaves = [q.requires_grad_(), *(x.requires_grad_() for scale in scales for x in scale)]
     out = descend_all(q, scales, case)
@@ -293,7 +313,7 @@ def test_a_query_alone_gets_what_it_gets_among_others(case: Case, data: st.DataO
 
     Where the coarsest scale is absent, the next one is seen whole: then it has fewer than r tokens, all near.
     """
-    assume(case.span >= case.ratio - 1)
+    assume(min(case.span, case.coarse_span) >= case.ratio - 1)
     q, scales = case.inputs(torch.float64)
     whole = descend_all(q, scales, case)
     m = data.draw(st.integers(0, case.M - 1))
@@ -309,7 +329,7 @@ def test_results_do_not_depend_on_the_number_of_threads(
     groups: int, dtype: torch.dtype, num_threads: Callable[[int], None]
 ) -> None:
     """Bitwise: a head's gradients are summed by one thread, in one order."""
-    case = Case(501, 0, 3, 4, 20, 6, 4, groups, 16, 16, seed=0, exact=False)
+    case = Case(501, 0, 3, 4, 20, 8, 6, 4, groups, 16, 16, seed=0, biased=True, bounds=True, exact=False)
     q, scales = case.inputs(dtype)
     leaves = [q.requires_grad_(), *(x.requires_grad_() for scale in scales for x in scale)]
     results = []
@@ -322,10 +342,10 @@ def test_results_do_not_depend_on_the_number_of_threads(
 
 
 def test_without_a_beta_no_score_is_raised() -> None:
-    case = Case(90, 0, 3, 3, 5, 4, 2, 2, 4, 4, seed=1, exact=False)
+    case = Case(90, 0, 3, 3, 5, 5, 4, 2, 2, 4, 4, seed=1, biased=True, bounds=False, exact=False)
     q, scales = case.inputs(torch.float64)
     keys, values = zip(*scales, strict=True)
-    sizes = case.ratio, case.span, case.top, case.groups
+    sizes = case.ratio, (case.span, case.coarse_span), case.top, case.groups
     none, zero, one = (descend(q, keys, values, b, *sizes) for b in (None, torch.zeros(2), torch.ones(2)))
     assert all(torch.equal(a, b) for a, b in zip(none.outputs, zero.outputs, strict=True))
     assert not torch.equal(none.outputs[0], one.outputs[0])
@@ -341,7 +361,7 @@ def test_strided_inputs_are_read_in_place() -> None:
 def test_mixed_dtypes_are_refused() -> None:
     q = torch.randn(1, 1, 9, 4)
     with pytest.raises(ValueError, match="give one dtype"):
-        attend_level(q, q, q.double(), None, None, Geometry(1, 2, 3, 0, 1))
+        attend_level(q, q, q.double(), None, None, Geometry(1, 2, 3, 3, 0, 1))
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -352,7 +372,7 @@ def test_the_operators_pass_opcheck(level: int) -> None:
 
 
 def test_a_descent_compiles_without_a_graph_break() -> None:
-    case = Case(40, 0, 3, 2, 4, 3, 2, 1, 4, 4, seed=0, exact=False)
+    case = Case(40, 0, 3, 2, 4, 3, 3, 2, 1, 4, 4, seed=0, biased=False, bounds=True, exact=False)
     q, scales = case.inputs(torch.float32)
     q.requires_grad_()
     compiled = torch.compile(descend_all, fullgraph=True, backend="aot_eager")
@@ -366,23 +386,24 @@ def test_a_descent_compiles_without_a_graph_break() -> None:
 @given(case=cases(most=120))
 def test_counted_arithmetic_is_that_of_the_visible_pairs(case: Case) -> None:
     for inputs, _ in walk(case, torch.float64):
-        q, k, _, parents, _, (factor, ratio, span, _, _, start) = inputs
+        q, k, _, parents, _, (factor, ratio, span, *_) = inputs
+        start = case.start
         finished = [(start + m + 1) // factor for m in range(case.M)]
         most = sum(each if parents is None else min(each, span + parents.shape[3] * ratio) for each in finished)
         assert visible_pairs(case.M, k.shape[2], None if parents is None else parents.shape[3], inputs[5]) == most
         meta = [x if x is None else x.to("meta").requires_grad_(x.is_floating_point()) for x in inputs[:5]]
         with FlopCounterMode(display=False) as counter:
             out = attend_level(*meta, inputs[5])[0]
-        assert counter.get_total_flops() == 2 * q.shape[0] * q.shape[1] * most * (case.dk + case.d)
+        assert counter.get_total_flops() == 2 * q.shape[0] * q.shape[1] * most * (k.shape[3] + case.d)
         with FlopCounterMode(display=False) as counter:
             out.sum().backward()
-        assert counter.get_total_flops() == 4 * q.shape[0] * q.shape[1] * most * (case.dk + case.d)
+        assert counter.get_total_flops() == 4 * q.shape[0] * q.shape[1] * most * (k.shape[3] + case.d)
 
 
 def test_few_scores_are_computed_beside_the_visible_ones() -> None:
     N, L, r, W, k = 4096, 4, 4, 128, 8
-    levels = [Geometry(r**i, r, W, k if i else 0, 1) for i in range(L)]
+    levels = [Geometry(r**i, r, W, W, k if i else 0, 1) for i in range(L)]
     visible = sum(visible_pairs(N, N // g.factor, None if g.factor == r**3 else k, g) for g in levels)
     assert visible <= scores_computed(N, L, r, W, k) <= 1.25 * visible
     assert scores_computed(N, L, r, W, k) <= 0.25 * span_scores_computed(N, N)
-    assert scores_computed(5, 9, r, W, k) >= visible_pairs(5, 5, 1, Geometry(1, r, W, 0, 1))  # absent scales: no score
+    assert scores_computed(5, 9, r, W, k) >= visible_pairs(5, 5, 1, Geometry(1, r, W, W, 0, 1))  # absent scales: no score

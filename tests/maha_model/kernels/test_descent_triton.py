@@ -26,8 +26,9 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def case(
-    M: int, n: int, factor: int, *, slots: int | None, ratio: int = 2, span: int = 5, choose: int = 3, heads: int = 2,
-    groups: int | None = None, start: int = 0, dk: int = 6, d: int = 5, integers: bool = False, seed: int = 0,
+    M: int, n: int, factor: int, *, slots: int | None, ratio: int = 2, span: int = 5, finer_span: int | None = None,
+    choose: int = 3, heads: int = 2, groups: int | None = None, start: int = 0, dk: int = 6, d: int = 5,
+    integers: bool = False, bounds: bool = False, biased: bool = True, seed: int = 0,
 ) -> SimpleNamespace:  # fmt: skip
     """Random inputs in float64; `slots` parents a query, from all finished tokens of the coarser scale, or None."""
     generator = torch.Generator().manual_seed(seed)
@@ -45,14 +46,14 @@ def case(
         order[..., int(finished.max()) :] = 2
         keys, index = order.sort(-1)
         parents = torch.where(keys < 1.5, index, -1)[..., :slots].int()
-        bias = random(B, heads, M, slots)
+        bias = random(B, heads, M, slots) if biased else None
     return SimpleNamespace(
         q=random(B, M, heads, dk).transpose(1, 2),  # rows of several heads interleaved, as in use
-        k=random(B, n, heads, dk).transpose(1, 2),
+        k=random(B, n, heads, 2 * dk if bounds else dk).transpose(1, 2),
         v=random(B, n, heads, d).transpose(1, 2),
         parents=parents,
         bias=bias,
-        geometry=Geometry(factor, ratio, span, choose, groups, start),
+        geometry=Geometry(factor, ratio, span, span if finer_span is None else finer_span, choose, groups, start, biased),
     )
 
 
@@ -74,6 +75,9 @@ CASES = {
     "ratio-5-wide": {"M": 40, "n": 40, "factor": 1, "slots": 2, "ratio": 5, "choose": 0, "dk": 17, "d": 33},
     "pieces-without-pairs": {"M": 150, "n": 9, "factor": 16, "slots": 1, "ratio": 8, "span": 8, "heads": 1},
     "ratio-70": {"M": 150, "n": 150, "factor": 1, "slots": 1, "ratio": 70, "choose": 0, "span": 9, "heads": 1},
+    "bounds": {"M": 43, "n": 21, "factor": 2, "slots": 3, "bounds": True, "finer_span": 9},
+    "bounds-coarsest": {"M": 43, "n": 10, "factor": 4, "slots": None, "bounds": True, "biased": False},
+    "bounds-groups": {"M": 35, "n": 17, "factor": 2, "slots": 3, "heads": 4, "groups": 2, "bounds": True, "biased": False},
     "all-near": {"M": 33, "n": 16, "factor": 2, "slots": 2, "span": 1000},
 }  # fmt: skip
 

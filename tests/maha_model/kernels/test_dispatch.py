@@ -70,7 +70,7 @@ def test_the_operators_warn_as_which_does() -> None:
     with pytest.warns(RuntimeWarning, match="span: float16"):
         span_attention(q, q, q, 3)
     with pytest.warns(RuntimeWarning, match="descent: float16"):
-        attend_level(q, q, q, None, None, Geometry(1, 2, 3, 0, 1))
+        attend_level(q, q, q, None, None, Geometry(1, 2, 3, 3, 0, 1))
     with pytest.warns(RuntimeWarning, match="fuse: float16"):
         fuse.fuse([q], [Placement(0, 1)], 9, Problem("output", (0.1,), "box"))
 
@@ -81,7 +81,7 @@ def test_tensors_without_data_lose_nothing() -> None:
         for device in ("cpu", "meta"):
             q = torch.empty(1, 1, 9, 4, dtype=torch.float16, device=device)
             span_attention(q, q, q, 3)
-            attend_level(q, q, q, None, None, Geometry(1, 2, 3, 0, 1))
+            attend_level(q, q, q, None, None, Geometry(1, 2, 3, 3, 0, 1))
             fuse.fuse([q], [Placement(0, 1)], 9, Problem("output", (0.1,), "box"))
     with without_compiled_attention():
         assert which("span") == "blocks"
