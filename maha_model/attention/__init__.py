@@ -1,7 +1,6 @@
 """The attention modules, interchangeable in one shell: MAHA, the standard causal transformer and Longformer."""
 
 from maha_model.attention.base import Attention
-from maha_model.attention.bounds import bounding_keys
 from maha_model.attention.maha import MAHAAttention, ScaleProjections
 from maha_model.attention.scales import ScaleOutputs, attend_down, descend_from, rotary_line, rotate_keys
 from maha_model.attention.standard import StandardAttention
@@ -20,7 +19,6 @@ __all__ = [
     "ScaleProjections",
     "StandardAttention",
     "attend_down",
-    "bounding_keys",
     "build_attention",
     "descend_from",
     "rotary_line",

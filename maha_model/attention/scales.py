@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maha_model.attention.bounds import bounding_keys
+from maha_model.kernels.bounds import bounding_keys
 from maha_model.config import ModelConfig
 from maha_model.kernels.descent import descend
 from maha_model.kernels.fuse import Placement

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from maha_model.aggregation import Placement
-from maha_model.attention import MAHAAttention, StandardAttention, bounding_keys, descend_from, rotate_keys
+from maha_model.attention import MAHAAttention, StandardAttention, descend_from, rotate_keys
 from maha_model.config import ModelConfig
 from maha_model.inference.cache import KeyValues, Window
+from maha_model.kernels.bounds import bounding_keys
 from maha_model.kernels.rotary import apply_rotary, rotate
 from maha_model.local_context import LocalContext
 from maha_model.multiscale import CrossScaleGate, Decomposition

@@ -17,6 +17,7 @@ def device_checks() -> list[Check]:
         "qp": kernels.check_qp,
         "rotary": kernels.check_rotary,
         "depthwise": kernels.check_depthwise,
+        "bounds": kernels.check_bounds,
         "cross_entropy": kernels.check_cross_entropy,
     }
     return [

@@ -17,8 +17,9 @@ from pretrain.doctor.setting import Setting
 IMPLEMENTATION_KEYS = OPERATORS
 KERNEL_KEYS = ("cases", "worst_error_over_tolerance", "agreements")
 LOW, HIGH, EXACT = torch.bfloat16, torch.float32, torch.float64
-_FAST = {"cpu": {"span": "cpu", "descent": "cpu", "fuse": "cpu", "qp": "cpu"},
-         "cuda": {"descent": "triton", "fuse": "triton", "rotary": "triton", "depthwise": "triton"}}  # fmt: skip
+_FAST = {"cpu": {"span": "cpu", "descent": "cpu", "fuse": "cpu", "qp": "cpu", "depthwise": "cpu", "bounds": "cpu"},
+         "cuda": {"descent": "triton", "fuse": "triton", "rotary": "triton", "depthwise": "triton",
+                  "bounds": "triton"}}  # fmt: skip
 
 
 def check_implementations(setting: Setting) -> Finding:
@@ -68,6 +69,13 @@ def check_depthwise(setting: Setting) -> Finding:
     N, geometries = setting.choose(130, 517, 4097), ((4, 4, 1, 0), (3, 2, 1, 1), (3, 1, 2, 4))
     each = itertools.product((HIGH, LOW), geometries)
     return _compared(checks.check_depthwise(str(setting.device), dtype, N, 200, *geometry) for dtype, geometry in each)
+
+
+def check_bounds(setting: Setting) -> Finding:
+    """Bounds of keys at an odd length and width."""
+    N = setting.choose(130, 517, 4097)
+    each = itertools.product((HIGH, LOW), ((4, 4, 64), (3, 3, 20)))
+    return _compared(checks.check_bounds(str(setting.device), dtype, N, *case) for dtype, case in each)
 
 
 def check_cross_entropy(setting: Setting) -> Finding:

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maha_model import CausalLM, ConfigError, ModelConfig
-from maha_model.attention import MAHAAttention, bounding_keys
+from maha_model.attention import MAHAAttention
+from maha_model.kernels.bounds import bounding_keys
 from maha_model.kernels.descent.reference import beside_bounds
 from tests.maha_model.test_causality import build
 

@@ -5,6 +5,7 @@ on the same values in float64. It gives an `Agreement`: the errors, and how larg
 """
 
 from maha_model.kernels.checks.agreement import Agreement, relative_error
+from maha_model.kernels.checks.bounds import check_bounds
 from maha_model.kernels.checks.cross_entropy import check_cross_entropy
 from maha_model.kernels.checks.depthwise import check_depthwise
 from maha_model.kernels.checks.descent import check_descent
@@ -15,6 +16,7 @@ from maha_model.kernels.checks.span import check_span
 
 __all__ = [
     "Agreement",
+    "check_bounds",
     "check_cross_entropy",
     "check_depthwise",
     "check_descent",

@@ -1,4 +1,4 @@
-"""Depthwise convolution along the sequence, strided and dilated: Triton kernels on a GPU, plain torch elsewhere."""
+"""Depthwise convolution along the sequence, strided and dilated: compiled for the CPU, Triton kernels on a GPU."""
 
 from maha_model.kernels.depthwise.operator import depthwise_conv, implementation
 

@@ -1,10 +1,20 @@
 """The operator `maha::depthwise`, and the choice of what computes a depthwise convolution."""
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
-from maha_model.kernels.depthwise import reference
-from maha_model.kernels.dispatch import Implementation, constant_when_compiled, device_kind, is_fake, warn_once
+from maha_model.kernels.depthwise import cpu, reference
+from maha_model.kernels.dispatch import (
+    Implementation,
+    constant_when_compiled,
+    device_kind,
+    implementation_on_cpu,
+    is_fake,
+    warn_once,
+)
+from maha_model.kernels.native import DTYPES
 
 
 def depthwise_conv(x_BND: Tensor, taps_KD: Tensor, stride: int, dilation: int, left: int) -> Tensor:
@@ -12,13 +22,15 @@ def depthwise_conv(x_BND: Tensor, taps_KD: Tensor, stride: int, dilation: int, l
 
     Keeps x and the taps alone for the backward pass.
     """
-    if _uses_operator(device_kind(x_BND), is_fake(x_BND) or x_BND.is_meta):
+    if _uses_operator(device_kind(x_BND), x_BND.dtype, is_fake(x_BND) or x_BND.is_meta):
         return torch.ops.maha.depthwise(x_BND, taps_KD.to(x_BND.dtype), stride, dilation, left)
     return reference.depthwise_conv(x_BND, taps_KD, stride, dilation, left)
 
 
 def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implementation:
-    """What convolves on a kind of device: `triton` or `reference`."""
+    """What convolves on a kind of device: `cpu`, `triton` or `reference`."""
+    if device == "cpu":
+        return implementation_on_cpu("depthwise", dtype, DTYPES, cpu.kernels(dtype), "reference", warn)
     if device != "cuda":
         return "reference"
     try:
@@ -31,15 +43,22 @@ def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implem
 
 
 @constant_when_compiled
-def _uses_operator(device: str, shapes_only: bool) -> bool:
-    return implementation(device, torch.float32, warn=not shapes_only) == "triton"
+def _uses_operator(device: str, dtype: torch.dtype, shapes_only: bool) -> bool:
+    return implementation(device, dtype, warn=not shapes_only) != "reference"
+
+
+def kernel_module(device: str) -> ModuleType:
+    """The module whose `forward` and `backward` run on a kind of device: `depthwise.cpu` or `depthwise.triton`."""
+    if device == "cuda":
+        from maha_model.kernels.depthwise import triton
+
+        return triton
+    return cpu
 
 
 @torch.library.custom_op("maha::depthwise", mutates_args=())
 def _depthwise(x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> Tensor:
-    from maha_model.kernels.depthwise import triton
-
-    return triton.forward(x, taps, stride, dilation, left)
+    return kernel_module(device_kind(x)).forward(x, taps, stride, dilation, left)
 
 
 @_depthwise.register_fake
@@ -51,9 +70,7 @@ def _(x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> Tensor:
 def _depthwise_backward(
     grad: Tensor, x: Tensor, taps: Tensor, stride: int, dilation: int, left: int
 ) -> tuple[Tensor, Tensor]:
-    from maha_model.kernels.depthwise import triton
-
-    return triton.backward(grad, x, taps, stride, dilation, left)
+    return kernel_module(device_kind(x)).backward(grad, x, taps, stride, dilation, left)
 
 
 @_depthwise_backward.register_fake

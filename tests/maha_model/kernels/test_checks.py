@@ -9,6 +9,8 @@ import torch
 
 from maha_model.kernels.checks import (
     Agreement,
+    bounds,
+    check_bounds,
     check_cross_entropy,
     check_depthwise,
     check_descent,
@@ -39,6 +41,7 @@ CHECKS: list[tuple[Callable[[], Agreement], ModuleType, str]] = [
     (lambda: check_qp("cpu", torch.float64, 3, "box", 200), qp_code, "backward"),
     (lambda: check_rotary("cpu", HIGH, 70, 8), rotary, "apply_rotary_to_all"),
     (lambda: check_depthwise("cpu", HIGH, 70, 8, 4, 4, 1, 0), depthwise, "depthwise_conv"),
+    (lambda: check_bounds("cpu", HIGH, 70, 4, 3, 8), bounds, "bounding_keys"),
     (lambda: check_cross_entropy("cpu", HIGH, 50, 37), cross_entropy, "linear_cross_entropy"),
 ]
 

@@ -1,9 +1,12 @@
-"""Depthwise convolution: the Triton kernels against plain torch, in the interpreter where there is no GPU."""
+"""Depthwise convolution: compiled and Triton kernels (in the interpreter without a GPU) against plain torch."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from maha_model.kernels import which
 from maha_model.kernels.depthwise import depthwise_conv, reference
 from tests.maha_model.kernels.test_fuse_triton import compiled
 
@@ -20,21 +23,51 @@ SHAPES = {  # B, N, D, taps, stride, dilation, left
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_kernels_match_plain_torch(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("maha_model.kernels.depthwise.triton")
-    monkeypatch.setattr("maha_model.kernels.depthwise.operator._uses_operator", lambda *_: True)
+    module = pytest.importorskip("maha_model.kernels.depthwise.triton")
+    monkeypatch.setattr("maha_model.kernels.depthwise.operator.kernel_module", lambda _: module)
+    check(shape, DEVICE, torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_compiled_form_matches_plain_torch(shape: str, dtype: torch.dtype) -> None:
+    assert which("depthwise", "cpu", dtype) == "cpu"
+    check(shape, "cpu", dtype)
+
+
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 2e-2}
+
+
+def check(shape: str, device: str, dtype: torch.dtype) -> None:
+    """Output and gradients on the same numbers, relative to the largest; the definition in float64."""
     B, N, D, K, *geometry = SHAPES[shape]
     generator = torch.Generator().manual_seed(0)
     x, taps = (
-        torch.randn(size, generator=generator, dtype=torch.float64).to(DEVICE).requires_grad_()
+        torch.randn(size, generator=generator, dtype=torch.float64).to(device, dtype)
         for size in ((B, N, 2 * D), (K, D))
     )
 
-    def run(function) -> list[Tensor]:  # type: ignore[no-untyped-def]
-        out = function(x[..., D:], taps, *geometry)  # a slice: rows are apart
-        return [out, *torch.autograd.grad((out * torch.arange(D, device=DEVICE)).sum(), (x, taps))]
+    def run(function, dtype: torch.dtype) -> list[Tensor]:  # type: ignore[no-untyped-def]
+        leaves = [y.to(dtype).requires_grad_() for y in (x, taps)]
+        out = function(leaves[0][..., D:], leaves[1], *geometry)  # a slice: rows are apart
+        direction = torch.linspace(-1, 1, D, device=device, dtype=dtype).expand_as(out)
+        return [out, *torch.autograd.grad(out, leaves, direction)]
 
-    for result, want in zip(run(depthwise_conv), run(reference.depthwise_conv), strict=True):
-        torch.testing.assert_close(result, want, rtol=0, atol=1e-9)
+    for result, want in zip(run(depthwise_conv, dtype), run(reference.depthwise_conv, torch.float64), strict=True):
+        assert result.dtype == dtype
+        largest = float(want.detach().abs().max()) if want.numel() else 0.0
+        torch.testing.assert_close(result.double(), want, rtol=0, atol=TOLERANCES[dtype] * max(largest, 1.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_results_do_not_depend_on_the_number_of_threads(dtype: torch.dtype, num_threads: Callable[[int], None]) -> None:
+    x, taps = torch.randn(2, 900, 40).to(dtype).requires_grad_(), torch.randn(4, 40).to(dtype).requires_grad_()
+    results = []
+    for threads in (1, 3):
+        num_threads(threads)
+        out = depthwise_conv(x, taps, 2, 1, 2)
+        results.append([out, *torch.autograd.grad(out, (x, taps), torch.ones_like(out))])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_the_operator_is_well_formed() -> None:
