@@ -67,23 +67,35 @@ void forward(Tensor x, Tensor taps, int64_t stride, int64_t dilation, int64_t le
     });
 }
 
+// to[c] += x[c] y[c]
+inline void add_product(const Stored* x, const Stored* y, int64_t width, Real* to) {
+    int64_t c = 0;
+    for (; c + LANES <= width; c += LANES) store(to + c, load(to + c) + load(x + c) * load(y + c));
+    for (; c < width; ++c) to[c] += widen(x[c]) * widen(y[c]);
+}
+
 // The input's gradient: what every output that reads row i passes back.
 void input_gradient(const Arguments& a, Stored* to) {
     for_pieces(a, a.length, [&](int64_t b, int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i)
+        std::vector<const Stored*> tap(a.taps), grad(a.taps);
+        for (int64_t i = begin; i < end; ++i) {
+            int64_t found = 0;
+            for (int64_t k = 0; k < a.taps; ++k) {
+                const int64_t from = i + a.left - a.dilation * k, j = from / a.stride;
+                if (from < 0 || from % a.stride || j >= a.outputs) continue;
+                tap[found] = a.tap + k * a.width;
+                grad[found++] = a.grad_at(b, j);
+            }
             for (int64_t c = 0; c < a.width; c += LANES) {
                 Vec sum = splat(0);
-                for (int64_t k = 0; k < a.taps; ++k) {
-                    const int64_t from = i + a.left - a.dilation * k, j = from / a.stride;
-                    if (from < 0 || from % a.stride || j >= a.outputs) continue;
-                    sum += load_part(a.tap + k * a.width, c, a.width) * load_part(a.grad_at(b, j), c, a.width);
-                }
+                for (int64_t k = 0; k < found; ++k) sum += load_part(tap[k], c, a.width) * load_part(grad[k], c, a.width);
                 store_part(to + (b * a.length + i) * a.width, c, a.width, sum);
             }
+        }
     });
 }
 
-// Gradients of the input and, in float, of the taps: `pieces` (B * pieces, K, D) takes a part of the sum a piece.
+// Gradients of the input and, in float, of the taps: `pieces` (B * pieces, K, D), zero, takes a part of the sum a piece.
 void backward(Tensor grad, Tensor x, Tensor taps, int64_t stride, int64_t dilation, int64_t left, int64_t threads,
               Tensor grad_x, Tensor pieces) {
     Arguments a = arguments_of(x, taps, grad.size(1), stride, dilation, left, threads);
@@ -94,17 +106,10 @@ void backward(Tensor grad, Tensor x, Tensor taps, int64_t stride, int64_t dilati
     Real* sums = data<Real>(pieces);
     for_pieces(a, a.outputs, [&](int64_t b, int64_t begin, int64_t end) {
         Real* to = sums + (b * a.pieces(a.outputs) + begin / PIECE) * a.taps * a.width;
-        for (int64_t k = 0; k < a.taps; ++k)
-            for (int64_t c = 0; c < a.width; c += LANES) {
-                Vec sum = splat(0);
-                for (int64_t j = begin; j < end; ++j) {
-                    const int64_t i = a.input(j, k);
-                    if (i < 0 || i >= a.length) continue;
-                    sum += load_part(a.grad_at(b, j), c, a.width) * load_part(a.x_at(b, i), c, a.width);
-                }
-                Real lanes[LANES];
-                store(lanes, sum);
-                std::copy_n(lanes, std::min<int64_t>(LANES, a.width - c), to + k * a.width + c);
+        for (int64_t j = begin; j < end; ++j)
+            for (int64_t k = 0; k < a.taps; ++k) {
+                const int64_t i = a.input(j, k);
+                if (i >= 0 && i < a.length) add_product(a.grad_at(b, j), a.x_at(b, i), a.width, to + k * a.width);
             }
     });
 }
