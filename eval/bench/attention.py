@@ -35,8 +35,9 @@ NAMES = {
 }
 
 
-DESCENT: dict[str, Any] = {"descent": 8, "query": "fine", "positions": "token", "num_scales": 4, "span": 64}
-"""What a descent has besides; its coarsest token covers 64."""
+DESCENT: dict[str, Any] = {"descent": 4, "query": "fine", "positions": "token", "span": 64, "coarse_span": 16}
+"""What a descent has besides; its scales are as many as leave the coarsest, which is seen whole, at most 128 tokens."""
+COARSEST = 128
 
 
 class ScoreCounter(TorchDispatchMode):
@@ -66,12 +67,13 @@ class ScoreCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def build(name: str) -> Block:
+def build(name: str, length: int) -> Block:
     """A block of width 256 with 4 heads; MAHA has 3 scales, ratio 4, span 128, Longformer the same span; DESCENT."""
     torch.manual_seed(0)
     fields: dict[str, Any] = {"attention": "longformer" if name == "longformer" else "standard"}
     if name in ("maha", "descent"):
-        fields = DESCENT if name == "descent" else {}
+        scales = next(L for L in range(1, 9) if length // 4 ** (L - 1) <= COARSEST)
+        fields = {**DESCENT, "num_scales": scales} if name == "descent" else {}
     config = ModelConfig(
         vocab_size=1, context_length=LENGTHS[-1], d_model=256, num_heads=4, num_layers=1, d_ff=688,
         **{"span": 128, **fields},
@@ -90,7 +92,7 @@ def step(block: Block, x: Tensor, direction: Tensor) -> None:
 
 def measure(length: int) -> list[dict[str, Any]]:
     """A row for each model that runs at this length."""
-    blocks = {name: build(name) for name in NAMES if name != "eager" or length <= EAGER_UP_TO}
+    blocks = {name: build(name, length) for name in NAMES if name != "eager" or length <= EAGER_UP_TO}
     x = torch.randn(1, length, 256, requires_grad=True)
     direction = torch.randn(1, length, 256)
     steps = {name: functools.partial(step, block, x, direction) for name, block in blocks.items()}

@@ -1,8 +1,9 @@
-"""Decoding with a state of constant size: python eval/bench_generate.py [--checkpoint RUN] [--json].
+"""Decoding token by token: python eval/bench_generate.py [--checkpoint RUN] [--json].
 
 64k tokens one by one through a small MAHA model, random ones: time of the last 1k tokens against the first 1k, size of
-the state, logits against the full forward. The first 1k are those of a second sequence, decoded in turn with the last
-1k of the long one, so that a busy machine slows both alike.
+the state, logits against the full forward; the same with a descent, whose state grows as a cached Transformer's. The
+first 1k are those of a second sequence, decoded in turn with the last 1k of the long one, so that a busy machine slows
+both alike.
 """
 
 import argparse
@@ -23,10 +24,16 @@ CHECKED_EVERY = 61  # odd, so that all phases of the coarse scales occur
 PROMPTS = [1024, 4096, 16384]  # for the comparison with the growing cache
 
 
-def build(attention: str) -> CausalLM:
+DESCENT: dict[str, Any] = {
+    "descent": 4, "query": "fine", "positions": "token", "num_scales": 6, "coarse_span": 16, "context_length": TOKENS,
+}  # fmt: skip
+"""Of 64k tokens the coarsest scale, which is seen whole, has 64."""
+
+
+def build(attention: str, **fields: Any) -> CausalLM:
     """Two fresh layers of the sample size; MAHA has 3 scales, ratio 4, span 64."""
     torch.manual_seed(0)
-    config = ModelConfig.named("sample", vocab_size=512, num_layers=2, init_std=0.06, attention=attention)
+    config = ModelConfig.named("sample", vocab_size=512, num_layers=2, init_std=0.06, attention=attention, **fields)
     return CausalLM(config).eval()
 
 
@@ -115,8 +122,10 @@ def main() -> None:
     args = parser.parse_args()
     with user_errors():
         model = load_model(find_checkpoint(args.checkpoint)) if args.checkpoint else build("maha")
-    result = decode_long(model, random_ids(model, TOKENS))
-    rows = [row for m in (model, build("standard")) for row in after_prompts(m)]
+    descending = build("maha", **DESCENT)
+    result, descent = (decode_long(m, random_ids(m, TOKENS)) for m in (model, descending))
+    models = {"MAHA": model, "MAHA, descent": descending, "standard": build("standard")}
+    rows = [{"model": name, **row} for name, m in models.items() for row in after_prompts(m)]
     sizes = result["state_bytes"]
     criteria = [
         Criterion("time of the last 1k of 64k tokens over that of the first 1k", result["time_ratio"], 1.1),
@@ -125,16 +134,25 @@ def main() -> None:
             "largest difference from the full forward's logits over 64k tokens, relative to the largest logit",
             result["logit_difference"] / result["largest_logit"], 1e-5,
         ),
+        Criterion("descent: time of the last 1k of 64k tokens over that of the first 1k", descent["time_ratio"], 1.2),
+        Criterion(
+            "descent: largest difference from the full forward's logits over 64k tokens, relative to the largest logit",
+            descent["logit_difference"] / descent["largest_logit"], 1e-5,
+        ),
     ]  # fmt: skip
-    lines = [f"{'tokens':>7}{'tokens/s':>10}{'state KiB':>11}"]
-    lines += [f"{n:>7}{speed:>10.0f}{sizes[n] / 1024:>11.1f}" for n, speed in result["tokens_per_s"].items()]
-    lines += [f"after a prompt: {'model':10}{'prompt':>8}{'seconds':>9}{'tokens/s':>10}{'state KiB':>11}"]
+    lines = [f"{'':15}{'tokens':>7}{'tokens/s':>10}{'state KiB':>11}"]
     lines += [
-        f"{'':16}{row['attention']:10}{row['prompt']:>8}{row['prompt_seconds']:>9.2f}{row['tokens_per_s']:>10.0f}"
+        f"{name:15}{n:>7}{speed:>10.0f}{found['state_bytes'][n] / 1024:>11.1f}"
+        for name, found in (("MAHA", result), ("MAHA, descent", descent))
+        for n, speed in found["tokens_per_s"].items()
+    ]
+    lines += [f"after a prompt: {'model':14}{'prompt':>8}{'seconds':>9}{'tokens/s':>10}{'state KiB':>11}"]
+    lines += [
+        f"{'':16}{row['model']:14}{row['prompt']:>8}{row['prompt_seconds']:>9.2f}{row['tokens_per_s']:>10.0f}"
         f"{row['state_bytes'] / 1024:>11.1f}"
         for row in rows
     ]
-    details = {"threads": torch.get_num_threads(), "decoding": result, "after_prompts": rows}
+    details = {"threads": torch.get_num_threads(), "decoding": result, "descent": descent, "after_prompts": rows}
     print_report(lines, criteria, details, args.json)
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maha_model.kernels.bounds import bounding_keys
 from maha_model.config import ModelConfig
+from maha_model.kernels.bounds import bounding_keys
 from maha_model.kernels.descent import descend
 from maha_model.kernels.fuse import Placement
 from maha_model.kernels.rotary import apply_rotary, apply_rotary_to_all
@@ -58,9 +58,7 @@ def descend_from(
 ) -> ScaleOutputs:  # fmt: skip
     """Descent of the queries at positions start.., everything rotated; rows before a scale's first token left out."""
     groups = config.descent_groups or config.num_heads
-    found = descend(
-        q_BHMd, keys, values, beta_L, config.ratio, config.spans, config.descent, groups, start, wanted
-    )
+    found = descend(q_BHMd, keys, values, beta_L, config.ratio, config.spans, config.descent, groups, start, wanted)
     firsts = [max(0, config.ratio**level - 1 - start) for level in range(len(keys))]
     outputs = [x[:, :, first:] for x, first in zip(found.outputs, firsts, strict=True)]
     return ScaleOutputs(outputs, [Placement(first, 1) for first in firsts], found.log_sums)

@@ -57,7 +57,7 @@ def test_counted_pairs_are_those_of_the_masks_of_the_definition(sparsity: float,
         q, k, bias = (None if x is None else x.double() for x in (q, k, bias))
         unit = torch.eye(k.shape[2], dtype=k.dtype).expand(*k.shape[:2], -1, -1)
         attention = attend_level_reference(q, k, unit, parents, bias, Geometry(*geometry), wanted)[0]
-        products += q.shape[3] * int((attention > 0).sum())
+        products += k.shape[3] * int((attention > 0).sum())
     assert work.multiply_adds == products
     assert work.per_token(model) == pytest.approx(products / 150)
     assert (products == 0) == (sparsity == 50)

@@ -27,7 +27,7 @@ def forward(k: Tensor, ratio: int, num_scales: int) -> list[Tensor]:
 
 
 def backward(grads: list[Tensor], k: Tensor, bounds: list[Tensor], ratio: int) -> Tensor:
-    """The gradient of the keys (B, H, N, dk), contiguous; what reaches a bound from coarser ones is added to its own."""
+    """The gradient of the keys (B, H, N, dk); what reaches a bound from coarser ones is added to its own."""
     wide = torch.promote_types(k.dtype, torch.float32)
     k = _with_contiguous_rows(k)
     sums = [torch.zeros(k.shape, dtype=wide), *(grad.to(wide, copy=True).contiguous() for grad in grads)]

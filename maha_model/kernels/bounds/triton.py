@@ -1,5 +1,6 @@
 """Launching the kernels of bounds on a GPU: one a scale, forward and backward."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ def _sizes(source: Tensor, bound: Tensor, ratio: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _programs(bound: Tensor):  # type: ignore[no-untyped-def]
+def _programs(bound: Tensor) -> Callable[[dict[str, Any]], int]:
     B, H, n, width = bound.shape
     return lambda _: B * H * triton.cdiv(n, _ROWS) * triton.cdiv(width // 2, _COLUMNS)
 

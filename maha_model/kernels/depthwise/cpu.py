@@ -25,9 +25,7 @@ def forward(x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> T
     return out
 
 
-def backward(
-    grad: Tensor, x: Tensor, taps: Tensor, stride: int, dilation: int, left: int
-) -> tuple[Tensor, Tensor]:
+def backward(grad: Tensor, x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> tuple[Tensor, Tensor]:
     """Gradients of the input and of the taps."""
     grad_x = x.new_empty(x.shape)
     wide = torch.promote_types(x.dtype, torch.float32)

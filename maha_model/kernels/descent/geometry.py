@@ -23,8 +23,8 @@ class Geometry(NamedTuple):
     """Groups of heads with one choice each; divides the heads."""
     start: int = 0
     """Position of the first query."""
-    shares: bool = True
-    """Whether the log shares of the chosen tokens are computed."""
+    shares: int = True
+    """Whether the log shares of the chosen tokens are computed (a number, as all that an operator takes in a list)."""
 
 
 def empty_results(q_BHMd: Tensor, v_BHnd: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -33,12 +33,12 @@ def attend_level(
     Query m stands at position t = start + m. Token j of the scale is finished there if factor (j + 1) - 1 <= t, near if
     it is among the W newest finished ones. Near tokens are seen, and of the parents' children those that are finished
     and not near, their scores q k / sqrt(dk) raised by the parent's bias; all in one softmax. With no parents given,
-    at the coarsest scale, every finished token is seen. Keys of twice the queries' width are bounds, the greatest entries
-    of the keys that a token covers and then the least ones: their score is q+ k_greatest + q- k_least, q+ and q- being
-    the positive and negative parts of q, and never below that of any key that is covered.
+    at the coarsest scale, every finished token is seen. Keys of twice the queries' width are bounds, the greatest
+    entries of the keys that a token covers and then the least ones: their score is q+ k_greatest + q- k_least, q+ and
+    q- being the positive and negative parts of q, and never below that of any key that is covered.
 
-    Chosen are the k seen tokens of highest score that cover a token of the finer scale older than its near ones: ties go
-    to the lower index. Heads of a group choose together, by the highest attention weight that any of them gives.
+    Chosen are the k seen tokens of highest score that cover a token of the finer scale older than its near ones: ties
+    go to the lower index. Heads of a group choose together, by the highest attention weight that any of them gives.
 
     Args:
         q_BHMd: queries (B, H, M, dk), rotated; float32, float64 or bfloat16.

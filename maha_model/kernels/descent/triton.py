@@ -81,7 +81,8 @@ def forward(
         KP = triton.next_power_of_2(slots)
         choose[call.grid(block.choose, geometry.groups)](
             *call.operands[:4], call.parents, far_scores, log_sum, chosen, share, wanted, *call.place, SOME=some,
-            TOGETHER=together, SHARES=geometry.shares and not together, F=32, KP=KP, **call.constants("DENSE", "DK", "PRECISION"), **block.choose,
+            TOGETHER=together, SHARES=bool(geometry.shares) and not together, F=32, KP=KP,
+            **call.constants("DENSE", "DK", "PRECISION"), **block.choose,
         )  # fmt: skip
         if together and geometry.shares:
             share_of_group[call.grid(block.gather)](
@@ -135,7 +136,8 @@ def backward(
     by_token = _by_tile(chosen, tiles, parents_of_tile * geometry.ratio) if has_share else (empty, empty)
     key_gradients[(tiles, B * H, pieces)](
         grad_out, *call.operands, call.parents, call.bias, log_sum, delta, pull, chosen, *by_parent, *by_token,
-        *grads, *call.place, HAS_GRAD_SHARE=has_share, **call.constants("BIAS", "DENSE", "DK", "DV", "PRECISION"), **block.keys,
+        *grads, *call.place, HAS_GRAD_SHARE=has_share, **call.constants("BIAS", "DENSE", "DK", "DV", "PRECISION"),
+        **block.keys,
     )  # fmt: skip
     grad_k, grad_v = (x[0] if pieces == 1 else x.sum(0).to(to.dtype) for x, to in zip(grads, (k, v), strict=True))
     return merge_parts(grad_q, given), grad_k, grad_v, grad_bias
@@ -163,7 +165,8 @@ class _Call:
         )
         self._grid = B, H, M
         self._constants = {
-            "DENSE": self.dense, "BIAS": bias is not None, "DK": max(16, triton.next_power_of_2(dk)), "DV": max(16, triton.next_power_of_2(d)),
+            "DENSE": self.dense, "BIAS": bias is not None,
+            "DK": max(16, triton.next_power_of_2(dk)), "DV": max(16, triton.next_power_of_2(d)),
             "RATIO": geometry.ratio, "RP": triton.next_power_of_2(geometry.ratio), "SCALE": query_width**-0.5,
             "REAL": tl.float64 if q.dtype == torch.float64 else tl.float32,
             "PRECISION": "ieee" if q.dtype.itemsize > 2 else "tf32",

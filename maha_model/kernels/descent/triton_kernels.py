@@ -113,8 +113,8 @@ def attend_tiles(
 @triton.jit
 def attend_children(
     q, q_strides, k, k_strides, v, v_strides, parents, bias, near_out, near_log_sum, out, log_sum, far_scores, wanted,
-    sizes, place, SOME: tl.constexpr, KEEP: tl.constexpr, BIAS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr,
-    RATIO: tl.constexpr, RP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
+    sizes, place, SOME: tl.constexpr, KEEP: tl.constexpr, BIAS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr,
+    Q: tl.constexpr, RATIO: tl.constexpr, RP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp with the parents' children beside what `attend_tiles` gives for near tokens.
 

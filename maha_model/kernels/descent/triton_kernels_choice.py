@@ -45,7 +45,8 @@ def _keep_best(best, index, merit, token, slots, KP: tl.constexpr):
 def choose(
     q, q_strides, k, k_strides, parents, far_scores, log_sum, chosen, share, wanted, sizes, place, SOME: tl.constexpr,
     DENSE: tl.constexpr, TOGETHER: tl.constexpr, SHARES: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr,
-    T: tl.constexpr, F: tl.constexpr, KP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr,
+    T: tl.constexpr, F: tl.constexpr, KP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The chosen tokens (B, G, M, k) of a block of queries, and with SHARES their log shares (B, H, M, k), G being H.
 

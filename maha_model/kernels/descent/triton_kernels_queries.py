@@ -62,8 +62,8 @@ def query_gradients_of_tiles(
 def query_gradients_of_children(
     grad_out, grad_share, q, q_strides, k, k_strides, v, v_strides, parents, bias, chosen, share, log_sum, delta,
     tiles_grad_q, pull, grad_q, grad_bias, sizes, place, BIAS: tl.constexpr, DENSE: tl.constexpr,
-    HAS_GRAD_SHARE: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, RATIO: tl.constexpr, KP: tl.constexpr, SCALE: tl.constexpr,
-    REAL: tl.constexpr,
+    HAS_GRAD_SHARE: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, RATIO: tl.constexpr,
+    KP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """The whole gradient of the queries, and that of the parents' biases (B, H, M, k') if they have any.
 

@@ -61,9 +61,8 @@ def test_the_triton_kernels_match_the_definition(
     module = pytest.importorskip("maha_model.kernels.bounds.triton")
     monkeypatch.setattr("maha_model.kernels.bounds.operator.kernel_module", lambda _: module)
     k = keys(N, width, torch.float64, ties, DEVICE)
-    for result, want in zip(
-        results(bounding_keys, k, ratio, num_scales), results(reference.bounding_keys, k, ratio, num_scales), strict=True
-    ):
+    found, wanted = (results(f, k, ratio, num_scales) for f in (bounding_keys, reference.bounding_keys))
+    for result, want in zip(found, wanted, strict=True):
         torch.testing.assert_close(result, want, rtol=0, atol=1e-12)
 
 

@@ -61,8 +61,11 @@ class Case:
 
         q = random(2, self.heads, self.M, self.dk)
         tokens = [(self.start + self.M) // self.ratio**level for level in range(self.L)]
-        widths = [self.dk * (2 if self.bounds and level else 1) for level in range(self.L)]
-        return q, [(random(2, self.heads, n, w), random(2, self.heads, n, self.d)) for n, w in zip(tokens, widths)]
+        wider = [2 if self.bounds and level else 1 for level in range(self.L)]
+        return q, [
+            (random(2, self.heads, n, times * self.dk), random(2, self.heads, n, self.d))
+            for n, times in zip(tokens, wider, strict=True)
+        ]
 
 
 @st.composite
@@ -406,4 +409,6 @@ def test_few_scores_are_computed_beside_the_visible_ones() -> None:
     visible = sum(visible_pairs(N, N // g.factor, None if g.factor == r**3 else k, g) for g in levels)
     assert visible <= scores_computed(N, L, r, W, k) <= 1.25 * visible
     assert scores_computed(N, L, r, W, k) <= 0.25 * span_scores_computed(N, N)
-    assert scores_computed(5, 9, r, W, k) >= visible_pairs(5, 5, 1, Geometry(1, r, W, W, 0, 1))  # absent scales: no score
+    assert scores_computed(5, 9, r, W, k) >= visible_pairs(
+        5, 5, 1, Geometry(1, r, W, W, 0, 1)
+    )  # absent scales: no score

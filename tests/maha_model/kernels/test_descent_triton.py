@@ -53,7 +53,9 @@ def case(
         v=random(B, n, heads, d).transpose(1, 2),
         parents=parents,
         bias=bias,
-        geometry=Geometry(factor, ratio, span, span if finer_span is None else finer_span, choose, groups, start, biased),
+        geometry=Geometry(
+            factor, ratio, span, span if finer_span is None else finer_span, choose, groups, start, biased
+        ),
     )
 
 
@@ -77,7 +79,8 @@ CASES = {
     "ratio-70": {"M": 150, "n": 150, "factor": 1, "slots": 1, "ratio": 70, "choose": 0, "span": 9, "heads": 1},
     "bounds": {"M": 43, "n": 21, "factor": 2, "slots": 3, "bounds": True, "finer_span": 9},
     "bounds-coarsest": {"M": 43, "n": 10, "factor": 4, "slots": None, "bounds": True, "biased": False},
-    "bounds-groups": {"M": 35, "n": 17, "factor": 2, "slots": 3, "heads": 4, "groups": 2, "bounds": True, "biased": False},
+    "bounds-groups": {"M": 35, "n": 17, "factor": 2, "slots": 3, "heads": 4, "groups": 2, "bounds": True,
+                      "biased": False},
     "all-near": {"M": 33, "n": 16, "factor": 2, "slots": 2, "span": 1000},
 }  # fmt: skip
 
