@@ -41,9 +41,9 @@ class ModelConfig:
     """k > 0: every position attends to the whole of the coarsest scale and, at each finer one, to the children of the k
     tokens chosen at the scale above, besides the newest W: exact tokens at any distance. 0: spans alone. Needs
     `query: fine`, `positions: token` and shared projections."""
-    coarse_span: int | None = None
+    coarse_span: int | None = 16
     """W of the coarser scales with a descent: their newest tokens that are seen besides the children of chosen ones.
-    null: `span`."""
+    null: `span`. Compare: eval/tasks/code_1k.yaml."""
     descent_groups: int | None = None
     """Groups of heads that choose together; must divide `num_heads`. null: every head chooses alone."""
     key_summary: Literal["taps", "bounds"] = "bounds"
@@ -221,7 +221,7 @@ class ModelConfig:
     @staticmethod
     def complete(values: dict[str, Any]) -> dict[str, Any]:
         """A saved configuration with the fields that it lacks and whose default is another than models had before."""
-        return {"key_summary": "taps", **values}
+        return {"key_summary": "taps", "coarse_span": None, **values}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
