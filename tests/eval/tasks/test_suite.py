@@ -19,7 +19,8 @@ def test_a_shipped_suite_has_models_of_one_size_within_one_percent(
     path: Path, data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "code").symlink_to(data.folder)
+    for name in ("code", "code_1k"):
+        (tmp_path / "data" / name).symlink_to(data.folder)
     monkeypatch.chdir(tmp_path)
     runs = Suite.load(path).runs(seeds=[0])
     assert len({run.name for run in runs}) == len(runs)
