@@ -1,0 +1,22 @@
+"""Context parallelism: several processes share a window, each with one contiguous part of it.
+
+split     which tokens each process has
+exchange  rows of the parts before this one, the mean over all parts, a whole tensor of all parts
+traffic   bytes that the exchanges send, counted without a second process
+"""
+
+from maha_model.parallel.exchange import ALL, extended, mean_over_parts, rows_before, whole
+from maha_model.parallel.split import ContextSplit, part_sizes, register_group
+from maha_model.parallel.traffic import Traffic
+
+__all__ = [
+    "ALL",
+    "ContextSplit",
+    "Traffic",
+    "extended",
+    "mean_over_parts",
+    "part_sizes",
+    "register_group",
+    "rows_before",
+    "whole",
+]
