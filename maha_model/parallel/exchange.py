@@ -1,4 +1,4 @@
-"""What the processes that share a window send each other: the operators `maha::rows_before`, `maha::mean_over_parts`.
+"""What the processes that share a window send each other: the operators `maha::extended`, `maha::mean_over_parts`.
 
 Every process calls the same operators in the same order, forward and backward, also where it has nothing to send. The
 sizes of all messages follow from the sizes of the parts, so that nothing about them is sent.
@@ -16,8 +16,8 @@ ALL = -1
 Span = tuple[int, int]
 
 
-def rows_before(tensors: list[Tensor], widths: list[int], factors: list[int], split: ContextSplit) -> list[Tensor]:
-    """The last rows of the parts before this one, of one or several of them: (B, h, ...) for each tensor (B, n, ...).
+def extended(tensors: list[Tensor], widths: list[int], factors: list[int], split: ContextSplit) -> list[Tensor]:
+    """Each tensor (B, n, ...) with the last rows of the parts before it, of one or several: (B, h + n, ...).
 
     Differentiable: a row's gradients return to the process that has it, where they are summed in float32 at least.
 
@@ -27,13 +27,7 @@ def rows_before(tensors: list[Tensor], widths: list[int], factors: list[int], sp
         factors: positions that a row of each tensor covers.
         split: the parts.
     """
-    return torch.ops.maha.rows_before(tensors, widths, factors, list(split.sizes), split.place, split.group)
-
-
-def extended(tensors: list[Tensor], widths: list[int], factors: list[int], split: ContextSplit) -> list[Tensor]:
-    """Each tensor (B, n, ...) with the rows before it: (B, h + n, ...). See `rows_before`."""
-    before = rows_before(tensors, widths, factors, split)
-    return [torch.cat(pair, 1) for pair in zip(before, tensors, strict=True)]
+    return torch.ops.maha.extended(tensors, widths, factors, list(split.sizes), split.place, split.group)
 
 
 def mean_over_parts(mean: Tensor, count: Tensor, split: ContextSplit) -> Tensor:
@@ -85,56 +79,54 @@ def _swap(
     return [[next(received).view(shape) for shape in message] for message in shapes]
 
 
-@torch.library.custom_op("maha::rows_before", mutates_args=())
-def _rows_before(
+# (The part's own rows are in the result, which so is never empty: a compiler leaves out what gives nothing, and the other
+# processes would wait for this one.)
+@torch.library.custom_op("maha::extended", mutates_args=())
+def _extended(
     tensors: list[Tensor], widths: list[int], factors: list[int], sizes: list[int], place: int, group: str
 ) -> list[Tensor]:
     spans = [spans_before(sizes, *pair) for pair in zip(factors, widths, strict=True)]
-    sent = [
-        [x[:, slice(*span[target][place])] for x, span in zip(tensors, spans, strict=True)]
-        for target in range(len(sizes))
-    ]
-    shapes = [
-        [_shape(x, span[place][source]) for x, span in zip(tensors, spans, strict=True)] for source in range(len(sizes))
-    ]
+    places = range(len(sizes))
+    sent = [[x[:, slice(*span[target][place])] for x, span in zip(tensors, spans, strict=True)] for target in places]
+    shapes = [[_shape(x, span[place][source]) for x, span in zip(tensors, spans, strict=True)] for source in places]
     received = _swap(sent, shapes, tensors[0], group)
-    return [torch.cat(pieces, 1) for pieces in zip(*received, strict=True)]
+    return [torch.cat((*pieces, x), 1) for *pieces, x in zip(*received, tensors, strict=True)]
 
 
-@_rows_before.register_fake
+@_extended.register_fake
 def _(
     tensors: list[Tensor], widths: list[int], factors: list[int], sizes: list[int], place: int, group: str
 ) -> list[Tensor]:
     results = []
     for x, width, factor in zip(tensors, widths, factors, strict=True):
         rows = sum(last - first for first, last in spans_before(sizes, factor, width)[place])
-        results.append(x.new_empty(x.shape[0], rows, *x.shape[2:]))
+        results.append(x.new_empty(x.shape[0], rows + x.shape[1], *x.shape[2:]))
     return results
 
 
-@torch.library.custom_op("maha::rows_before_backward", mutates_args=())
-def _rows_before_backward(
+@torch.library.custom_op("maha::extended_backward", mutates_args=())
+def _extended_backward(
     grads: list[Tensor], widths: list[int], factors: list[int], sizes: list[int], place: int, group: str
 ) -> list[Tensor]:
     spans = [spans_before(sizes, *pair) for pair in zip(factors, widths, strict=True)]
+    places, rows = range(len(sizes)), [sizes[place] // factor for factor in factors]
     by_source = [
-        grad.split([last - first for first, last in span[place]], 1) for grad, span in zip(grads, spans, strict=True)
+        grad.split([*(last - first for first, last in span[place]), n], 1)
+        for grad, span, n in zip(grads, spans, rows, strict=True)
     ]
-    shapes = [
-        [_shape(x, span[target][place]) for x, span in zip(grads, spans, strict=True)] for target in range(len(sizes))
-    ]
-    received = _swap([list(message) for message in zip(*by_source, strict=True)], shapes, grads[0], group)
+    *sent, own = ([*message] for message in zip(*by_source, strict=True))
+    shapes = [[_shape(x, span[target][place]) for x, span in zip(grads, spans, strict=True)] for target in places]
+    received = _swap(sent, shapes, grads[0], group)
     results = []
-    for number, (x, factor, span) in enumerate(zip(grads, factors, spans, strict=True)):
-        wide = torch.promote_types(x.dtype, torch.float32)
-        total = x.new_zeros(x.shape[0], sizes[place] // factor, *x.shape[2:], dtype=wide)
+    for number, (x, span) in enumerate(zip(own, spans, strict=True)):
+        total = x.to(torch.promote_types(x.dtype, torch.float32), copy=True, memory_format=torch.contiguous_format)
         for target, message in enumerate(received):
             total[:, slice(*span[target][place])] += message[number]
         results.append(total.to(x.dtype))
     return results
 
 
-@_rows_before_backward.register_fake
+@_extended_backward.register_fake
 def _(
     grads: list[Tensor], widths: list[int], factors: list[int], sizes: list[int], place: int, group: str
 ) -> list[Tensor]:
@@ -152,10 +144,10 @@ def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _backward(ctx, grads: list[Tensor]) -> tuple[list[Tensor], None, None, None, None, None]:  # type: ignore[no-untyped-def]
-    return torch.ops.maha.rows_before_backward(grads, *ctx.constants), None, None, None, None, None
+    return torch.ops.maha.extended_backward(grads, *ctx.constants), None, None, None, None, None
 
 
-_rows_before.register_autograd(_backward, setup_context=_setup_context)
+_extended.register_autograd(_backward, setup_context=_setup_context)
 
 
 @torch.library.custom_op("maha::mean_over_parts", mutates_args=())

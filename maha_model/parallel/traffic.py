@@ -10,7 +10,7 @@ from maha_model.parallel.exchange import spans_before
 
 
 class Traffic(TorchDispatchMode):
-    """Counts what the exchanges of `rows_before` send and receive while it is on; tensors may be fake or of `meta`.
+    """Counts what the exchanges of `extended` send and receive while it is on; tensors may be fake or of `meta`.
 
     The loss's mean, 16 bytes, is not counted.
     """
@@ -24,10 +24,10 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count and run the operation."""
-        if func is torch.ops.maha.rows_before.default:
+        if func is torch.ops.maha.extended.default:
             sent, received = _bytes(*args[:5])
             self.sent, self.received = self.sent + sent, self.received + received
-        elif func is torch.ops.maha.rows_before_backward.default:
+        elif func is torch.ops.maha.extended_backward.default:
             received, sent = _bytes(*args[:5])
             self.sent, self.received = self.sent + sent, self.received + received
         return func(*args, **(kwargs or {}))
