@@ -26,7 +26,9 @@ def check_rows_and_gradients(split: ContextSplit, dtype: torch.dtype) -> None:
             [rows_of(split, place, width, factor) for width, factor in zip(widths, (1, 2), strict=True)]
             for place in range(3)
         ]
-        sum((w[split.place][:, cut] * x).sum() for w, x, cut in zip(weights, got, cuts[split.place], strict=True)).backward()
+        sum(
+            (w[split.place][:, cut] * x).sum() for w, x, cut in zip(weights, got, cuts[split.place], strict=True)
+        ).backward()
         for number, (x, factor) in enumerate(zip(full, (1, 2), strict=True)):
             torch.testing.assert_close(got[number], x[:, cuts[split.place][number]], rtol=0, atol=0)
             grad = torch.zeros(x.shape, dtype=torch.float64)
