@@ -40,8 +40,8 @@ def describe(plan: Plan, config: RunConfig, world_size: int, device: DeviceKind)
     lines = [title, *(f"  {name:<26}{bytes_ / GIB:>10.3f}" for name, bytes_ in rows.items() if bytes_)]
     if plan.wire is not None:
         lines.append(
-            f"MiB that a process sends a layer and step to share windows: {plan.wire.exchanged / MIB:.2f} (ring attention "
-            f"{plan.wire.ring / MIB:.2f}, Ulysses {plan.wire.ulysses / MIB:.2f})"
+            f"MiB that a process sends a layer and step to share windows: {plan.wire.exchanged / MIB:.2f} "
+            f"(ring attention {plan.wire.ring / MIB:.2f}, Ulysses {plan.wire.ulysses / MIB:.2f})"
         )
     return [*lines, f"planned for activation_checkpointing {config.activation_checkpointing}"]
 

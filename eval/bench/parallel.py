@@ -1,8 +1,8 @@
 """What sharing a window among processes costs: python -m eval.bench parallel [--million] [--json].
 
-Bytes on the wire are counted on shapes, through the code that sends them, at 4k to 256k tokens in 8 parts. A step's time
-at the same tokens a process is measured in two processes that share a window against the same two, each with a window
-of its own: so what two busy cores cost each other is in both. --million trains one step on a window of 1,048,576 tokens
+Bytes on the wire are counted on shapes, through the code that sends them, at 4k to 256k tokens in 8 parts. A step's
+time at the same tokens a process is measured in two processes that share a window against the same two, each with a
+window of its own: so what two busy cores cost each other is in both. --million trains one step on a window of 1,048,576 tokens
 in two processes, and in one to compare the loss.
 """
 

@@ -34,7 +34,7 @@ class Attention(nn.Module):
         self.local = LocalContext(config) if local else nn.Identity()
 
     def local_context(self, x_BND: Tensor, lead: int = 0) -> Tensor:
-        """Local context (B, N, D); with a split that of the last `lead` tokens before the part too, if there are any."""
+        """Local context (B, N, D); with a split that of up to `lead` tokens before the part too."""
         if self.split is None:
             return self.local(x_BND)
         reach = self.local.window - 1 if isinstance(self.local, LocalContext) else 0

@@ -160,7 +160,7 @@ class ModelConfig:
 
     @property
     def context_unit(self) -> int:
-        """Tokens of which a part of a window is a multiple where processes share it: one token of the coarsest scale."""
+        """Tokens that a part of a window is a multiple of where processes share it: one token of the coarsest scale."""
         return self.ratio ** (self.num_scales - 1) if self.attention == "maha" else 1
 
     @property

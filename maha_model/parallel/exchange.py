@@ -23,7 +23,7 @@ def extended(tensors: list[Tensor], widths: list[int], factors: list[int], split
 
     Args:
         tensors: rows of this part, of one dtype; the same on every process but for the number of rows.
-        widths: how many rows before the part; at the window's begin there are fewer, so h may be less, or 0. `ALL`: all.
+        widths: how many rows before the part, `ALL` for all; at the window's begin there are fewer, so h may be 0.
         factors: positions that a row of each tensor covers.
         split: the parts.
     """
@@ -41,7 +41,7 @@ def mean_over_parts(mean: Tensor, count: Tensor, split: ContextSplit) -> Tensor:
 
 @torch.no_grad()
 def whole(x: Tensor, dim: int, split: ContextSplit) -> Tensor:
-    """x of all parts, one after another along `dim`, on every process; not differentiable. A row covers one position."""
+    """x of all parts, one after another along `dim` (positions), on every process; not differentiable."""
     rows = x.movedim(dim, 0).contiguous()
     shapes = [(size, *rows.shape[1:]) for size in split.sizes]
     pieces = _swap([[rows]] * len(shapes), [[shape] for shape in shapes], rows, split.group)
@@ -79,8 +79,8 @@ def _swap(
     return [[next(received).view(shape) for shape in message] for message in shapes]
 
 
-# (The part's own rows are in the result, which so is never empty: a compiler leaves out what gives nothing, and the other
-# processes would wait for this one.)
+# (The part's own rows are in the result, which so is never empty: a compiler leaves out what gives nothing, and the
+# other processes would wait for this one.)
 @torch.library.custom_op("maha::extended", mutates_args=())
 def _extended(
     tensors: list[Tensor], widths: list[int], factors: list[int], sizes: list[int], place: int, group: str
