@@ -104,8 +104,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         self.data, self.out = user_path(self.data), user_path(self.out)
-        for name in ("steps", "global_batch_size", "micro_batch_size", "context_parallel", "eval_interval", "eval_windows",
-                     "log_interval", "checkpoint_interval", "keep_checkpoints"):  # fmt: skip
+        for name in ("steps", "global_batch_size", "micro_batch_size", "context_parallel", "eval_interval",
+                     "eval_windows", "log_interval", "checkpoint_interval", "keep_checkpoints"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("keep_every", "skip_batches", "max_skipped_steps", "spike_threshold", "max_rollbacks"):

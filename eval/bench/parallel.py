@@ -2,14 +2,15 @@
 
 Bytes on the wire are counted on shapes, through the code that sends them, at 4k to 256k tokens in 8 parts. A step's
 time at the same tokens a process is measured in two processes that share a window against the same two, each with a
-window of its own: so what two busy cores cost each other is in both. --million trains one step on a window of 1,048,576 tokens
-in two processes, and in one to compare the loss.
+window of its own: so what two busy cores cost each other is in both. --million trains one step on a window of
+1,048,576 tokens in two processes, and in one to compare the loss.
 """
 
 import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,10 @@ def main() -> None:
     for length in LENGTHS:
         numbers = wire[length].exchanged, descent[length].exchanged, wire[length].ring, wire[length].ulysses
         lines.append("{:>9}{:>13.2f}{:>14.2f}{:>10.2f}{:>10.2f}".format(length, *(n / 2**20 for n in numbers)))
-    lines.append(f"a step: {apart:.2f} s apart, {shared:.2f} s shared")
+    busy = {name: sum(rank[f"{name}_busy"] for rank in times) / len(times) for name in ("apart", "shared")}
+    lines.append(
+        f"a step: {apart:.2f} s apart, {shared:.2f} s shared; processor time {busy['apart']:.2f} and {busy['shared']:.2f} s"
+    )
     if million:
         both, alone = (sum(rank["peak_bytes"] for rank in million[count]) / GIB for count in (2, 1))
         losses = [million[count][0]["loss"] for count in (2, 1)]
@@ -78,7 +82,7 @@ def main() -> None:
         ]
         lines.append(f"1,048,576 tokens: {both:.1f} GiB in two processes, {alone:.1f} GiB in one; losses {losses}")
     details = {
-        "wire": {length: {"spans": wire[length], "descent": descent[length]} for length in LENGTHS},
+        "wire": {length: {"spans": asdict(wire[length]), "descent": asdict(descent[length])} for length in LENGTHS},
         "step_seconds": times, "million": million,
     }  # fmt: skip
     print_report(lines, criteria, details, arguments.json)

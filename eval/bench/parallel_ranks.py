@@ -18,21 +18,25 @@ LONG = ModelConfig(vocab_size=512, d_model=64, num_layers=2, num_heads=2, d_ff=1
 
 
 def step_times(rank: int, count: int, folder: str) -> None:
-    """Seconds of a step of `STEP_TOKENS` tokens a process: of its own window, and of one that all share."""
+    """Seconds of a step of `STEP_TOKENS` tokens a process, of its own window (`apart`) and of one that all share.
+
+    Those on a clock, and those of the processor.
+    """
     group = _join(rank, count, folder)
     split = ContextSplit(part_sizes(STEP_TOKENS * count, count, STEP.context_unit), rank, group)
     torch.manual_seed(0)
     model = CausalLM(STEP)
     optimizer = torch.optim.AdamW(model.parameters())
     ids = torch.randint(STEP.vocab_size, (1, STEP_TOKENS))
-    spent: dict[str, list[float]] = {"apart": [], "shared": []}
+    spent: dict[str, list[float]] = {"apart": [], "shared": [], "apart_busy": [], "shared_busy": []}
     for _ in range(ROUNDS + 1):
         for name, part in (("apart", None), ("shared", split)):
             model.context_parallel = part
             dist.barrier()
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             _step(model, optimizer, ids, ids)
             spent[name].append(time.perf_counter() - start)
+            spent[f"{name}_busy"].append(time.process_time() - busy)
     # the first warms up; the shortest of those that follow is least disturbed by other work on the machine
     Path(folder, str(rank)).write_text(json.dumps({name: min(times[1:]) for name, times in spent.items()}))
     dist.destroy_process_group()
