@@ -70,9 +70,8 @@ def main() -> None:
         numbers = wire[length].exchanged, descent[length].exchanged, wire[length].ring, wire[length].ulysses
         lines.append("{:>9}{:>13.2f}{:>14.2f}{:>10.2f}{:>10.2f}".format(length, *(n / 2**20 for n in numbers)))
     busy = {name: sum(rank[f"{name}_busy"] for rank in times) / len(times) for name in ("apart", "shared")}
-    lines.append(
-        f"a step: {apart:.2f} s apart, {shared:.2f} s shared; processor time {busy['apart']:.2f} and {busy['shared']:.2f} s"
-    )
+    lines.append(f"a step: {apart:.2f} s apart, {shared:.2f} s shared")
+    lines.append(f"of it busy: {busy['apart']:.2f} s apart, {busy['shared']:.2f} s shared")
     if million:
         both, alone = (sum(rank["peak_bytes"] for rank in million[count]) / GIB for count in (2, 1))
         losses = [million[count][0]["loss"] for count in (2, 1)]
