@@ -132,8 +132,8 @@ class MAHAAttention(Attention):
         else:
             start = self.split.start
             keys, values = with_rows_before(keys, values, self.config, self.split)
-        heads = [[self._heads(x) for x in tensors] for tensors in (queries, keys, values)]
-        scales = self.attend(*heads, wanted, start)
+        q, k, v = ([self._heads(x) for x in tensors] for tensors in (queries, keys, values))
+        scales = self.attend(q, k, v, wanted, start)
         mixed_BNHd, _, aux = self.aggregate(x_BND, scales.outputs, value_BNHd, scales.placements, scales.log_sums)
         return mixed_BNHd.flatten(2), aux
 
