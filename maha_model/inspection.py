@@ -12,6 +12,7 @@ from maha_model.aggregation import present_scales
 from maha_model.attention import MAHAAttention, StandardAttention, attend_down, rotary_line
 from maha_model.config import ModelConfig
 from maha_model.kernels.rotary import apply_rotary
+from maha_model.parallel import whole
 from maha_model.transformer import CausalLM
 
 
@@ -34,6 +35,8 @@ def scale_weight_statistics(model: nn.Module, input_ids: Tensor) -> list[ScaleWe
 def scale_weights(model: nn.Module, input_ids: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Run `model` on input_ids (B, N) and return the aggregation weights of every MAHA layer; [] for the baselines.
 
+    With `context_parallel` the ids are those of a part, the weights those of the whole windows, on every process.
+
     Returns:
         for each layer the weights (L, B, N, H), zero where absent, and which scales are present (L, N).
     """
@@ -43,10 +46,10 @@ def scale_weights(model: nn.Module, input_ids: Tensor) -> list[tuple[Tensor, Ten
         weights = output[1]
         found.append((weights, present_scales(args[3], weights.shape[2], weights.device)))
 
-    _observe(
-        model, input_ids, [module.aggregate for module in model.modules() if isinstance(module, MAHAAttention)], record
-    )
-    return found
+    layers = [module for module in model.modules() if isinstance(module, MAHAAttention)]
+    _observe(model, input_ids, [layer.aggregate for layer in layers], record)
+    split = layers[0].split if layers else None
+    return found if split is None else [(whole(w, 2, split), whole(present, 1, split)) for w, present in found]
 
 
 class ScaleAttention(NamedTuple):

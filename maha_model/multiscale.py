@@ -21,12 +21,16 @@ class Decomposition(nn.Module):
         super().__init__()
         self.ratio, self.causal = config.ratio, config.causal
         self.num_scales = config.num_scales
-        # The paper's kernel is 3; a larger ratio needs a larger one, or tokens between windows would be lost.
-        self.kernel_size = max(3, config.ratio)
+        self.kernel_size = self.kernel_size_of(config.ratio)
         self.convs = nn.ModuleList(
             DepthwiseConv(config.d_model, self.kernel_size, stride=config.ratio, causal=config.causal)
             for _ in range(config.num_scales - 1 if config.decomposition == "conv" else 0)
         )
+
+    @staticmethod
+    def kernel_size_of(ratio: int) -> int:
+        """The paper's kernel is 3; a larger ratio needs a larger one, or tokens between windows would be lost."""
+        return max(3, ratio)
 
     def initialize_parameters(self) -> None:
         """An average over the window, slightly perturbed: a coarse token starts as a summary of what it covers."""

@@ -13,6 +13,7 @@ from maha_model.config import ConfigError, ModelConfig
 from maha_model.initialization import Gather, initialize
 from maha_model.kernels.cross_entropy import linear_cross_entropy
 from maha_model.layers import Embedding, FeedForward, build_norm
+from maha_model.parallel import ContextSplit, mean_over_parts
 
 CheckpointPolicy = Literal["none", "block", "selective"]
 IGNORED_TARGET = -100
@@ -48,6 +49,7 @@ class Transformer(nn.Module):
         self.norm = build_norm(config)
         self.activation_checkpointing = "none"
         self.reports_aux = False
+        self.context_parallel = None
         initialize(self, config, gather)
 
     @property
@@ -75,6 +77,18 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Aggregator):
                 module.reports_aux = reports
+
+    @property
+    def context_parallel(self) -> ContextSplit | None:
+        """The part of every window that this process has, where several share one; None, at first: the whole."""
+        return self._split
+
+    @context_parallel.setter
+    def context_parallel(self, split: ContextSplit | None) -> None:
+        self._split = split
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.split = split
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, N) int64 -> (B, N, D), aux: a scalar if `reports_aux`, else None."""
@@ -134,6 +148,15 @@ class CausalLM(nn.Module):
     def activation_checkpointing(self, policy: CheckpointPolicy) -> None:
         self.transformer.activation_checkpointing = policy
 
+    @property
+    def context_parallel(self) -> ContextSplit | None:
+        """See `Transformer.context_parallel`."""
+        return self.transformer.context_parallel
+
+    @context_parallel.setter
+    def context_parallel(self, split: ContextSplit | None) -> None:
+        self.transformer.context_parallel = split
+
     def forward(self, input_ids: Tensor, targets: Tensor | None = None) -> CausalLMOutput:
         """Predict the next token everywhere.
 
@@ -144,10 +167,16 @@ class CausalLM(nn.Module):
 
         The aux scalar (the aggregation's sparsity term, if `transformer.reports_aux`) is not part of the loss: the
         sparsity already acts inside the problem whose solution the weights are.
+
+        With `context_parallel` ids and targets are those of this process's part. The loss is that of the whole window,
+        on every process that shares it, its gradient as `mean_over_parts` has it; aux is the part's.
         """
         hidden_BND, aux = self.transformer(input_ids)
         if targets is not None:
-            return CausalLMOutput(None, self.lm_head(hidden_BND, targets), aux)
+            loss, split = self.lm_head(hidden_BND, targets), self.context_parallel
+            if split is not None:
+                loss = mean_over_parts(loss, (targets != IGNORED_TARGET).sum(), split)
+            return CausalLMOutput(None, loss, aux)
         return CausalLMOutput(self.lm_head(hidden_BND), None, aux)
 
     def num_parameters(self) -> int:

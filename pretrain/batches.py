@@ -1,5 +1,7 @@
 """The micro-batches of a step: a pure function of the position in the sample order."""
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,12 +12,28 @@ from pretrain.distributed import Rank
 
 Pair = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 Batch = tuple[torch.Tensor, torch.Tensor]
-"""Token ids and targets, each (micro_batch_size, context_length)."""
+"""Token ids and targets, each (micro_batch_size, tokens of this process's part of the windows)."""
 
 
-def stack_windows(pairs: list[Pair], device: torch.device) -> Batch:
-    """Windows (ids, targets) of `context` tokens each to two tensors (len(pairs), context) on `device`."""
-    ids, targets = zip(*pairs, strict=True)
+class Share(NamedTuple):
+    """What a process has of every global batch: windows of its own, or shared with its neighbours."""
+
+    place: int
+    """Which of the `places` equal shares of the windows."""
+    places: int
+    own: slice
+    """Its positions of these windows."""
+
+    @classmethod
+    def of(cls, config: RunConfig, rank: Rank) -> "Share":
+        """Neighbouring ranks share windows: P of them are one place."""
+        P = config.context_parallel
+        return cls(rank.rank // P, rank.world_size // P, config.context_split(rank.rank).own)
+
+
+def stack_windows(pairs: list[Pair], own: slice, device: torch.device) -> Batch:
+    """The positions `own` of windows (ids, targets) as two tensors (len(pairs), tokens) on `device`."""
+    ids, targets = ([window[own] for window in windows] for windows in zip(*pairs, strict=True))
     return torch.from_numpy(np.stack(ids)).to(device), torch.from_numpy(np.stack(targets)).to(device)
 
 
@@ -25,14 +43,14 @@ class TrainingBatches:
     def __init__(self, manifest: Manifest, config: RunConfig, rank: Rank) -> None:
         self._windows = WindowDataset(manifest, "train", config.model.context_length)
         self._order = SampleOrder(len(self._windows), config.seed)
-        self._config, self._rank = config, rank
+        self._config, self._share = config, Share.of(config, rank)
 
     def __call__(self, first: int) -> list[Batch]:
         """This process's micro-batches of the global batch that begins at sample `first` of the order, on the CPU."""
-        config, rank = self._config, self._rank
-        mine = self._order.batch(first, config.global_batch_size, rank.rank, rank.world_size)
+        config, share = self._config, self._share
+        mine = self._order.batch(first, config.global_batch_size, share.place, share.places)
         batches = []
         for start in range(0, len(mine), config.micro_batch_size):
             pairs = [self._windows[window] for window in mine[start : start + config.micro_batch_size]]
-            batches.append(stack_windows(pairs, torch.device("cpu")))
+            batches.append(stack_windows(pairs, share.own, torch.device("cpu")))
         return batches

@@ -8,6 +8,7 @@ import yaml
 
 from data_pipeline import UserError, user_path
 from maha_model import ConfigError, ModelConfig
+from maha_model.parallel import ContextSplit, part_sizes
 from pretrain.deepspeed_config import read_deepspeed_config, use_bfloat16
 from pretrain.parsing import parse_dataclass
 
@@ -53,7 +54,10 @@ class RunConfig:
     global_batch_size: int = 8
     """Windows per optimiser step over all processes; the gradient accumulation follows from it and the next field."""
     micro_batch_size: int = 8
-    """Windows per process and forward pass."""
+    """Windows per process and forward pass; with context_parallel per group of processes that share windows."""
+    context_parallel: int = 1
+    """P neighbouring processes share each window, every one with a contiguous part of it: for contexts that do not fit
+    on one. Must divide the number of processes."""
     seed: int = 0
     """Of the initial weights, the sample order and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -100,8 +104,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         self.data, self.out = user_path(self.data), user_path(self.out)
-        for name in ("steps", "global_batch_size", "micro_batch_size", "eval_interval", "eval_windows", "log_interval",
-                     "checkpoint_interval", "keep_checkpoints"):  # fmt: skip
+        for name in ("steps", "global_batch_size", "micro_batch_size", "context_parallel", "eval_interval",
+                     "eval_windows", "log_interval", "checkpoint_interval", "keep_checkpoints"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("keep_every", "skip_batches", "max_skipped_steps", "spike_threshold", "max_rollbacks"):
@@ -114,17 +118,35 @@ class RunConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.optimizer.lr <= 0:
             raise ConfigError(f"optimizer.lr is {self.optimizer.lr}; it must be positive")
+        part_sizes(self.model.context_length, self.context_parallel, self.model.context_unit)
+
+    def context_split(self, rank: int, group: str = "") -> ContextSplit:
+        """The part of a window that the process of this rank has: the whole, unless `context_parallel` processes share
+        it, whose process group is `group`."""
+        parts = part_sizes(self.model.context_length, self.context_parallel, self.model.context_unit)
+        return ContextSplit(parts, rank % self.context_parallel, group)
 
     def accumulation_steps(self, world_size: int) -> int:
         """Micro-batches per process and optimiser step. Raises UserError if the sizes do not fit the world size."""
-        per_pass = self.micro_batch_size * world_size
+        groups, left = divmod(world_size, self.context_parallel)
+        if left or not groups:
+            raise UserError(
+                f"context_parallel {self.context_parallel} does not divide the {world_size} processes; "
+                f"start {max(1, groups) * self.context_parallel}, or give a divisor of {world_size}"
+            )
+        per_pass = self.micro_batch_size * groups
         if self.global_batch_size % per_pass:
             raise UserError(
                 f"global_batch_size {self.global_batch_size} is not a multiple of micro_batch_size "
-                f"{self.micro_batch_size} times {world_size} processes; change one of them, for example "
+                f"{self.micro_batch_size} times {groups} {self._takers}; change one of them, for example "
                 f"--global_batch_size {-(-self.global_batch_size // per_pass) * per_pass}"
             )
         return self.global_batch_size // per_pass
+
+    @property
+    def _takers(self) -> str:
+        """What a micro-batch goes to."""
+        return "processes" if self.context_parallel == 1 else f"groups of {self.context_parallel} processes"
 
     def to_yaml(self) -> str:
         """The resolved configuration as a file that --config reads."""

@@ -189,6 +189,15 @@ def open_process_group(
     return backend
 
 
+def neighbours(count: int, timeout: float) -> dist.ProcessGroup:
+    """This process's group of `count` neighbouring ranks, which share windows. Collective; `count` divides the world.
+
+    No collective in it waits longer than `timeout` seconds.
+    """
+    group, _ = dist.new_subgroups(count, timeout=timedelta(seconds=timeout))
+    return group
+
+
 def is_communication_error(error: BaseException) -> bool:
     """Whether a collective failed (gloo, NCCL or the rendezvous), rather than our code."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))

@@ -9,8 +9,9 @@ import deepspeed
 import torch
 
 from maha_model import CausalLM
+from maha_model.parallel import register_group
 from pretrain.config import OptimizerConfig, RunConfig, read_deepspeed_config, use_bfloat16
-from pretrain.distributed import local_device
+from pretrain.distributed import local_device, neighbours
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -75,6 +76,9 @@ def build_engine(config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngin
     settings = deepspeed_settings(config, world_size)
     model = build_model(config, settings)
     model.activation_checkpointing = config.activation_checkpointing
+    if config.context_parallel > 1:
+        group = neighbours(config.context_parallel, config.step_timeout)
+        model.context_parallel = config.context_split(torch.distributed.get_rank(), register_group(group))
     if config.compile:
         model.compile()
     on_gpu = local_device().type == "cuda"
@@ -87,7 +91,8 @@ def deepspeed_settings(config: RunConfig, world_size: int) -> dict[str, Any]:
     """DeepSpeed's whole configuration: the file's, and what follows from the run's configuration."""
     settings = read_deepspeed_config(config)
     settings |= {
-        "train_batch_size": config.global_batch_size,
+        # for DeepSpeed every process has windows of its own: it counts those that P share P times
+        "train_batch_size": config.global_batch_size * config.context_parallel,
         "train_micro_batch_size_per_gpu": config.micro_batch_size,
         "gradient_accumulation_steps": config.accumulation_steps(world_size),
         # (of ZeRO 1: each bfloat16 gradient is added to the float32 sum as soon as it is there, and freed)

@@ -13,7 +13,7 @@ from maha_model import ConfigError
 from pretrain.config import RunConfig, parse_config
 from pretrain.memory import DeviceKind, Plan, Planner, resolved
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 
 def describe(plan: Plan, config: RunConfig, world_size: int, device: DeviceKind) -> list[str]:
@@ -35,7 +35,14 @@ def describe(plan: Plan, config: RunConfig, world_size: int, device: DeviceKind)
         f"GiB per device: {world_size} x {device}, {config.precision}, {config.deepspeed}, micro_batch_size "
         f"{config.micro_batch_size} of {config.model.context_length} tokens"
     )
+    if config.context_parallel > 1:
+        title += f", {config.context_parallel} processes to a window"
     lines = [title, *(f"  {name:<26}{bytes_ / GIB:>10.3f}" for name, bytes_ in rows.items() if bytes_)]
+    if plan.wire is not None:
+        lines.append(
+            f"MiB that a process sends a layer and step to share windows: {plan.wire.exchanged / MIB:.2f} "
+            f"(ring attention {plan.wire.ring / MIB:.2f}, Ulysses {plan.wire.ulysses / MIB:.2f})"
+        )
     return [*lines, f"planned for activation_checkpointing {config.activation_checkpointing}"]
 
 

@@ -12,7 +12,7 @@ import deepspeed
 import torch
 
 from data_pipeline import Manifest, WindowDataset
-from pretrain.batches import Batch, TrainingBatches
+from pretrain.batches import Batch, Share, TrainingBatches
 from pretrain.callbacks.base import Callback, TrainingError
 from pretrain.callbacks.checkpointing import Checkpointing
 from pretrain.callbacks.evaluation import Evaluation, Validation
@@ -151,7 +151,7 @@ def _standard_callbacks(
         NonFiniteGuard(config.max_skipped_steps),
         SpikeGuard(config, progress, checkpointing),
         *trackers,
-        Evaluation(Validation(windows, config.eval_windows, config.micro_batch_size, rank)),
+        Evaluation(Validation(windows, config.eval_windows, config.micro_batch_size, rank, Share.of(config, rank))),
         checkpointing,
     ]
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from maha_model.aggregation import Aggregator, Placement
 from maha_model.attention.base import Attention
+from maha_model.attention.parts import lead_tokens, with_rows_before, without_lead
 from maha_model.attention.scales import ScaleOutputs, attend_down, attend_in_spans, placements_of, wanted_scales
 from maha_model.config import ModelConfig
 from maha_model.layers import prefer_near_
@@ -97,7 +98,8 @@ class MAHAAttention(Attention):
         With a descent there is one tensor of queries; with bounds for coarse keys one of keys, and contexts of coarse
         scales only if their values are made from them.
         """
-        config, context_BND = self.config, self.local(x_BND)
+        config = self.config
+        context_BND = self.local_context(x_BND, 0 if self.split is None else lead_tokens(config))
         contexts = self.decompose(context_BND) if self.has_coarse_contexts else [context_BND]
         if config.values == "shared":
             values = self.decompose(self.value[0](context_BND))
@@ -110,6 +112,8 @@ class MAHAAttention(Attention):
         queries = [self.query(source, level) for level, source in enumerate(sources)]
         bounded = config.bounded
         keys = [self.key(context, level) for level, context in enumerate(gated[:1] if bounded else gated)]
+        if self.split is not None:
+            queries, keys, values = without_lead(queries, keys, values, config, self.split)
         return contexts, queries, keys, values
 
     @property
@@ -121,11 +125,15 @@ class MAHAAttention(Attention):
         self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """What `project` made -> the scales' mixture (B, N, D) before the output projection, aux."""
-        wanted = self.wanted(x_BND, placements_of(len(values), self.config))
-        scales = self.attend(
-            [self._heads(x) for x in queries], [self._heads(x) for x in keys], [self._heads(x) for x in values], wanted
-        )
         value_BNHd = values[0].unflatten(-1, (self.config.num_heads, -1))
+        wanted, start = None, 0
+        if self.split is None:
+            wanted = self.wanted(x_BND, placements_of(len(values), self.config))
+        else:
+            start = self.split.start
+            keys, values = with_rows_before(keys, values, self.config, self.split)
+        q, k, v = ([self._heads(x) for x in tensors] for tensors in (queries, keys, values))
+        scales = self.attend(q, k, v, wanted, start)
         mixed_BNHd, _, aux = self.aggregate(x_BND, scales.outputs, value_BNHd, scales.placements, scales.log_sums)
         return mixed_BNHd.flatten(2), aux
 
@@ -139,15 +147,17 @@ class MAHAAttention(Attention):
         return wanted_scales(self.aggregate.weights_beforehand(x_BND, placements), self.config)
 
     def attend(
-        self, queries: list[Tensor], keys: list[Tensor], values: list[Tensor], wanted: list[Tensor] | None = None
-    ) -> ScaleOutputs:
+        self, queries: list[Tensor], keys: list[Tensor], values: list[Tensor], wanted: list[Tensor] | None = None,
+        start: int = 0,
+    ) -> ScaleOutputs:  # fmt: skip
         """Attention at every scale; queries, keys and values (B, H, n, ...), finest first, not rotated.
 
-        With bounds for coarse keys the finest keys alone.
+        With bounds for coarse keys the finest keys alone. The first position is `start`, rows before it those of
+        `parts.with_rows_before`.
         """
         if self.config.descent:
-            return attend_down(queries[0], keys, values, self.beta, self.config, wanted)
-        return attend_in_spans(queries, keys, values, self.config, wanted)
+            return attend_down(queries[0], keys, values, self.beta, self.config, wanted, start)
+        return attend_in_spans(queries, keys, values, self.config, wanted, start)
 
     def _heads(self, x_BnD: Tensor) -> Tensor:
         return x_BnD.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)

@@ -3,10 +3,12 @@
 from torch import Tensor, nn
 
 from maha_model.attention.base import Attention
+from maha_model.attention.last_queries import attend_from_last
 from maha_model.config import ModelConfig
 from maha_model.kernels.rotary import apply_rotary_to_all
 from maha_model.kernels.span import span_attention
 from maha_model.layers import prefer_near_
+from maha_model.parallel import ALL, extended
 
 
 class StandardAttention(Attention):
@@ -25,12 +27,27 @@ class StandardAttention(Attention):
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, None]:
         """(B, N, D) -> (B, N, D), None."""
-        mixed_BND = self.maybe_recompute(self.attend, self.qkv(self.local(x_BND)))
+        mixed_BND = self.maybe_recompute(self.attend, self.qkv(self.local_context(x_BND)))
         return self.out(mixed_BND), None
 
     def attend(self, qkv: Tensor) -> Tensor:
         """Projected queries, keys and values (B, N, 3 D) -> (B, N, D) before the output projection."""
+        if self.split is not None:
+            return self._attend_of_part(qkv)
         q, k, v = qkv.unflatten(-1, (3, self.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = apply_rotary_to_all([q, k], [(0.0, 1.0)] * 2, self.config.rope_base)
         v = v.contiguous()  # or it would keep the whole of qkv, thrice its size, for the backward pass
         return span_attention(q, k, v, self.span, self.config.causal).transpose(1, 2).flatten(2)
+
+    def _attend_of_part(self, qkv: Tensor) -> Tensor:
+        """`attend` of a part of a window, with the keys and values of earlier parts that it needs."""
+        assert self.split is not None
+        width = ALL if self.span == "full" else self.span - 1
+        q_BMD, kv_BME = qkv.split([self.config.d_model, 2 * self.config.d_model], -1)
+        (kv_BnE,) = extended([kv_BME], [width], [1], self.split)
+        q = q_BMD.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)
+        k, v = kv_BnE.unflatten(-1, (2, self.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        start = self.split.start
+        lines = [(float(start), 1.0), (float(start + q.shape[2] - k.shape[2]), 1.0)]
+        q, k = apply_rotary_to_all([q, k], lines, self.config.rope_base)
+        return attend_from_last(q, k, v.contiguous(), self.span).transpose(1, 2).flatten(2)

@@ -163,6 +163,11 @@ class ModelConfig:
             raise ConfigError(f"descent_groups is {groups}; it must divide num_heads {self.num_heads}")
 
     @property
+    def context_unit(self) -> int:
+        """Tokens that a part of a window is a multiple of where processes share it: one token of the coarsest scale."""
+        return self.ratio ** (self.num_scales - 1) if self.attention == "maha" else 1
+
+    @property
     def head_dim(self) -> int:
         """Width d of a head's values."""
         return self.d_model // self.num_heads

@@ -15,7 +15,7 @@ import torch
 from data_pipeline import WindowDataset
 from data_pipeline.json_text import read_steps
 from maha_model import scale_weight_statistics
-from pretrain.batches import Batch, stack_windows
+from pretrain.batches import Batch, Share, stack_windows
 from pretrain.callbacks.base import Callback, StepResult
 from pretrain.distributed import Rank
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 class Validation:
     """Mean negative log-likelihood per token over `count` windows spread evenly over the validation split."""
 
-    def __init__(self, windows: WindowDataset, count: int, micro_batch_size: int, rank: Rank) -> None:
+    def __init__(self, windows: WindowDataset, count: int, micro_batch_size: int, rank: Rank, share: Share) -> None:
         chosen = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int)).tolist()
-        self._windows, self._rank, self._size = windows, rank, micro_batch_size
+        self._windows, self._rank, self._share, self._size = windows, rank, share, micro_batch_size
         # Every process makes the same number of passes (ZeRO 3 communicates in them); missing windows are empty.
-        per_pass = micro_batch_size * rank.world_size
+        per_pass = micro_batch_size * share.places
         padded = chosen + [None] * (-len(chosen) % per_pass)
-        self._mine: list[int | None] = padded[rank.rank :: rank.world_size]
+        self._mine: list[int | None] = padded[share.place :: share.places]
 
     def batch(self, number: int = 0) -> Batch:
-        """This process's batch `number`: ids and targets (micro_batch_size, context); -100 where there is no window."""
+        """This process's batch `number`: its part of ids and targets, one row a window; -100 where there is none."""
         pairs = []
         for window in self._mine[number * self._size : (number + 1) * self._size]:
             ids, targets = self._windows[window or 0]
             pairs.append((ids, targets if window is not None else np.full_like(targets, -100)))
-        return stack_windows(pairs, self._rank.device)
+        return stack_windows(pairs, self._share.own, self._rank.device)
 
     @torch.no_grad()
     def loss(self, engine: deepspeed.DeepSpeedEngine, stops: Callable[[], bool]) -> float | None:
@@ -57,7 +57,7 @@ class Validation:
             ids, targets = self.batch(number)
             scored = int((targets != -100).sum())
             loss = float(engine(ids, targets).loss)
-            if scored:
+            if scored:  # (of windows that processes share the loss is theirs together: each counts it for its part)
                 nll, tokens = nll + loss * scored, tokens + scored
         engine.train()
         total_nll, total_tokens = self._rank.sum(nll, tokens)

@@ -49,10 +49,11 @@ class Tracking(Callback):
         """Print what is trained on what."""
         config, engine, rank = trainer.config, trainer.engine, trainer.rank
         parameters = sum(whole_shape(parameter).numel() for parameter in engine.module.parameters())
+        shared = f", {config.context_parallel} to a window" if config.context_parallel > 1 else ""
         rank.print(
             f"{config.model.attention}: {parameters:,} parameters | {config.steps} steps of "
             f"{config.global_batch_size * config.model.context_length:,} tokens | {rank.world_size} processes on "
-            f"{rank.device.type} | ZeRO {engine.zero_optimization_stage()} | from step {trainer.progress.step}"
+            f"{rank.device.type}{shared} | ZeRO {engine.zero_optimization_stage()} | from step {trainer.progress.step}"
         )
 
     def on_step_start(self, trainer: "Trainer") -> None:

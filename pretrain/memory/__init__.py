@@ -2,6 +2,7 @@
 
 live_bytes  bytes of the tensors that exist at once
 trace       a micro-batch or a forward pass on fake tensors
+wire        what processes send each other to share windows
 zero        what DeepSpeed holds beside: weights, gradients, Adam's moments, buckets
 planner     the plan of a run (command: python -m pretrain.plan)
 changes     what to change until it fits
@@ -20,6 +21,7 @@ from pretrain.memory.trace import (
     micro_batch_stretches,
     parameter_sizes,
 )
+from pretrain.memory.wire import WireBytes, wire_bytes
 from pretrain.memory.zero import Job, ZeroBytes, ZeroSettings, device_peak, micro_batch_peak, zero_bytes
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Plan",
     "Planner",
     "Stretch",
+    "WireBytes",
     "ZeroBytes",
     "ZeroSettings",
     "device_peak",
@@ -42,5 +45,6 @@ __all__ = [
     "parameter_sizes",
     "possible_changes",
     "resolved",
+    "wire_bytes",
     "zero_bytes",
 ]

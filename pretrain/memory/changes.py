@@ -19,7 +19,8 @@ def possible_changes(config: RunConfig, world_size: int) -> Iterator[tuple[str, 
     stages = [f"zero{stage}" for stage in range(_stage(config) + 1, 4)]
     wider = []
     devices = 2 * world_size
-    while devices <= MOST_DEVICES and config.global_batch_size % (config.micro_batch_size * devices) == 0:
+    shared = config.context_parallel  # processes to a window
+    while devices <= MOST_DEVICES and config.global_batch_size % (config.micro_batch_size * devices // shared) == 0:
         wider.append(devices)
         devices *= 2
     singles: list[dict[str, Any]] = [{"micro_batch_size": size} for size in smaller]
@@ -40,7 +41,7 @@ def possible_changes(config: RunConfig, world_size: int) -> Iterator[tuple[str, 
         changed = dataclasses.replace(config, **change)
         yield _options(change), changed, world_size
     devices = 2 * world_size
-    while devices <= MOST_DEVICES and config.global_batch_size % devices == 0:
+    while devices <= MOST_DEVICES and config.global_batch_size % (devices // shared) == 0:
         yield f"--world-size {devices} {_options(change)}", changed, devices
         devices *= 2
 

@@ -14,6 +14,7 @@ from maha_model.transformer import CheckpointPolicy
 from pretrain.config import RunConfig, read_deepspeed_config, use_bfloat16
 from pretrain.memory.changes import possible_changes
 from pretrain.memory.trace import DeviceKind, Stretch, fake_model, micro_batch_stretches, parameter_sizes
+from pretrain.memory.wire import WireBytes, largest_part, wire_bytes
 from pretrain.memory.zero import Job, ZeroBytes, ZeroSettings, device_peak, zero_bytes
 
 POLICIES: tuple[CheckpointPolicy, ...] = get_args(CheckpointPolicy)
@@ -30,6 +31,8 @@ class Plan:
     """What the aggregation adds to the activations over a plain mean of the scales, with nothing recomputed."""
     peaks: dict[CheckpointPolicy, int]
     """Most bytes at once during an optimiser step, by activation_checkpointing."""
+    wire: WireBytes | None
+    """Bytes that a process sends so that several share a window; None where none do."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -41,7 +44,7 @@ class Planner:
 
     def __init__(self, device: DeviceKind) -> None:
         self.device = device
-        self._measured: dict[tuple[str, int, str, bool], list[Stretch]] = {}
+        self._measured: dict[tuple[str, int, int, str, bool], list[Stretch]] = {}
 
     def plan(self, config: RunConfig, world_size: int) -> Plan:
         """The bytes of every part, and the peak under every activation_checkpointing."""
@@ -54,6 +57,7 @@ class Planner:
             activations,
             self._solver_workspace(config),
             {policy: device_peak(stretches, zero, job) for policy, stretches in traces.items()},
+            wire_bytes(config, world_size) if config.context_parallel > 1 else None,
         )
 
     def peak(self, config: RunConfig, world_size: int) -> int:
@@ -81,10 +85,12 @@ class Planner:
 
     def _stretches(self, config: RunConfig) -> list[Stretch]:
         policy, batch = config.activation_checkpointing, config.micro_batch_size
-        key = (json.dumps(config.model.to_dict()), batch, policy, use_bfloat16(config))
+        key = (json.dumps(config.model.to_dict()), batch, config.context_parallel, policy, use_bfloat16(config))
         if key not in self._measured:
             with fake_model(lambda: CausalLM(config.model), _dtype(config), self.device) as model:
                 model.activation_checkpointing = policy
+                if config.context_parallel > 1:
+                    model.context_parallel = largest_part(config)
                 self._measured[key] = micro_batch_stretches(model, batch)
         return self._measured[key]
 

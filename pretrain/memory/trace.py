@@ -53,7 +53,9 @@ class Stretch:
 
 
 def micro_batch_stretches(model: CausalLM, batch: int, meter: Meter | None = None) -> list[Stretch]:
-    """Run forward and backward of `batch` whole windows, every gradient dropped as soon as it is there.
+    """Run forward and backward of `batch` windows, every gradient dropped as soon as it is there.
+
+    With the model's `context_parallel` of its part of them.
 
     `meter` counts while this runs (default: LiveBytes).
     """
@@ -99,5 +101,6 @@ def _counting(model: CausalLM, meter: Meter | None) -> Iterator[Meter]:
 
 
 def _windows(model: CausalLM, batch: int) -> torch.Tensor:
-    device = model.lm_head.weight.device
-    return torch.zeros(batch, model.config.context_length, dtype=torch.int64, device=device)
+    device, split = model.lm_head.weight.device, model.context_parallel
+    tokens = model.config.context_length if split is None else split.sizes[split.place]
+    return torch.zeros(batch, tokens, dtype=torch.int64, device=device)

@@ -186,3 +186,13 @@ def test_a_tilde_is_the_home_folder_in_options_and_files(tmp_path: Path, monkeyp
         assert read_deepspeed_config(config)["zero_optimization"]["stage"] == 2
     with pytest.raises(UserError, match="home folder that does not exist"):
         parse_config(["--out", "~nobody-of-this-name/runs"])
+
+
+def test_windows_that_processes_share_are_batches_of_their_groups() -> None:
+    config = RunConfig(global_batch_size=8, micro_batch_size=2, context_parallel=2)
+    assert [config.accumulation_steps(world) for world in (2, 4, 8)] == [4, 2, 1]
+    with pytest.raises(UserError, match="context_parallel 2 does not divide the 3 processes"):
+        config.accumulation_steps(3)
+    with pytest.raises(UserError, match="times 8 groups of 2 processes"):
+        config.accumulation_steps(16)
+    assert [config.context_split(rank).place for rank in range(4)] == [0, 1, 0, 1]

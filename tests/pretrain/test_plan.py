@@ -61,3 +61,21 @@ def test_options_that_do_not_fit_are_named(
         planning.main([*RUN, *options])
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_processes_that_share_a_window_hold_less_and_send_less_than_ring_attention(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = [*SMALL, "--model.context_length", "4096", "--device", "cpu", "--world-size", "8"]
+    plans = []
+    for parts in ("1", "8"):
+        planning.main([*options, "--global_batch_size", "16", "--context_parallel", parts, "--json"])
+        plans.append(json.loads(capsys.readouterr().out))
+    whole, shared = plans
+    assert whole["wire"] is None
+    assert shared["activations"]["none"] < whole["activations"]["none"] / 4
+    assert 0 < 50 * shared["wire"]["exchanged"] < shared["wire"]["ring"]
+    planning.main([*options, "--global_batch_size", "16", "--context_parallel", "8"])
+    printed = capsys.readouterr().out
+    assert "8 processes to a window" in printed
+    assert "MiB that a process sends a layer and step to share windows" in printed

@@ -45,7 +45,7 @@ def case(
     problem: Problem, N: int, L: int, d: int, ratio: int = 2, mode: str = "coarse", seed: int = 0,
     dtype: torch.dtype = torch.float64, device: str = "cpu", batch: int = B, heads: int = H,
 ) -> Inputs:  # fmt: skip
-    """Random inputs; `mode` is the query mode, or `bidirectional`."""
+    """Random inputs; `mode` is the query mode, `part` of a window with coarse queries, or `bidirectional`."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:
@@ -54,6 +54,9 @@ def case(
     factors = [ratio**level for level in range(L) if ratio**level <= N]
     rows = [N // f * (f if mode == "fine" else 1) for f in factors]
     placements = [Placement(0 if mode == "bidirectional" else f - 1, 1 if mode == "fine" else f) for f in factors]
+    if mode == "part":  # coarse scales begin with a row that was visible one position before
+        rows = [N, *(n + 1 for n in rows[1:])]
+        placements = [Placement(0, 1), *(Placement(-1, f) for f in factors[1:])]
     return Inputs(
         # rows of several heads interleaved, as in use
         outputs=[random(batch, n, heads, d).transpose(1, 2) for n in rows],

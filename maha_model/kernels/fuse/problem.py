@@ -26,7 +26,10 @@ def fusion_constants() -> tuple[float, ...]:
 
 
 class Placement(NamedTuple):
-    """Where a scale's rows stand: position t has row min((t - first) // factor, rows - 1), and none before `first`."""
+    """Where a scale's rows stand: position t has row min((t - first) // factor, rows - 1), and none before `first`.
+
+    Positions are t >= 0; `first` may be negative.
+    """
 
     first: int
     factor: int

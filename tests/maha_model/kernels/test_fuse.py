@@ -18,7 +18,7 @@ def test_the_compiled_kernels_are_in_use() -> None:
     assert cpu.kernels(4, torch.float32) is not None
 
 
-@pytest.mark.parametrize("mode", ["coarse", "fine", "bidirectional"])
+@pytest.mark.parametrize("mode", ["coarse", "fine", "part", "bidirectional"])
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: f"{p.kind}-{p.domain}")
 def test_compiled_kernels_match_plain_torch(problem: Problem, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for N, L, d, ratio in ((301, 4, 16, 2), (50, 3, 6, 3), (9, 1, 5, 2), (130, 8, 4, 2), (1, 2, 8, 2)):
@@ -29,7 +29,7 @@ def test_compiled_kernels_match_plain_torch(problem: Problem, mode: str, monkeyp
 @settings(deadline=None, max_examples=40)
 @given(
     problem=st.sampled_from(PROBLEMS), N=st.integers(1, 200), L=st.sampled_from([2, 4]), ratio=st.integers(2, 5),
-    d=st.integers(1, 20), mode=st.sampled_from(["coarse", "fine", "bidirectional"]), seed=st.integers(0, 99),
+    d=st.integers(1, 20), mode=st.sampled_from(["coarse", "fine", "part", "bidirectional"]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_compiled_kernels_match_for_any_shape(
     problem: Problem, N: int, L: int, ratio: int, d: int, mode: str, seed: int

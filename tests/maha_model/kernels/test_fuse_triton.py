@@ -41,6 +41,8 @@ SHAPES = {
     "prime factor above any chunk": (150, 2, 4, 67, "coarse"),
     "positions after the last rows": (51, 3, 5, 3, "bidirectional"),
     "several tiles of columns": (9, 2, 130, 2, "coarse"),
+    "part of a window": (37, 3, 8, 3, "part"),
+    "factor 128, part": (131, 8, 4, 2, "part"),
     "one scale": (9, 1, 5, 2, "coarse"),
     "one position": (1, 2, 8, 2, "coarse"),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pretrain.batches import Share
 from pretrain.callbacks import Callback
 from pretrain.callbacks.evaluation import Evaluation, Validation
 from pretrain.progress import Progress
@@ -66,7 +67,7 @@ class StopRequest(Callback):
 def train(out: Path, start: int, steps: int, *before: Callback) -> list[tuple[str, int]]:
     """Steps of which every second is evaluated, in the folder `out`; what was evaluated and saved."""
     log = Log(out)
-    evaluation = Evaluation(Validation(Windows(), 6, 2, AloneRank()))  # type: ignore[arg-type]
+    evaluation = Evaluation(Validation(Windows(), 6, 2, AloneRank(), Share(0, 1, slice(None))))  # type: ignore[arg-type]
     trainer = trainer_of([1.0] * 99, steps, *before, log, evaluation, Saves(log.events))
     trainer.config.eval_interval, trainer.config.out = 2, out
     trainer.progress = Progress(step=start)

@@ -15,8 +15,8 @@ from pretrain.engine import build_engine
 from pretrain.memory import LiveBytes
 
 
-def peak_of_a_step(options: list[str], world_size: int) -> int:
-    """Bytes, of the second optimiser step: from then on Adam's moments are there."""
+def peak_of_a_step(options: list[str], rank: int, world_size: int) -> float:
+    """Bytes of the process that takes most, of the second optimiser step: from then on Adam's moments are there."""
     config = parse_config(options)
     with LiveBytes() as live:
         engine = build_engine(config, world_size)
@@ -24,12 +24,15 @@ def peak_of_a_step(options: list[str], world_size: int) -> int:
             live.peak = live.now
             for _ in range(config.accumulation_steps(world_size)):
                 ids = torch.randint(config.model.vocab_size, (config.micro_batch_size, config.model.context_length))
+                ids = ids[:, config.context_split(rank).own].contiguous()
                 loss = engine(ids, ids).loss
                 engine.backward(loss * (1 + 0 * loss.detach()))
                 del loss
                 engine.step()
     engine.destroy()
-    return live.peak
+    peak = torch.tensor(live.peak)
+    torch.distributed.all_reduce(peak, torch.distributed.ReduceOp.MAX)
+    return peak.item()
 
 
 def main() -> None:
@@ -37,7 +40,7 @@ def main() -> None:
     rank = join_process_group()
     peaks = []
     for options in json.loads(sys.argv[1]):
-        peaks.append(peak_of_a_step(options, rank.world_size))
+        peaks.append(peak_of_a_step(options, rank.rank, rank.world_size))
         gc.collect()
     if rank.is_main:
         print("PEAKS", json.dumps(peaks), flush=True)

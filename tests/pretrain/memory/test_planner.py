@@ -51,6 +51,9 @@ def test_the_planned_peak_is_the_measured_one_of_two_processes(tmp_path: Path) -
     options = (*RUN, "--global_batch_size", "8", "--activation_checkpointing", "block")
     runs = [[*options, "--deepspeed", str(small_buckets(tmp_path, name))] for name in SHIPPED]
     runs += in_bfloat16(tmp_path, [*options, "--global_batch_size", "4"])
+    for more in ([], ["--model.descent", "4", "--model.query", "fine", "--model.positions", "token"]):
+        shared = [*RUN, *more, "--context_parallel", "2", "--activation_checkpointing", "none"]
+        runs.append([*shared, "--deepspeed", str(small_buckets(tmp_path, "zero1"))])
     assert_planned_as_measured(runs, measured_steps(2, runs), 2)
 
 
