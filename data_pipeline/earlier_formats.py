@@ -26,7 +26,14 @@ def in_todays_form(values: dict[str, Any]) -> dict[str, Any]:
         fingerprint = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     else:
         fingerprint = _fingerprint(values, splits, documents)
-    return {**values, "splits": splits, "fingerprint": fingerprint, "earlier": documents, "left_out": 0}
+    return {
+        **values,
+        "splits": splits,
+        "fingerprint": fingerprint,
+        "earlier": documents,
+        "left_out": 0,
+        "divided": False,
+    }
 
 
 def _shard(values: dict[str, Any], documents: Documents) -> ShardInfo:

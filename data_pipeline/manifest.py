@@ -41,6 +41,8 @@ class Manifest:
     splits: dict[str, Split] = field(repr=False)
     left_out: int
     """Documents of the source without text."""
+    divided: bool
+    """Whether the splits were made by `prepare`, all copies of a text in one. False for formats 1 and 2."""
     fingerprint: str
     """SHA-256 of `content_fingerprint`: where the text came from and the documents' titles are no part of it."""
     format: int = FORMAT
@@ -50,10 +52,10 @@ class Manifest:
     @classmethod
     def of(
         cls, folder: Path, request: dict[str, Any], tokenizer_sha256: str, vocab_size: int, splits: dict[str, Split],
-        left_out: int,
+        left_out: int, divided: bool,
     ) -> "Manifest":  # fmt: skip
         """That of shards in `folder`; their tables are read for the fingerprint."""
-        unnamed = cls(folder, request, tokenizer_sha256, vocab_size, splits, left_out, "")
+        unnamed = cls(folder, request, tokenizer_sha256, vocab_size, splits, left_out, divided, "")
         return dataclasses.replace(unnamed, fingerprint=unnamed._content_fingerprint())
 
     @property

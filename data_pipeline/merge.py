@@ -85,8 +85,10 @@ def _make(parts: list[Manifest], folder: Path, request: Request) -> None:
                 raise UserError(f"the {name} split of the parts holds no text; nothing to join")
             splits[name] = Split(shards)
         left_out = sum(part.left_out for part in parts)
-        manifest = Manifest.of(folder, request, first.tokenizer_sha256, first.vocab_size, splits, left_out)
-        for line in warnings_of(folder, splits, left_out, divided=False):
+        manifest = Manifest.of(
+            folder, request, first.tokenizer_sha256, first.vocab_size, splits, left_out, first.divided
+        )
+        for line in warnings_of(manifest):
             print(f"warning: {line}", file=sys.stderr)
     manifest.save()
 

@@ -68,9 +68,10 @@ def _make(source: Source, folder: Path, request: Request, workers: int, part: Pa
             left_out += documents.left_out
             if part == WHOLE and not splits[name].tokens:
                 raise UserError(f"the {name} split of {source.name} holds no text; nothing to prepare")
-        manifest = Manifest.of(folder, request, Tokenizer(folder / TOKENIZER).sha256, vocab_size, splits, left_out)
+        sha256 = Tokenizer(folder / TOKENIZER).sha256
+        manifest = Manifest.of(folder, request, sha256, vocab_size, splits, left_out, source.divided)
         if part == WHOLE:
-            for line in warnings_of(folder, splits, left_out, source.divided):
+            for line in warnings_of(manifest):
                 _warn(line)
     manifest.save()
 

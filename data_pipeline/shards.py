@@ -24,12 +24,12 @@ class ShardInfo:
     """Empty for formats 1 and 2 of the manifest, which have no tables."""
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and re.fullmatch(r"[a-z]+-\d{5,}", self.name)):
+            raise ValueError(f"{self.name!r} is not the name of a shard")
         for part in fields(self):
             value = getattr(self, part.name)
             if type(value) is not part.type or (part.type is int and value < 0):
-                raise ValueError(f"{part.name} of a shard is {value!r}")
-        if not re.fullmatch(r"[a-z]+-\d{5,}", self.name):
-            raise ValueError(f"{self.name!r} is not the name of a shard")
+                raise ValueError(f"{part.name} of {self.name} is {value!r}")
 
 
 @dataclass

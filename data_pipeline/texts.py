@@ -7,20 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.document_table import read_hashes
+from data_pipeline.manifest import Manifest
 from data_pipeline.shards import Split
 from data_pipeline.sorting import Rows, new_values, sorted_ranges
 
 
-def warnings_of(folder: Path, splits: dict[str, Split], left_out: int, divided: bool) -> list[str]:
-    """One line each for what a user should check in a data set of some splits, in bounded memory.
-
-    `left_out`: documents without text; `divided`: the splits are made by `prepare`, all copies of a text in one.
-    """
-    copies, shared = _copies(folder, splits)
+def warnings_of(manifest: Manifest) -> list[str]:
+    """One line each for what a user should check in a data set, found in bounded memory."""
+    splits, left_out = manifest.splits, manifest.left_out
+    copies, shared = _copies(manifest.folder, splits)
     lines = []
     if left_out:
         lines.append(f"{left_out} documents have no text and are left out")
-    if divided and copies:
+    if manifest.divided and copies:
         lines.append(f"{copies} documents are copies of others; all copies of a text are in one split")
     if shared:
         pairs = [(later, first) for later in splits for first in splits if shared[later, first]]

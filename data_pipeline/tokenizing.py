@@ -22,6 +22,7 @@ _BATCH = 2**18
 """Characters that a process gets at a time: to send them takes a hundredth of the time to encode them."""
 _EACH = 64
 """Characters that a document counts for besides its own, so that a batch of very short ones is bounded too."""
+_SPACES = bytes(chr(code).isspace() and code < 128 for code in range(256))
 _worker_tokenizer: Tokenizer
 
 
@@ -75,8 +76,16 @@ def encode(texts: list[str]) -> Encoded:
         parts.append(np.array([tokenizer.bos_id, *tokenizer.encode(text)], dtype=dtype))
         raw = text.encode()
         key = hashlib.blake2b(raw, digest_size=HASH_BYTES).digest()
-        statistics.append((len(parts[-1]), len(text.split()), len(text), len(raw), key))
+        statistics.append((len(parts[-1]), words_of(text, raw), len(text), len(raw), key))
     return np.concatenate(parts), statistics
+
+
+def words_of(text: str, raw: bytes) -> int:
+    """`len(text.split())`, of a text in UTF-8: the words between white space. Fast for ASCII."""
+    if not text or not text.isascii():
+        return len(text.split())
+    space = np.frombuffer(raw.translate(_SPACES), np.bool_)
+    return int(np.count_nonzero(space[:-1] > space[1:])) + (not space[0])
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
