@@ -20,7 +20,6 @@ from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
 from tests.conftest import book, write_jsonl
 
-
 packed = functools.partial(gzip.compress, mtime=0)  # with a time in it the names of the tests would change
 
 
