@@ -65,7 +65,8 @@ def prepare_measured(source: Path, out: Path, workers: int, vocabulary: int = VO
     if process.returncode:
         raise UserError(f"data_pipeline.prepare failed: {process.stderr.read().decode().splitlines()[-1:]}")
     return {
-        "seconds": end - start, "tokenizing_seconds": end - (tokenizing_from or end), "peak": peak, "tokenizing_peak": tokenizing
+        "seconds": end - start, "tokenizing_seconds": end - (tokenizing_from or end),
+        "peak": peak, "tokenizing_peak": tokenizing,
     }  # fmt: skip
 
 
