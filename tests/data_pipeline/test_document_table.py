@@ -20,7 +20,7 @@ from data_pipeline.document_table import (
 )
 from data_pipeline.errors import UserError
 
-shared_folder = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+shared_folder = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 counts = st.integers(0, 2**40)
 facts = st.builds(
     Fact,
@@ -40,7 +40,7 @@ def write(folder: Path, lines: list[Fact], with_rows: bool) -> Path:
 
 
 @shared_folder
-@given(lines=st.lists(facts, max_size=9), with_rows=st.booleans(), batch=st.integers(1, 10))
+@given(lines=st.lists(facts, max_size=5), with_rows=st.booleans(), batch=st.integers(1, 10))
 def test_lines_survive_a_round_trip(tmp_path: Path, lines: list[Fact], with_rows: bool, batch: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(document_table, "_BATCH", batch)
