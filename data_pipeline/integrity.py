@@ -16,13 +16,13 @@ _SETTLED = 2 * 10**9  # ns; a younger file can change once more without another 
 _READERS = 8  # files that are read at a time, on as many cores: beyond that the disk is the limit
 
 
-def check_files(expected: dict[Path, str], folder: Path, fingerprint: str, again: bool) -> None:
-    """Compare files with their SHA-256; those that RECORD holds unchanged, for this fingerprint, only if `again`.
+def check_files(expected: dict[Path, str], folder: Path, key: str, again: bool) -> None:
+    """Compare files with their SHA-256; those that RECORD holds unchanged, under this key, only if `again`.
 
     Raises:
         UserError: naming the first file that is missing or damaged.
     """
-    record = _read_record(folder, fingerprint)
+    record = _read_record(folder, key)
     whole, states = dict(record), {}
     for path in expected:
         if not path.is_file():
@@ -47,7 +47,7 @@ def check_files(expected: dict[Path, str], folder: Path, fingerprint: str, again
         # Data can lie where nothing can be written, and several runs can start at once: a record that is lost costs
         # one more verification.
         with contextlib.suppress(OSError), atomic_write(folder / RECORD) as file:
-            file.write(json.dumps({"fingerprint": fingerprint, "files": whole}).encode())
+            file.write(json.dumps({"fingerprint": key, "files": whole}).encode())
 
 
 def _state(path: Path) -> list[int]:
@@ -55,9 +55,9 @@ def _state(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]  # the last cannot be set back
 
 
-def _read_record(folder: Path, fingerprint: str) -> dict[str, list[int]]:
+def _read_record(folder: Path, key: str) -> dict[str, list[int]]:
     try:
         record = json.loads((folder / RECORD).read_bytes())
-        return dict(record["files"]) if record["fingerprint"] == fingerprint else {}
+        return dict(record["files"]) if record["fingerprint"] == key else {}
     except (OSError, ValueError, TypeError, KeyError):
         return {}

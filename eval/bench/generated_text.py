@@ -28,7 +28,9 @@ def append_documents(path: Path, characters: int, least: int, most: int) -> int:
 def _base() -> str:
     """Words of one to four syllables with the frequencies of a language (Zipf), in lines."""
     rng = np.random.default_rng(0)
-    words = ["".join(rng.choice(_SYLLABLES, rng.integers(1, 5))) for _ in range(_WORDS)]
-    weights = 1 / np.arange(1, _WORDS + 1)
-    drawn = rng.choice(_WORDS, _BASE // 6, p=weights / weights.sum())
+    syllables = [_SYLLABLES[number] for number in rng.integers(len(_SYLLABLES), size=4 * _WORDS)]
+    lengths = rng.integers(1, 5, size=_WORDS).tolist()
+    words = ["".join(syllables[4 * word : 4 * word + length]) for word, length in enumerate(lengths)]
+    shares = np.cumsum(1 / np.arange(1, _WORDS + 1))
+    drawn = np.searchsorted(shares, rng.random(_BASE // 6) * shares[-1]).tolist()
     return "".join(words[word] + ("\n" if place % 12 == 11 else " ") for place, word in enumerate(drawn))
