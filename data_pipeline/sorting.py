@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-_ROWS = 2**19
+_ROWS = 2**18
 """In memory at a time."""
 Rows = npt.NDArray[np.uint64]
 
@@ -13,7 +13,7 @@ Rows = npt.NDArray[np.uint64]
 def sorted_ranges(pieces: Callable[[], Iterable[Rows]], total: int) -> Iterator[Rows]:
     """All rows, (n, W) in each of the pieces, in ascending order, a range at a time.
 
-    The first column must be spread evenly over 64 bits, as a hash is: a range then has about 2^19 rows, and
+    The first column must be spread evenly over 64 bits, as a hash is: a range then has about 2^18 rows, and
     `pieces` is called once for each.
     """
     ranges = max(1, -(-total // _ROWS))
