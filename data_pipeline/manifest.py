@@ -97,6 +97,8 @@ class Manifest:
             if not isinstance(values["request"], dict):
                 raise TypeError("its request is none")
             if values["format"] == FORMAT:
+                if not isinstance(values["fingerprint"], str):
+                    raise TypeError("its fingerprint is none")
                 values["splits"] = {name: split_from(split) for name, split in values["splits"].items()}
             else:
                 values = in_todays_form(values)
