@@ -1,13 +1,14 @@
 """Text to tokenizer, shards and batches: sources, Megatron `.bin/.idx` shards with a manifest, windows, sample order.
 
-Nothing here depends on a model. Commands: `python -m data_pipeline.prepare` and `python -m data_pipeline.verify`.
+Nothing here depends on a model. Commands: `python -m data_pipeline.prepare`, `merge` and `verify`.
 """
 
 from data_pipeline.arguments import CommandParser, at_least
+from data_pipeline.document_table import DocumentInfo
 from data_pipeline.documents import TokenizedDocument, read_documents
 from data_pipeline.errors import UserError, user_errors
 from data_pipeline.files import user_path
-from data_pipeline.manifest import DocumentInfo, Manifest
+from data_pipeline.manifest import Manifest
 from data_pipeline.sample_order import SampleOrder
 from data_pipeline.tokenizer import Tokenizer
 from data_pipeline.windows import WindowDataset

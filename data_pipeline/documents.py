@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from data_pipeline.document_table import DocumentInfo
 from data_pipeline.indexed_dataset import Tokens
-from data_pipeline.manifest import DocumentInfo, Manifest
+from data_pipeline.manifest import Manifest
 
 
 class TokenizedDocument(NamedTuple):
@@ -16,6 +17,7 @@ class TokenizedDocument(NamedTuple):
 
 def read_documents(manifest: Manifest, split: str) -> Iterator[TokenizedDocument]:
     """Every document of a split, in order. Raises UserError if the split is missing or a shard is damaged."""
-    for shard, info in zip(manifest.open_shards(split), manifest.split(split).shards, strict=True):
-        for number, document in enumerate(info.documents):
-            yield TokenizedDocument(shard[number], document)
+    for info in manifest.split(split).shards:
+        shard = manifest.open_shard(info)
+        for number, fact in enumerate(manifest.facts(info)):
+            yield TokenizedDocument(shard[number], fact.info)

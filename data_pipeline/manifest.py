@@ -1,68 +1,33 @@
-"""manifest.json: what a data set holds, with the checksum of every file and the statistics of every document."""
+"""manifest.json: what a data set holds, with the checksum of every file; of the documents only their sums.
+
+What is known of each document is in the shards' tables (`document_table`), so that to read a manifest costs the same
+for any number of documents.
+"""
 
 import dataclasses
 import hashlib
 import json
-import re
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.document_table import DocumentInfo, Fact, read_counts, read_facts, table_path
+from data_pipeline.earlier_formats import in_todays_form
 from data_pipeline.errors import UserError
 from data_pipeline.files import atomic_write, user_path
+from data_pipeline.fingerprint import FingerprintedShard, Statistics, content_fingerprint
 from data_pipeline.indexed_dataset import IndexedDataset, bin_path, idx_path
 from data_pipeline.integrity import check_files
+from data_pipeline.shards import ShardInfo, Split, split_from
 from data_pipeline.sources import SPLITS
 
-FORMAT = 2
-"""Of new data sets. Format 1, whose fingerprint is over the source's name and the titles too, is read as well."""
+FORMAT = 3
+"""Of new data sets. Formats 1 and 2, which have the documents in the manifest, are read as well."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.model"
-
-
-@dataclass
-class DocumentInfo:
-    """One document: the statistics of its raw text for word-level perplexity and bits per byte."""
-
-    title: str
-    tokens: int
-    words: int
-    characters: int
-    bytes: int
-
-
-@dataclass
-class ShardInfo:
-    """One `.bin`/`.idx` pair and the documents in it, in order."""
-
-    name: str
-    tokens: int
-    bin_sha256: str
-    idx_sha256: str
-    documents: list[DocumentInfo]
-
-
-@dataclass
-class Split:
-    """The shards of one split, in order of the token stream."""
-
-    shards: list[ShardInfo]
-
-    @property
-    def documents(self) -> list[DocumentInfo]:
-        """Every document of the split, in order."""
-        return [document for shard in self.shards for document in shard.documents]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the split, beginning-of-document tokens included."""
-        return sum(shard.tokens for shard in self.shards)
-
-    @property
-    def words(self) -> int:
-        """Whitespace-separated words of the raw text."""
-        return sum(document.words for document in self.documents)
 
 
 @dataclass(frozen=True)
@@ -74,47 +39,47 @@ class Manifest:
     tokenizer_sha256: str
     vocab_size: int
     splits: dict[str, Split] = field(repr=False)
+    left_out: int
+    """Documents of the source without text."""
+    divided: bool
+    """Whether the splits were made by `prepare`, all copies of a text in one. False for formats 1 and 2."""
+    fingerprint: str
+    """SHA-256 of `content_fingerprint`: where the text came from and the documents' titles are no part of it."""
     format: int = FORMAT
+    earlier: Mapping[str, list[DocumentInfo]] = field(default_factory=dict, repr=False)
+    """Formats 1 and 2: the documents of every shard by its name."""
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the content, equal if and only if tokens, tokenizer and statistics of the documents are.
-
-        Where the text came from and the documents' titles are no part of it. Of format 1 it is over the whole manifest,
-        as checkpoints of such data sets have it.
-        """
-        content = self._content() if self.format == 1 else self._identity()
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    def _identity(self) -> dict[str, Any]:
-        splits = {
-            name: [
-                [shard.name, shard.tokens, shard.bin_sha256, shard.idx_sha256,
-                 [[info.tokens, info.words, info.characters, info.bytes] for info in shard.documents]]
-                for shard in split.shards
-            ]
-            for name, split in self.splits.items()
-        }  # fmt: skip
-        return {"format": self.format, "tokenizer": self.tokenizer_sha256, "vocab": self.vocab_size, "splits": splits}
+    @classmethod
+    def of(
+        cls, folder: Path, request: dict[str, Any], tokenizer_sha256: str, vocab_size: int, splits: dict[str, Split],
+        left_out: int, divided: bool,
+    ) -> "Manifest":  # fmt: skip
+        """That of shards in `folder`; their tables are read for the fingerprint."""
+        unnamed = cls(folder, request, tokenizer_sha256, vocab_size, splits, left_out, divided, "")
+        return dataclasses.replace(unnamed, fingerprint=unnamed._content_fingerprint())
 
     @property
     def tokenizer_path(self) -> Path:
         """The SentencePiece model."""
         return self.folder / TOKENIZER
 
-    def _content(self) -> dict[str, Any]:
-        values = dataclasses.asdict(self)
-        del values["folder"]
-        return values
-
     def save(self) -> None:
-        """Write manifest.json atomically into `folder`."""
+        """Write manifest.json atomically into `folder`, in today's format."""
         with atomic_write(self.folder / MANIFEST) as file:
             file.write(json.dumps(self._content(), indent=1, sort_keys=True).encode())
 
+    def _content(self) -> dict[str, Any]:
+        values = dataclasses.asdict(self)
+        del values["folder"], values["earlier"]
+        return values
+
     @classmethod
-    def load(cls, folder: str | Path) -> "Manifest":
-        """Read a data set's manifest; `~` is the home folder. Raises UserError if there is none or it is damaged."""
+    def load(cls, folder: str | Path, part: bool = False) -> "Manifest":
+        """Read a data set's manifest, that of a part of one if `part`; `~` is the home folder.
+
+        Raises:
+            UserError: if there is none, it is damaged, or it is that of a part and `part` is false.
+        """
         folder = user_path(folder)
         path = folder / MANIFEST
         try:
@@ -127,23 +92,37 @@ class Manifest:
         except ValueError as error:
             raise UserError(f"{path} is damaged (not JSON); prepare the data again") from error
         try:
-            if values["format"] not in (1, FORMAT):
+            if values["format"] not in (1, 2, FORMAT):
                 raise UserError(f"{path} is of another format version; prepare the data again with this version")
             if not isinstance(values["request"], dict):
                 raise TypeError("its request is none")
-            splits = {name: _split_from(split) for name, split in values.pop("splits").items()}
-            splits = {name: splits[name] for name in SPLITS if name in splits}
-            manifest = cls(folder=folder, splits=splits, **values)
-        except (TypeError, KeyError, AttributeError) as error:
+            if values["format"] == FORMAT:
+                if not isinstance(values["fingerprint"], str):
+                    raise TypeError("its fingerprint is none")
+                values["splits"] = {name: split_from(split) for name, split in values["splits"].items()}
+            else:
+                values = in_todays_form(values)
+            values["splits"] = {name: values["splits"][name] for name in SPLITS if name in values["splits"]}
+            manifest = cls(folder=folder, **values)
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); prepare the data again") from error
-        for shard in (shard for split in splits.values() for shard in split.shards):
-            # a name is part of a path, so it is held to what `prepare` writes
-            if not (isinstance(shard.name, str) and re.fullmatch(r"[a-z]+-\d{5}", shard.name)):
-                raise UserError(f"{path} is damaged: {shard.name!r} is not the name of a shard")
-            counts = [document.tokens for document in shard.documents]
-            if not all(isinstance(count, int) for count in counts) or sum(counts) != shard.tokens:
-                raise UserError(f"{path} is damaged: the documents of {shard.name} do not add up to its tokens")
+        if "part" in manifest.request and not part:
+            raise UserError(
+                f"{folder} is part {manifest.request['part']} of a data set; join all parts with: "
+                "python -m data_pipeline.merge"
+            )
         return manifest
+
+    def summary(self) -> str:
+        """Lines for the commands that make it: what every split holds, and where the data set is."""
+        lines = [
+            f"{name}: {split.documents} documents, {split.words:,} words, {split.tokens:,} tokens"
+            for name, split in self.splits.items()
+        ]
+        kind = f", part {self.request['part']}," if "part" in self.request else ""
+        tokens, fingerprint = f"{self.vocab_size} tokens of vocabulary", f"fingerprint {self.fingerprint[:12]}"
+        lines.append(f"{self.folder}{kind} is ready ({tokens}, {fingerprint})")
+        return "".join(f"{line}\n" for line in lines)
 
     def split(self, name: str) -> Split:
         """One split. Raises UserError that lists the splits there are."""
@@ -151,35 +130,88 @@ class Manifest:
             raise UserError(f"{self.folder} has no split {name!r}; it has {', '.join(self.splits)}")
         return self.splits[name]
 
-    def open_shards(self, split: str) -> list[IndexedDataset]:
-        """Memory-map every shard of a split; sizes and indices are checked against the manifest, checksums are not."""
-        shards = []
+    def check_present(self, split: str) -> None:
+        """Raises UserError if a shard of a split is not in the folder. One listing, whatever the number of shards."""
+        there = set(os.listdir(self.folder))
         for info in self.split(split).shards:
-            shard = IndexedDataset(self.folder / info.name)
-            if shard.lengths.tolist() != [document.tokens for document in info.documents]:
-                raise UserError(f"shard {self.folder / info.name} is not the one in {MANIFEST}; prepare the data again")
-            shards.append(shard)
-        return shards
+            for path in (bin_path(self.folder / info.name), idx_path(self.folder / info.name)):
+                if path.name not in there:
+                    raise UserError(f"{path} is missing; prepare the data again")
+
+    def open_shard(self, info: ShardInfo) -> IndexedDataset:
+        """Memory-map a shard; its sizes are checked against the manifest, checksums are not."""
+        shard = IndexedDataset(self.folder / info.name)
+        if len(shard) != info.documents or len(shard.tokens) != info.tokens:
+            raise self._another(info)
+        return shard
+
+    def open_shards(self, split: str) -> Iterator[IndexedDataset]:
+        """`open_shard` for every shard of a split, each when it is needed."""
+        return map(self.open_shard, self.split(split).shards)
+
+    def facts(self, info: ShardInfo) -> Iterator[Fact]:
+        """What is known of a shard's documents, in order; formats 1 and 2 have neither hashes nor rows.
+
+        Raises:
+            UserError: if the table is missing or damaged, or is not that of the shard's index.
+        """
+        if info.table_sha256:
+            facts = read_facts(self.folder / info.name)
+        else:
+            facts = (Fact(document, b"", 0) for document in self.earlier[info.name])
+        lengths = self.open_shard(info).lengths.tolist()
+        number = 0
+        for fact in facts:
+            if number == len(lengths) or lengths[number] != fact.info.tokens:
+                raise self._another(info)
+            number += 1
+            yield fact
+        if number < len(lengths):
+            raise self._another(info)
 
     def verify(self, splits: list[str] | None = None, again: bool = False) -> None:
         """Check every checksum of some splits (default: all) and of the tokenizer.
 
-        A file that an earlier call has found whole is not read again while its size, modification time and inode stay,
-        unless `again`. Raises UserError naming the file.
+        A file that an earlier call has found whole is not read again while its size, times and inode stay, unless
+        `again`; then the fingerprint is computed again from the tables too. Raises UserError naming the file.
         """
         expected = {self.tokenizer_path: self.tokenizer_sha256}
         for name in splits or list(self.splits):
             for info in self.split(name).shards:
                 prefix = self.folder / info.name
                 expected |= {bin_path(prefix): info.bin_sha256, idx_path(prefix): info.idx_sha256}
-            self.open_shards(name)
-        check_files(expected, self.folder, self.fingerprint, again)
+                if info.table_sha256:
+                    expected[table_path(prefix)] = info.table_sha256
+        check_files(expected, self.folder, self._record_key, again)
+        if again and self.format == FORMAT and self._content_fingerprint() != self.fingerprint:
+            raise UserError(f"{self.folder / MANIFEST} is damaged: its fingerprint is another; prepare the data again")
 
+    @cached_property
+    def _record_key(self) -> str:
+        """What a record of verified files is of: every checksum in this manifest."""
+        if self.format != FORMAT:
+            return self.fingerprint
+        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
 
-def _split_from(values: dict[str, Any]) -> Split:
-    return Split([shard_from(shard) for shard in values["shards"]])
+    def _content_fingerprint(self) -> str:
+        shards = {
+            name: (
+                FingerprintedShard(
+                    info.name, info.tokens, info.bin_sha256, info.idx_sha256, self._statistics(info)
+                )
+                for info in split.shards
+            )
+            for name, split in self.splits.items()
+        }  # fmt: skip
+        return content_fingerprint(self.tokenizer_sha256, self.vocab_size, shards)
 
+    def _statistics(self, info: ShardInfo) -> Iterator[list[Statistics]]:
+        documents = tokens = words = 0
+        for counts in read_counts(self.folder / info.name):
+            documents, tokens, words = documents + len(counts), tokens + counts[:, 0].sum(), words + counts[:, 1].sum()
+            yield counts.tolist()
+        if (documents, tokens, words) != (info.documents, info.tokens, info.words):
+            raise self._another(info)
 
-def shard_from(values: dict[str, Any]) -> ShardInfo:
-    """A ShardInfo from its JSON form. Raises TypeError or KeyError if it is none."""
-    return ShardInfo(**{**values, "documents": [DocumentInfo(**document) for document in values["documents"]]})
+    def _another(self, info: ShardInfo) -> UserError:
+        return UserError(f"shard {self.folder / info.name} is not the one in {MANIFEST}; prepare the data again")

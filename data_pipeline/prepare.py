@@ -1,43 +1,39 @@
 """Text to a training data set: python -m data_pipeline.prepare --source sample|pg19|python:PACKAGE,...|PATH --out DATA
 
 Everything is made in DATA/.partial and moved when it is whole; manifest.json comes last. A second start after a kill or
-a full disk continues; the same request gives the same bytes, whatever the number of workers.
+a full disk continues; the same request gives the same bytes, whatever the number of workers. With --part K/N one of N
+machines prepares its part; python -m data_pipeline.merge joins the parts to the data set that one machine makes.
 """
 
-import fcntl
-import json
+import argparse
 import os
-import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data_pipeline.arguments import CommandParser, at_least
-from data_pipeline.errors import ResumableError, UserError, user_errors
-from data_pipeline.files import atomic_write, sync, user_path
-from data_pipeline.manifest import MANIFEST, TOKENIZER, Manifest
-from data_pipeline.request import (
-    ELSEWHERE,
-    PARTIAL,
-    REQUEST,
-    Request,
-    difference,
-    earlier_request,
-    new_request,
-    request_like,
-)
-from data_pipeline.sharding import write_split
-from data_pipeline.sources import Source, find_source
+from data_pipeline.errors import UserError, user_errors
+from data_pipeline.files import atomic_write, user_path
+from data_pipeline.indexed_dataset import token_dtype
+from data_pipeline.manifest import TOKENIZER, Manifest
+from data_pipeline.request import Request, earlier_request, new_request, request_like
+from data_pipeline.sharding import ShardFormat, finished_shards, write_shards
+from data_pipeline.shards import Split
+from data_pipeline.sources import WHOLE, Document, Part, Source, find_source
 from data_pipeline.stopping import stoppable
-from data_pipeline.texts import TextCheck
+from data_pipeline.texts import warnings_of
 from data_pipeline.tokenizer import Tokenizer, train_tokenizer
+from data_pipeline.tokenizing import tokenized
+from data_pipeline.unfinished import finished, made
 
 
-def prepare(source: Source, out: Path, vocab_size: int, workers: int, shard_tokens: int) -> Manifest:
-    """Make the data set `out` from `source`, or return it if it is there already.
+def prepare(
+    source: Source, out: Path, vocab_size: int, workers: int, shard_tokens: int, part: Part = WHOLE
+) -> Manifest:
+    """Make the data set `out` from `source`, or a part of it; or return it if it is there already.
 
     Raises:
         UserError: if the source cannot be read, does not fit the vocabulary, or `out` holds something else.
@@ -47,88 +43,73 @@ def prepare(source: Source, out: Path, vocab_size: int, workers: int, shard_toke
     earlier = earlier_request(out)
     if "revision" in earlier:
         source = source.at(earlier["revision"])
-    if (out / MANIFEST).exists():
-        different = difference(earlier, request_like(earlier, source, vocab_size, shard_tokens))
-        if different:
-            raise UserError(f"--out {out} holds another data set ({different}); {ELSEWHERE}")
-        shutil.rmtree(out / PARTIAL, ignore_errors=True)  # of a start that was killed just before its end
-        return Manifest.load(out)
-    request = new_request(source, vocab_size, shard_tokens)
-    existed = out.exists()
-    partial = out / PARTIAL
-    with _claim(partial, request):
-        if not (partial / MANIFEST).exists():
-            try:
-                _make(source, partial, request, vocab_size, workers, shard_tokens)
-            except ResumableError:
-                raise  # a second start continues
-            except UserError:
-                shutil.rmtree(partial)
-                if not existed:
-                    out.rmdir()
-                raise
-        _publish(partial, out)
-    shutil.rmtree(partial)
-    return Manifest.load(out)
+    there = finished(out, request_like(earlier, source, vocab_size, shard_tokens, part)) if earlier else None
+    if there is not None:
+        return there
+    request = new_request(source, vocab_size, shard_tokens, part)
+    return made(out, request, lambda partial: _make(source, partial, request, workers, part))
 
 
-def _publish(partial: Path, out: Path) -> None:
-    """Move the whole data set into place, its manifest last; a killed move is continued by the next start."""
-    for path in partial.iterdir():
-        if path.name == TOKENIZER or path.suffix in (".bin", ".idx"):
-            path.rename(out / path.name)
-    sync(out)
-    (partial / MANIFEST).rename(out / MANIFEST)
-    sync(out)
+def _make(source: Source, folder: Path, request: Request, workers: int, part: Part) -> None:
+    """The whole data set, or a part, inside `folder`, its manifest last."""
+    vocab_size = request["vocab_size"]
+    if not (folder / TOKENIZER).exists():
+        print(f"training a tokenizer of {vocab_size} tokens", file=sys.stderr)
+        texts = (document.text for document in source.open("train"))
+        model = train_tokenizer(texts, vocab_size)
+        with atomic_write(folder / TOKENIZER) as file:
+            file.write(model)
+    splits: dict[str, Split] = {}
+    left_out = 0
+    with stoppable():  # (not while the tokenizer is trained: in that library's code a signal would wait for its end)
+        for name in source.splits:
+            documents = _WithText(source.open(name, part))
+            splits[name] = _split(documents, name, folder, request, workers)
+            left_out += documents.left_out
+            if part == WHOLE and not splits[name].tokens:
+                raise UserError(f"the {name} split of {source.name} holds no text; nothing to prepare")
+        sha256 = Tokenizer(folder / TOKENIZER).sha256
+        manifest = Manifest.of(folder, request, sha256, vocab_size, splits, left_out, source.divided)
+        if part == WHOLE:
+            for line in warnings_of(manifest):
+                _warn(line)
+    manifest.save()
 
 
-@contextmanager
-def _claim(partial: Path, request: Request) -> Iterator[None]:
-    """Start `partial`, or take up an interrupted one of the same request; no other process can meanwhile."""
-    out, state = partial.parent, partial / REQUEST
-    if state.exists():
-        different = difference(earlier_request(out), request)
-        if different:
-            raise UserError(f"--out {out} holds an unfinished data set ({different}); {ELSEWHERE}")
-    elif out.exists() and (not out.is_dir() or any(path != partial for path in out.iterdir())):
-        raise UserError(f"--out {out} exists and is not a data set; {ELSEWHERE}")
-    partial.mkdir(parents=True, exist_ok=True)
-    with (partial / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"--out {out} is being prepared by another process; wait for it") from error
-        if not state.exists():
-            with atomic_write(state) as file:
-                file.write(json.dumps(request).encode())
-        yield
+class _WithText:
+    """Documents, without those that have no text, which are counted."""
+
+    def __init__(self, documents: Iterator[Document]) -> None:
+        self._documents, self.left_out = documents, 0
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._documents:
+            if document.text:
+                yield document
+            else:
+                self.left_out += 1
+
+
+def _split(documents: _WithText, name: str, folder: Path, request: Request, workers: int) -> Split:
+    shards = finished_shards(folder, name)
+    form = ShardFormat(token_dtype(request["vocab_size"]), request["shard_tokens"], with_rows="part" in request)
+    stream = iter(documents)
+    with tqdm(desc=f"tokenizing {name}", unit=" chars", unit_scale=True, disable=None) as bar:
+        for _ in range(sum(shard.documents for shard in shards)):
+            bar.update(len(next(stream).text))
+        with closing(tokenized(stream, folder / TOKENIZER, workers)) as encoded:
+            return Split(write_shards(encoded, shards, name, folder, form, bar.update))
 
 
 def _warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr)
 
 
-def _make(source: Source, folder: Path, request: Request, vocab_size: int, workers: int, shard_tokens: int) -> None:
-    """The whole data set inside `folder`, its manifest last."""
-    tokenizer_path = folder / TOKENIZER
-    if not tokenizer_path.exists():
-        print(f"training a tokenizer of {vocab_size} tokens", file=sys.stderr)
-        texts = (document.text for document in source.open("train"))
-        model = train_tokenizer(texts, vocab_size)
-        with atomic_write(tokenizer_path) as file:
-            file.write(model)
-    splits, check = {}, TextCheck()
-    with stoppable():  # (not while the tokenizer is trained: in that library's code a signal would wait for its end)
-        for name in source.splits:
-            documents = check.passed(name, source.open(name))
-            with tqdm(desc=f"tokenizing {name}", unit=" chars", unit_scale=True, disable=None) as bar:
-                split = write_split(documents, name, folder, tokenizer_path, shard_tokens, workers, bar.update)
-            if not split.tokens:
-                raise UserError(f"the {name} split of {source.name} holds no text; nothing to prepare")
-            splits[name] = split
-    for line in check.warnings(source.divided):
-        _warn(line)
-    Manifest(folder, request, Tokenizer(tokenizer_path).sha256, vocab_size, splits).save()
+def _part(text: str) -> Part:
+    try:
+        return Part.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def main() -> None:
@@ -144,14 +125,15 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=at_least(1), default=cores, help="processes that tokenize")
     parser.add_argument("--shard-tokens", type=at_least(1), default=2**24, help="a shard is closed at this many tokens")
+    parser.add_argument(
+        "--part", type=_part, default=WHOLE, metavar="K/N", help="prepare part K of N, for data_pipeline.merge"
+    )
     args = parser.parse_args()
     with user_errors():
         vocab_size = args.vocab_size or (4096 if args.source == "sample" else 32000)
-        out = user_path(args.out)
-        manifest = prepare(find_source(args.source), out, vocab_size, args.workers, args.shard_tokens)
-    for name, split in manifest.splits.items():
-        print(f"{name}: {len(split.documents)} documents, {split.words:,} words, {split.tokens:,} tokens")
-    print(f"{out} is ready ({manifest.vocab_size} tokens of vocabulary, fingerprint {manifest.fingerprint[:12]})")
+        out, source = user_path(args.out), find_source(args.source)
+        manifest = prepare(source, out, vocab_size, args.workers, args.shard_tokens, args.part)
+    print(manifest.summary(), end="")
 
 
 if __name__ == "__main__":

@@ -6,26 +6,31 @@ from typing import Any
 
 from data_pipeline.errors import UserError
 from data_pipeline.manifest import FORMAT, MANIFEST, Manifest
-from data_pipeline.sources import Source
+from data_pipeline.sources import WHOLE, Part, Source
 
 Request = dict[str, Any]
 PARTIAL, REQUEST = ".partial", "request.json"
 ELSEWHERE = "choose another --out, or remove it"
 
 
-def new_request(source: Source, vocab_size: int, shard_tokens: int) -> Request:
+def new_request(source: Source, vocab_size: int, shard_tokens: int, part: Part = WHOLE) -> Request:
     """A request of today's format. Raises UnreachableError if the source's commit cannot be looked up."""
-    request = {
+    request: Request = {
         "format": FORMAT, "source": source.name, "source_fingerprint": source.fingerprint, "vocab_size": vocab_size,
         "shard_tokens": shard_tokens,
     }  # fmt: skip
-    return request if source.revision is None else request | {"revision": source.revision}
+    if source.revision is not None:
+        request["revision"] = source.revision
+    if part != WHOLE:
+        request["part"] = str(part)
+    return request
 
 
-def request_like(there: Request, source: Source, vocab_size: int, shard_tokens: int) -> Request:
+def request_like(there: Request, source: Source, vocab_size: int, shard_tokens: int, part: Part = WHOLE) -> Request:
     """The request as the version that made `there` would have written it."""
     if there.get("format") != 1:
-        return new_request(source, vocab_size, shard_tokens)
+        earlier = {"format": 2} if there.get("format") == 2 else {}
+        return new_request(source, vocab_size, shard_tokens, part) | earlier
     return {
         "format": 1, "source_fingerprint": source.fingerprint_of_format_1(str(there.get("source"))),
         "vocab_size": vocab_size, "shard_tokens": shard_tokens,
@@ -35,7 +40,7 @@ def request_like(there: Request, source: Source, vocab_size: int, shard_tokens: 
 def earlier_request(out: Path) -> Request:
     """That of the data set in `out`, whole or unfinished; empty if there is none. Raises UserError if it is damaged."""
     if (out / MANIFEST).exists():
-        return Manifest.load(out).request
+        return Manifest.load(out, part=True).request
     state = out / PARTIAL / REQUEST
     try:
         request = json.loads(state.read_bytes()) if state.exists() else {}

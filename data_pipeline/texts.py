@@ -1,43 +1,51 @@
-"""What the documents of a data set have in common, found while they pass."""
+"""What the documents of a data set have in common, found by the hashes of their texts."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
-from data_pipeline.sources import Document
+import numpy as np
+
+from data_pipeline.document_table import read_hashes
+from data_pipeline.manifest import Manifest
+from data_pipeline.shards import Split
+from data_pipeline.sorting import Rows, new_values, sorted_ranges
 
 
-class TextCheck:
-    """Leaves out documents without text, and counts texts that come more than once, over all splits of a data set."""
+def warnings_of(manifest: Manifest) -> list[str]:
+    """One line each for what a user should check in a data set, found in bounded memory."""
+    splits, left_out = manifest.splits, manifest.left_out
+    copies, shared = _copies(manifest.folder, splits)
+    lines = []
+    if left_out:
+        lines.append(f"{left_out} documents have no text and are left out")
+    if manifest.divided and copies:
+        lines.append(f"{copies} documents are copies of others; all copies of a text are in one split")
+    if shared:
+        pairs = [(later, first) for later in splits for first in splits if shared[later, first]]
+        found = ", ".join(f"{shared[later, first]} of {later} are in {first}" for later, first in pairs)
+        lines.append(f"the splits share documents ({found}): a score on them is not one on new text")
+    return lines
 
-    def __init__(self) -> None:
-        self._split_of: dict[bytes, str] = {}
-        self._empty = self._copies = 0
-        self._shared: Counter[tuple[str, str]] = Counter()
 
-    def passed(self, split: str, documents: Iterator[Document]) -> Iterator[Document]:
-        """The documents of a split that have text, unchanged."""
-        for document in documents:
-            if not document.text:
-                self._empty += 1
-                continue
-            # 16 bytes a document: far below what its statistics in the manifest take
-            key = hashlib.blake2b(document.text.encode(), digest_size=16).digest()
-            if key in self._split_of:
-                self._copies += 1
-                if self._split_of[key] != split:
-                    self._shared[split, self._split_of[key]] += 1
-            self._split_of.setdefault(key, split)
-            yield document
+def _copies(folder: Path, splits: dict[str, Split]) -> tuple[int, Counter[tuple[str, str]]]:
+    """Documents whose text comes before; and of those the ones that are in a later split than the first of them."""
+    names = list(splits)
 
-    def warnings(self, divided: bool) -> list[str]:
-        """One line each for what a user should check; `divided`: the splits are made here, copies in one."""
-        lines = []
-        if self._empty:
-            lines.append(f"{self._empty} documents have no text and are left out")
-        if divided and self._copies:
-            lines.append(f"{self._copies} documents are copies of others; all copies of a text are in one split")
-        if self._shared:
-            found = ", ".join(f"{count} of {later} are in {first}" for (later, first), count in self._shared.items())
-            lines.append(f"the splits share documents ({found}): a score on them is not one on new text")
-        return lines
+    def hashes() -> Iterator[Rows]:
+        """Hash and split of every document."""
+        for number, split in enumerate(splits.values()):
+            for shard in split.shards:
+                for rows in read_hashes(folder / shard.name):
+                    yield np.concatenate([rows, np.full((len(rows), 1), number, np.uint64)], axis=1)
+
+    copies, shared = 0, Counter[tuple[str, str]]()
+    for rows in sorted_ranges(hashes, sum(split.documents for split in splits.values())):
+        new = new_values(rows[:, :2])
+        copies += int((~new).sum())
+        split = rows[:, 2].astype(np.int64)
+        first = split[new][np.cumsum(new) - 1]  # copies are sorted by their splits
+        pairs, counts = np.unique(np.stack([split, first])[:, split != first], axis=1, return_counts=True)
+        for (later, earlier), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+            shared[names[later], names[earlier]] += count
+    return copies, shared

@@ -1,26 +1,35 @@
 """From shards to training windows."""
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.errors import UserError
+from data_pipeline.indexed_dataset import Tokens
 from data_pipeline.manifest import Manifest
+
+_OPEN = 128
+"""Shards that are mapped at a time: each holds a file descriptor, of which a process may have 1,024."""
 
 
 class WindowDataset:
     """Consecutive windows of the document stream: `self[i]` is (input, target), int64 arrays of `context` tokens.
 
     Window i is made of tokens i*context to (i+1)*context inclusive; target is input shifted by one. Windows cross
-    documents, each of which begins with a beginning-of-sequence token, and shards.
+    documents, each of which begins with a beginning-of-sequence token, and shards. A shard is opened when a window of
+    it is read; the one that was not used for the longest time is closed for it.
 
     Raises:
-        UserError: if the split has fewer than context + 1 tokens, or a shard is damaged.
+        UserError: if the split has fewer than context + 1 tokens, or a shard is missing; from `self[i]` if a shard is
+            damaged.
     """
 
     def __init__(self, manifest: Manifest, split: str, context: int) -> None:
         self.context = context
-        self._shards = [shard.tokens for shard in manifest.open_shards(split)]
-        self._ends = np.cumsum([len(tokens) for tokens in self._shards])
+        self._manifest, self._shards = manifest, manifest.split(split).shards
+        self._tokens = lru_cache(_OPEN)(self._tokens_of)
+        self._ends = np.cumsum([shard.tokens for shard in self._shards], dtype=np.int64)
         total = int(self._ends[-1]) if len(self._ends) else 0
         self._windows = (total - 1) // context
         if self._windows < 1:
@@ -28,6 +37,7 @@ class WindowDataset:
                 f"context {context} is longer than the data: split {split!r} of {manifest.folder} has {total} tokens, "
                 f"a context of {context} needs {context + 1}"
             )
+        manifest.check_present(split)
 
     def __len__(self) -> int:
         return self._windows
@@ -38,9 +48,12 @@ class WindowDataset:
         start, stop = window * self.context, (window + 1) * self.context + 1
         parts = []
         for shard in range(int(np.searchsorted(self._ends, start, side="right")), len(self._shards)):
-            first = int(self._ends[shard]) - len(self._shards[shard])
-            parts.append(self._shards[shard][max(0, start - first) : stop - first])
+            first = int(self._ends[shard]) - self._shards[shard].tokens
+            parts.append(self._tokens(shard)[max(0, start - first) : stop - first])
             if self._ends[shard] >= stop:
                 break
         tokens = np.concatenate(parts).astype(np.int64)
         return tokens[:-1], tokens[1:]
+
+    def _tokens_of(self, shard: int) -> Tokens:
+        return self._manifest.open_shard(self._shards[shard]).tokens

@@ -15,6 +15,7 @@ from pathlib import Path
 COMMANDS = {
     "doctor": "pretrain.doctor.__main__",
     "prepare": "data_pipeline.prepare",
+    "merge": "data_pipeline.merge",
     "verify": "data_pipeline.verify",
     "train": "pretrain.train",
     "plan": "pretrain.plan",

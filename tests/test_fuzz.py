@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline import Manifest, Tokenizer, UserError
+from data_pipeline.document_table import read_facts
 from data_pipeline.indexed_dataset import IndexedDataset
 from pretrain.checkpoint import load_model, read_info, read_moments, sealed, verify_checkpoint
 from tests.pretrain.checkpoint.test_store import save
@@ -49,7 +50,9 @@ def survives(read: Callable[[], object]) -> None:
     assert peak < LARGEST
 
 
-@pytest.mark.parametrize("name", ["train-00000.idx", "train-00000.bin", "manifest.json", "tokenizer.model"])
+@pytest.mark.parametrize(
+    "name", ["train-00000.idx", "train-00000.bin", "train-00000.arrow", "manifest.json", "tokenizer.model"]
+)
 @given(how=damage)
 @FUZZ
 def test_a_data_set(name: str, how: tuple[str, float, bytes], data: Manifest, tmp_path: Path) -> None:
@@ -59,10 +62,12 @@ def test_a_data_set(name: str, how: tuple[str, float, bytes], data: Manifest, tm
     (folder / name).write_bytes(damaged((data.folder / name).read_bytes(), *how))
 
     def read() -> None:
-        if name == "tokenizer.model":
+        if name == "train-00000.arrow":
+            list(read_facts(folder / "train-00000"))
+        elif name == "tokenizer.model":
             Tokenizer(folder / name).encode("a few words")
         elif name != "manifest.json":
-            IndexedDataset(folder / "train-00000")
+            _ = IndexedDataset(folder / "train-00000").lengths
         Manifest.load(folder).verify()
 
     survives(read)

@@ -3,11 +3,12 @@
 from data_pipeline.files import user_path
 from data_pipeline.sources.hub import Pg19
 from data_pipeline.sources.local import LocalFiles
+from data_pipeline.sources.part import WHOLE, Part
 from data_pipeline.sources.python_code import PREFIX, PythonCode
 from data_pipeline.sources.sample import Sample
 from data_pipeline.sources.source import SPLITS, Document, Source
 
-__all__ = ["SPLITS", "Document", "Source", "find_source"]
+__all__ = ["SPLITS", "WHOLE", "Document", "Part", "Source", "find_source"]
 
 
 def find_source(name: str) -> Source:

@@ -1,5 +1,6 @@
 """PG-19 on the hub, at one commit."""
 
+import dataclasses
 import errno
 import hashlib
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from data_pipeline.errors import UnreachableError
+from data_pipeline.sources.part import WHOLE, Part
 from data_pipeline.sources.readers import document_from
 from data_pipeline.sources.source import Document, Source
 
@@ -54,7 +56,7 @@ class Pg19(Source):
         """SHA-256 of the repository's name alone: format 1 had no commit."""
         return hashlib.sha256(PG19.encode()).hexdigest()
 
-    def open(self, split: str) -> Iterator[Document]:
+    def open(self, split: str, part: Part = WHOLE) -> Iterator[Document]:
         """The rows of a split."""
         import datasets
 
@@ -62,7 +64,9 @@ class Pg19(Source):
         try:
             rows = datasets.load_dataset(PG19, split=split, streaming=True, revision=revision)
             for number, row in enumerate(rows):
-                yield document_from(row, Path(PG19), f"{split} row {number}", fallback=f"{split} {number}")
+                if part.has(number):
+                    document = document_from(row, Path(PG19), f"{split} row {number}", fallback=f"{split} {number}")
+                    yield dataclasses.replace(document, row=number)
         except (OSError, ValueError, _transport_error(), datasets.exceptions.DatasetsError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise  # a full disk under the cache is not the hub's

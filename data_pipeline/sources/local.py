@@ -9,6 +9,8 @@ from pathlib import Path
 
 from data_pipeline.errors import UserError
 from data_pipeline.files import sha256_of
+from data_pipeline.sources.division import LEAST, Division, divide
+from data_pipeline.sources.part import WHOLE, Part
 from data_pipeline.sources.readers import read_file
 from data_pipeline.sources.selection import READABLE, select_files
 from data_pipeline.sources.source import SPLITS, Document, Source
@@ -68,29 +70,22 @@ class LocalFiles(Source):
     def _checksums(self) -> dict[Path, str]:
         return {file: sha256_of(file) for file in sorted(file for files in self._files.values() for file in files)}
 
-    def open(self, split: str) -> Iterator[Document]:
+    def open(self, split: str, part: Part = WHOLE) -> Iterator[Document]:
         """The documents of a split's files; where the splits are made here, those of the whole that belong to it."""
         if not self.divided:
-            return _read_all(self._files[split])
+            return _read_all(self._files[split], part)
         division = self._division
-        return (document for number, document in enumerate(_read_all(self._files[""])) if division[number] == split)
+        return (document for document in _read_all(self._files[""], part) if division.split_of(document.text) == split)
 
     @cached_property
-    def _division(self) -> list[str]:
-        """The split of every document: of the different texts 5 %, at least one, are test, 5 % validation.
-
-        A hash of the text chooses, so that all copies of a text are in one split. Documents without text count nowhere.
-        """
-        texts = [hashlib.sha256(document.text.encode()).digest() for document in _read_all(self._files[""])]
-        ranked = sorted(set(texts) - {hashlib.sha256().digest()})
-        if len(ranked) < 3:
+    def _division(self) -> Division:
+        division = divide(document.text for document in _read_all(self._files[""], WHOLE))
+        if isinstance(division, int):
             raise UserError(
-                f"--source {self.path} has {len(ranked)} different documents and no splits; give at least 3, or files "
-                "named train-*, validation-* and test-*"
+                f"--source {self.path} has {division} different documents and no splits; give at least {LEAST}, or "
+                "files named train-*, validation-* and test-*"
             )
-        share = -(-len(ranked) // 20)
-        chosen = dict.fromkeys(ranked[:share], "test") | dict.fromkeys(ranked[share : 2 * share], "validation")
-        return [chosen.get(text, "train") for text in texts]
+        return division
 
 
 def _split_of(file: Path, root: Path) -> str:
@@ -103,6 +98,10 @@ def _split_of(file: Path, root: Path) -> str:
     return ""
 
 
-def _read_all(files: list[Path]) -> Iterator[Document]:
+def _read_all(files: list[Path], part: Part) -> Iterator[Document]:
+    row = 0
     for file in files:
-        yield from read_file(file)
+        for document in read_file(file, part.after(row)):
+            if document is not None:
+                yield Document(document.title, document.text, row)
+            row += 1

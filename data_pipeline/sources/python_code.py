@@ -10,6 +10,7 @@ from typing import NamedTuple
 from data_pipeline.errors import UserError
 from data_pipeline.files import user_path
 from data_pipeline.sources.packages import Package, installed_packages
+from data_pipeline.sources.part import WHOLE, Part
 from data_pipeline.sources.selection import files_under, irregular, listed_by_reason
 from data_pipeline.sources.source import SPLITS, Document, Source
 from data_pipeline.sources.streams import read_lines
@@ -79,11 +80,11 @@ class PythonCode(Source):
         """The same as today's: no data set of format 1 has it."""
         return self.fingerprint
 
-    def open(self, split: str) -> Iterator[Document]:
+    def open(self, split: str, part: Part = WHOLE) -> Iterator[Document]:
         """The files of a split: those of packages by the packages' names, then those of folders; each by path."""
-        for file in self._files:
-            if self._split_of[file.digest] == split:
-                yield Document(file.title, "".join(read_lines(file.path)))
+        for row, file in enumerate(self._files):
+            if self._split_of[file.digest] == split and part.has(row):
+                yield Document(file.title, "".join(read_lines(file.path)), row)
 
 
 def split_of_path(path: str) -> str:

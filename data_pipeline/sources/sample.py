@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Iterator
 
 from data_pipeline.errors import UserError
+from data_pipeline.sources.part import WHOLE, Part
 from data_pipeline.sources.source import Document, Source
 
 # Books of every kind (history, wisdom, prophecy, gospel, letter) are held out whole.
@@ -42,7 +43,11 @@ class Sample(Source):
         """The same as today's."""
         return self.fingerprint
 
-    def open(self, split: str) -> Iterator[Document]:
+    def open(self, split: str, part: Part = WHOLE) -> Iterator[Document]:
         """The books of a split."""
         split_of = {number: held for held, numbers in _HELD_OUT.items() for number in numbers}
-        return (document for number, document in self._books.items() if split_of.get(number, "train") == split)
+        return (
+            Document(document.title, document.text, row)
+            for row, (number, document) in enumerate(self._books.items())
+            if split_of.get(number, "train") == split and part.has(row)
+        )

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from data_pipeline.sources.part import WHOLE, Part
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -13,6 +15,8 @@ class Document:
 
     title: str
     text: str
+    row: int = 0
+    """Its place in the split or, where the splits are made here, in the whole source."""
 
 
 class Source(ABC):
@@ -43,8 +47,8 @@ class Source(ABC):
         """What a manifest of format 1 has as the fingerprint of the same source under the name `name`."""
 
     @abstractmethod
-    def open(self, split: str) -> Iterator[Document]:
-        """The documents of a split, in the same order every time; some may be without text.
+    def open(self, split: str, part: Part = WHOLE) -> Iterator[Document]:
+        """The documents of a split that are of a part, in the same order every time; some may be without text.
 
         Raises:
             UserError: while iterating, naming file and line or row of what cannot be read.

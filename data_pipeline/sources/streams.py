@@ -1,7 +1,7 @@
 """A file's bytes and lines, unpacked, and the packing that its name gives."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,6 +9,7 @@ from data_pipeline.errors import UserError
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 """Suffix and pyarrow's name of the compressions that are unpacked."""
+_PIECE = 2**20
 
 
 def stem_and_kind(file: Path) -> tuple[str, str]:
@@ -24,9 +25,18 @@ def is_compressed(file: Path) -> bool:
 
 def read_lines(file: Path) -> Iterator[str]:
     """A text file's lines with their ends, without a byte order mark. Raises UserError if it is not UTF-8."""
+    return _read(file, iter)
+
+
+def read_pieces(file: Path) -> Iterator[str]:
+    """A text file's text, a mebicharacter at a time, without a byte order mark. Raises UserError if it is not UTF-8."""
+    return _read(file, lambda text: iter(lambda: text.read(_PIECE), ""))
+
+
+def _read(file: Path, pieces: Callable[[io.TextIOWrapper], Iterator[str]]) -> Iterator[str]:
     with file.open("rb") as raw:
         try:
-            yield from io.TextIOWrapper(_unpacked(raw, file), encoding="utf-8-sig", newline="")
+            yield from pieces(io.TextIOWrapper(_unpacked(raw, file), encoding="utf-8-sig", newline=""))
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{file} is not UTF-8 ({error.reason} in line {_first_undecodable_line(file)}); convert it to UTF-8"

@@ -6,9 +6,13 @@
 from eval.bench.criteria import Criterion, best_times, print_report
 
 BENCHMARKS = {
-    "aggregation": "aggregation", "attention": "attention", "generate": "generation", "parallel": "parallel",
+    "aggregation": "aggregation",
+    "attention": "attention",
+    "data": "data",
+    "generate": "generation",
+    "parallel": "parallel",
     "training": "training",
-}  # fmt: skip
+}
 """Name of each benchmark to its module in this folder, whose `main` runs it."""
 
 __all__ = ["BENCHMARKS", "Criterion", "best_times", "print_report"]

@@ -17,7 +17,7 @@ class Report:
         self.title = f"MAHA beside its baselines on {manifest.request['source']}, {scope.split} split"
         split = manifest.split(scope.split)
         self.data = (
-            f"{scope.split} split ({len(split.documents)} documents, {split.tokens:,} tokens, {split.words:,} words) "
+            f"{scope.split} split ({split.documents} documents, {split.tokens:,} tokens, {split.words:,} words) "
             f"of {manifest.request['source']}, data fingerprint {manifest.fingerprint[:12]}"
         )
 

@@ -10,7 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.errors import UserError
-from data_pipeline.indexed_dataset import IndexedDataset, token_dtype, write_shard
+from data_pipeline.indexed_dataset import IndexedDataset, bin_path, token_dtype, write_index
+
+
+def write_shard(prefix: Path, documents: list[np.ndarray], dtype: np.dtype) -> None:
+    bin_path(prefix).write_bytes(b"".join(tokens.astype(dtype).tobytes() for tokens in documents))
+    write_index(prefix, [len(tokens) for tokens in documents], dtype)
+
 
 documents = st.lists(st.lists(st.integers(0, 60000), max_size=30), min_size=1, max_size=8)
 shared_folder = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -47,9 +47,9 @@ def test_a_second_verification_reads_no_file_again(copy: Manifest, hashed: list[
     Manifest.load(copy.folder).verify(["train", "validation"])
     assert len(hashed) == first
     copy.verify()  # the test split is new
-    assert sorted(hashed[first:]) == ["test-00000.bin", "test-00000.idx"]
+    assert sorted(hashed[first:]) == ["test-00000.arrow", "test-00000.bin", "test-00000.idx"]
     copy.verify(again=True)
-    assert len(hashed) == 2 * (first + 2)
+    assert len(hashed) == 2 * (first + 3)
 
 
 @pytest.mark.parametrize("restore_time", [True, False])
@@ -76,9 +76,11 @@ def test_a_file_that_can_still_change_within_its_time_is_not_recorded(copy: Mani
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"fingerprint": 1}', '{"files": [1], "fingerprint": "THIS"}'])
 def test_a_damaged_record_is_no_record(copy: Manifest, hashed: list[str], content: str) -> None:
-    (copy.folder / integrity.RECORD).write_text(content.replace("THIS", copy.fingerprint))
     copy.verify(["test"])
-    assert len(hashed) == 3
+    this = json.loads((copy.folder / integrity.RECORD).read_text())["fingerprint"]
+    (copy.folder / integrity.RECORD).write_text(content.replace("THIS", this))
+    copy.verify(["test"])
+    assert len(hashed) == 8
 
 
 def test_a_record_of_another_manifest_is_no_record(copy: Manifest, hashed: list[str]) -> None:
@@ -99,7 +101,7 @@ def test_a_folder_that_cannot_be_written_is_verified(
     monkeypatch.setattr(integrity, "atomic_write", refuse)
     for _ in range(2):
         copy.verify(["test"])
-    assert len(hashed) == 6
+    assert len(hashed) == 8
     assert not (copy.folder / integrity.RECORD).exists()
 
 
@@ -120,7 +122,10 @@ def test_the_command_hashes_whatever_is_recorded(copy: Manifest, run_command: Ru
         copy.verify()
 
 
-def test_the_fingerprint_is_computed_once(copy: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = copy.fingerprint
-    monkeypatch.delattr("data_pipeline.manifest.hashlib.sha256")
-    assert copy.fingerprint == first
+def test_the_command_finds_a_fingerprint_that_is_not_of_the_content(copy: Manifest, run_command: Run) -> None:
+    path = copy.folder / "manifest.json"
+    path.write_text(path.read_text().replace(copy.fingerprint, "0" * 64))
+    Manifest.load(copy.folder).verify()
+    result = run_command("-m", "data_pipeline.verify", copy.folder)
+    assert result.returncode == 2
+    assert "manifest.json is damaged: its fingerprint is another" in result.stderr

@@ -71,12 +71,12 @@ def test_a_kill_while_the_finished_files_are_moved_is_continued(
     command = ["--source", source_folder, "--out", out, *SMALL, "--workers", 1]
     script = f"""
 import os, pathlib, shutil, signal, sys
-from data_pipeline import prepare
+from data_pipeline import prepare, unfinished
 rename, rmtree, done = pathlib.Path.rename, shutil.rmtree, []
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 def counted(self, target):
     die() if len(done) == {renames} else done.append(rename(self, target))
-pathlib.Path.rename, prepare.shutil.rmtree = counted, die
+pathlib.Path.rename, unfinished.shutil.rmtree = counted, die
 prepare.main()
 """
     assert run_command("-c", script, *command).returncode == -signal.SIGKILL
@@ -186,17 +186,17 @@ def test_a_bad_later_row_is_named_with_file_and_line(
 def test_a_killed_worker_is_one_line_and_the_next_start_continues(
     prepared: Path, source_folder: Path, tmp_path: Path, run_command: Run, assert_user_error: Check
 ) -> None:
-    """As the system does it where memory runs out: the worker that holds the fourth book kills itself (SIGKILL)."""
+    """As the system does it where memory runs out: the worker that has the first books kills itself (SIGKILL)."""
     out = tmp_path / "killed"
     script = """
 import os, signal
-from data_pipeline import prepare, sharding
-tokenize = sharding._tokenize
-def killed(document):
-    if document.title.endswith(" 3") and os.getpid() != int(os.environ["PARENT"]):
+from data_pipeline import prepare, tokenizing
+encode = tokenizing.encode
+def killed(texts):
+    if os.getpid() != int(os.environ["PARENT"]):
         os.kill(os.getpid(), signal.SIGKILL)
-    return tokenize(document)
-sharding._tokenize = killed
+    return encode(texts)
+tokenizing.encode = killed
 if __name__ == "__main__":
     os.environ["PARENT"] = str(os.getpid())
     prepare.main()
@@ -257,8 +257,8 @@ def test_copies_and_documents_without_text_are_reported(tmp_path: Path, run_comm
     assert [line for line in result.stderr.splitlines() if line.startswith("warning: ")] == [
         f"warning: not read of {tmp_path}: notes.docx (none of .parquet, .jsonl, .json, .txt)",
         "warning: 1 documents have no text and are left out",
-        "warning: the splits share documents (2 of validation are in train, 1 of test are in validation, "
-        "1 of test are in train): a score on them is not one on new text",
+        "warning: the splits share documents (2 of validation are in train, 1 of test are in train, "
+        "1 of test are in validation): a score on them is not one on new text",
     ]
     assert "train: 9 documents" in result.stdout
 

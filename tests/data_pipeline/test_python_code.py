@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import Manifest
+from data_pipeline import Manifest, read_documents
 from data_pipeline.errors import UserError
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import SPLITS, find_source
@@ -180,7 +180,8 @@ def test_files_that_cannot_be_read_are_named_and_copies_are_in_one_split(tmp_pat
         "warning: 1 documents have no text and are left out",
         "warning: 29 documents are copies of others; all copies of a text are in one split",
     ]
-    found = {name: [info.title for info in split.documents] for name, split in Manifest.load(out).splits.items()}
+    manifest = Manifest.load(out)
+    found = {name: [part.info.title for part in read_documents(manifest, name)] for name in manifest.splits}
     assert sum(map(len, found.values())) == 90
     assert sorted(sum(title.startswith("copy_") for title in part) for part in found.values()) == [0, 0, 30]
     assert json.loads((out / "manifest.json").read_text())["request"]["source"] == "python: code"

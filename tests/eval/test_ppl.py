@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import Manifest
+from data_pipeline import Manifest, read_documents
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
 from tests.conftest import Run
@@ -22,10 +22,12 @@ def test_ppl_prints_one_json_object_with_every_unit(make_run: MakeRun, data: Man
     assert result.returncode == 0, result.stderr
     values = json.loads(result.stdout.splitlines()[-1])
     split = data.split("test")
-    assert values["tokens"] == split.tokens - len(split.documents)
+    assert values["tokens"] == split.tokens - split.documents
     assert values["words"] == split.words
     assert {"token_perplexity", "word_perplexity", "bits_per_byte", "bits_per_character", "nll"} <= values.keys()
-    assert [document["title"] for document in values["documents"]] == [info.title for info in split.documents]
+    assert [document["title"] for document in values["documents"]] == [
+        part.info.title for part in read_documents(data, "test")
+    ]
     assert sum(document["nll"] for document in values["documents"]) == pytest.approx(values["nll"])
     for name, bins in (("position", values["window_loss"]), ("distance", values["bigram_loss"])):
         assert bins[f"from_{name}"][0] == 0
