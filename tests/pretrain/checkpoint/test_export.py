@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 
 from data_pipeline import Manifest, UserError
-from pretrain.checkpoint import find_checkpoint, load_model, read_info, read_moments
+from pretrain.checkpoint import CheckpointTensors, find_checkpoint, load_model, read_info
 from pretrain.export import export
 from tests.conftest import Run
 from tests.pretrain.checkpoint.test_store import save
@@ -32,7 +32,7 @@ def test_an_export_is_weights_configuration_and_tokenizer_and_reads_like_a_check
     ids = torch.randint(17, (2, 9))
     assert torch.equal(load_model(out)(ids).logits, load_model(newest)(ids).logits)
     with pytest.raises(UserError, match="is an export, without the optimiser's state"):
-        read_moments(out)
+        CheckpointTensors(out).whole(next(iter(weights)), "exp_avg")
 
 
 def test_an_export_never_overwrites_and_a_damaged_one_is_refused(tmp_path: Path, data: Manifest) -> None:
