@@ -129,7 +129,7 @@ def _restore_fragment(parameter: Any, name: str, tensors: CheckpointTensors) -> 
         address = fragment.lp_fragment_address
         for kind in _KINDS:
             value = tensors.read(name, address.start, address.numel, kind)
-            fragment.get_hp_fragment(kind or None).copy_(value)
+            fragment.get_hp_fragment(kind or None).data.copy_(value)
             if not kind:
                 whole[address.start : address.start + address.numel] = value.view(torch.int32).to(whole.device)
     # Sums of bits, of which one process has them and the others zeros: exact, also for -0.
