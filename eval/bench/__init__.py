@@ -5,7 +5,13 @@
 
 from eval.bench.criteria import Criterion, best_times, print_report
 
-BENCHMARKS = {"aggregation": "aggregation", "attention": "attention", "generate": "generation", "training": "training"}
+BENCHMARKS = {
+    "aggregation": "aggregation",
+    "attention": "attention",
+    "checkpoints": "checkpoints",
+    "generate": "generation",
+    "training": "training",
+}
 """Name of each benchmark to its module in this folder, whose `main` runs it."""
 
 __all__ = ["BENCHMARKS", "Criterion", "best_times", "print_report"]

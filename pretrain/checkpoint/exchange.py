@@ -104,7 +104,8 @@ def _part(message: dict[str, Any]) -> Part:
         raise UserError(message["mistake"])
     if "error" in message:
         raise OSError(*message["error"])
-    return Part(**message["part"])
+    part = message["part"]
+    return Part(**{**part, "ranges": [tuple(values) for values in part["ranges"]]})
 
 
 def _seen(path: Path) -> bool:

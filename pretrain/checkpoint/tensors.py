@@ -62,7 +62,10 @@ class CheckpointTensors:
 
         Raises:
             UserError: if a file is damaged or missing, or an export has no moments.
+            IndexError: for elements beyond the parameter's end.
         """
+        if start + count > prod(self.shapes[name]):
+            raise IndexError(f"{name} has no elements {start} to {start + count}")
         if moment and self._is_export:
             raise UserError(
                 f"{self._path} is an export, without the optimiser's state; continue from the run it was made of"

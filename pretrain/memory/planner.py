@@ -13,6 +13,7 @@ from maha_model import CausalLM
 from maha_model.transformer import CheckpointPolicy
 from pretrain.config import RunConfig, read_deepspeed_config, use_bfloat16
 from pretrain.memory.changes import possible_changes
+from pretrain.memory.checkpoints import CheckpointBytes, checkpoint_bytes
 from pretrain.memory.trace import DeviceKind, Stretch, fake_model, micro_batch_stretches, parameter_sizes
 from pretrain.memory.zero import Job, ZeroBytes, ZeroSettings, device_peak, zero_bytes
 
@@ -30,6 +31,7 @@ class Plan:
     """What the aggregation adds to the activations over a plain mean of the scales, with nothing recomputed."""
     peaks: dict[CheckpointPolicy, int]
     """Most bytes at once during an optimiser step, by activation_checkpointing."""
+    checkpoints: CheckpointBytes
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -54,6 +56,7 @@ class Planner:
             activations,
             self._solver_workspace(config),
             {policy: device_peak(stretches, zero, job) for policy, stretches in traces.items()},
+            checkpoint_bytes(zero, job, config.keep_checkpoints),
         )
 
     def peak(self, config: RunConfig, world_size: int) -> int:

@@ -36,7 +36,7 @@ def test_without_a_name_the_names_are_listed(run_command: Run) -> None:
 def test_an_unknown_name_is_one_line_and_status_2(run_command: Run, assert_user_error: Callable[..., None]) -> None:
     result = run_command("-m", "eval.bench", "speed", "--json")
     assert_user_error(
-        result, "no benchmark is called 'speed'; choose one of aggregation, attention, generate, training"
+        result, "no benchmark is called 'speed'; choose one of aggregation, attention, checkpoints, generate, training"
     )
 
 
