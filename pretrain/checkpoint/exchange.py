@@ -10,11 +10,15 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+import torch.distributed as dist
 
 from data_pipeline import UserError
+from pretrain.checkpoint import retry
 from pretrain.checkpoint.parts import Part
 
+T = TypeVar("T")
 SEEN_WITHIN = 60.0
 """Seconds after which a file of another host is seen: what NFS keeps of folders is that old at most."""
 _POLL = 0.05
@@ -42,6 +46,7 @@ class PartExchange:
     def __init__(self, connect: Callable[[], Store], save: str, rank: int, world_size: int) -> None:
         """`connect` opens a connection to the store; `save` is a name that no other save of this store has."""
         self._connect, self._save, self._rank, self._world_size = connect, save, rank, world_size
+        self._store: Store | None = None
 
     def report(self, folder: Path, write: Callable[[], Part]) -> None:
         """On every rank but 0: `write` the part into rank 0's `folder`, and send what became of it."""
@@ -57,10 +62,9 @@ class PartExchange:
         except OSError as error:
             message = {"error": [error.errno, error.strerror, str(error.filename or folder)]}
         message["host"] = socket.gethostname()
-        store = self._connect()
-        store.set(self._key(self._rank), json.dumps(message))
+        self._try(lambda store: store.set(self._key(self._rank), json.dumps(message)))
         if "part" not in message:
-            store.set(self._key("failed"), str(self._rank))
+            self._try(lambda store: store.set(self._key("failed"), str(self._rank)))
 
     def collect(self, folder: Path, seconds: float) -> list[Part]:
         """On rank 0: the parts of all others in the order of ranks, once their files are seen in `folder`.
@@ -69,14 +73,12 @@ class PartExchange:
             UserError: if one has none within that many seconds, or its file is not seen here.
             OSError: what another rank's writing raised; its file's name has the rank.
         """
-        if self._world_size == 1:
-            return []
-        store, until = self._connect(), time.monotonic() + seconds
+        until = time.monotonic() + seconds
         parts = []
         for rank in range(1, self._world_size):
-            while not store.check([self._key(rank)]):
-                if store.check([self._key("failed")]):
-                    rank = int(store.get(self._key("failed")))
+            while (text := self._get(rank)) is None:
+                if failed := self._get("failed"):
+                    rank = int(failed)
                 elif time.monotonic() > until:
                     raise UserError(
                         f"rank {rank} has not written its part of {folder} within {seconds:.0f} s (step_timeout); look "
@@ -84,8 +86,7 @@ class PartExchange:
                     )
                 else:
                     time.sleep(_POLL)
-            message = json.loads(store.get(self._key(rank)))
-            store.delete_key(self._key(rank))
+            message = json.loads(text)
             parts.append(_part(message))
             path = folder / parts[-1].name
             if not _seen(path) or path.stat().st_size != parts[-1].bytes:
@@ -94,6 +95,27 @@ class PartExchange:
                     "storage that all hosts share"
                 )
         return parts
+
+    def _get(self, rank: int | str) -> bytes | None:
+        """A message, which the store forgets then; None if it is not there yet."""
+        key = self._key(rank)
+        if not self._try(lambda store: store.check([key])):
+            return None
+        value = self._try(lambda store: store.get(key))
+        self._try(lambda store: store.delete_key(key))
+        return value
+
+    def _try(self, action: Callable[[Store], T]) -> T:
+        """`action`, again over a new connection after an error of the store, which may fail for a moment."""
+        for pause in retry.PAUSES:
+            try:
+                self._store = self._store or self._connect()
+                return action(self._store)
+            except (dist.DistError, OSError):
+                self._store = None
+                time.sleep(pause)
+        self._store = self._connect()
+        return action(self._store)
 
     def _key(self, rank: int | str) -> str:
         return f"checkpoint/{self._save}/{rank}"
