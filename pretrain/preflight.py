@@ -5,13 +5,22 @@ The launcher script runs this first, so that a mistake is one line and not a wal
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from data_pipeline import Manifest, UserError, WindowDataset, user_errors
 from maha_model import CausalLM, ConfigError
-from pretrain.checkpoint import find_checkpoint, has_checkpoint, model_config, read_info, whole_later
+from pretrain.checkpoint import (
+    check_sizes,
+    find_checkpoint,
+    has_checkpoint,
+    model_config,
+    read_info,
+    verify_checkpoint,
+    whole_later,
+)
 from pretrain.claim import check_unclaimed
 from pretrain.config import RunConfig, parse_config, read_deepspeed_config
 from pretrain.distributed import world_size_from_environment
@@ -59,15 +68,15 @@ def check_out(config: RunConfig) -> None:
         raise UserError(f"--out {config.out} is not a folder; choose another")
 
 
-def find_resume(config: RunConfig) -> Path | None:
-    """The checkpoint to continue from, or None to start.
+def find_resume(config: RunConfig, verify: Callable[[Path], None] = verify_checkpoint) -> Path | None:
+    """The checkpoint to continue from, or None to start. `verify` raises UserError at a damaged one.
 
     Raises:
         UserError: if there is no whole one, or if continuing would replace checkpoints in the output folder.
     """
     if config.resume == "none" or (config.resume == "auto" and not has_checkpoint(config.out)):
         return None
-    path = find_checkpoint(config.out if config.resume == "auto" else config.resume)
+    path = find_checkpoint(config.out if config.resume == "auto" else config.resume, verify)
     if config.out.resolve() not in path.resolve().parents:
         if has_checkpoint(config.out):
             raise UserError(
@@ -108,7 +117,7 @@ def main() -> None:
         config = parse_config()
         config, manifest = check_run(config, world_size_from_environment())
         manifest.verify(["train", "validation"])
-        checkpoint = find_resume(config)
+        checkpoint = find_resume(config, check_sizes)  # the ranks verify the checksums, each of a part of the files
         if checkpoint:
             check_resume(checkpoint, config, manifest)
     print(f"{config.data} is whole; " + (f"resuming {checkpoint}" if checkpoint else "starting a new run"), flush=True)

@@ -4,9 +4,9 @@ import functools
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from data_pipeline import Manifest
+from data_pipeline import Manifest, UserError
 from pretrain.callbacks.base import Callback, StepResult
 from pretrain.callbacks.heartbeats import own_connection
 from pretrain.checkpoint import (
@@ -15,20 +15,42 @@ from pretrain.checkpoint import (
     Part,
     PartExchange,
     begin_checkpoint,
+    check_sizes,
     find_checkpoint,
     finish_checkpoint,
     has_checkpoint,
     part_name,
     prepare_to_continue,
     stage,
+    verify_checkpoint,
     write_part,
 )
 from pretrain.checkpoint.engine_state import own_pieces, restore_checkpoint
 from pretrain.config import RunConfig
+from pretrain.distributed import Rank
 from pretrain.progress import Progress
 
 if TYPE_CHECKING:
     from pretrain.trainer import Trainer
+
+Found = TypeVar("Found", bound=Path | None)
+
+
+def find_together(rank: Rank, find: Callable[[Callable[[Path], None]], Found]) -> Found:
+    """The checkpoint that `find` finds on the main process; every process verifies a part of its files. Collective.
+
+    `find` gets the check of a checkpoint, which raises UserError at a damaged one. Raises what `find` raises.
+    """
+    path = rank.on_main(lambda: find(check_sizes))
+    damaged = False
+    if path is not None:
+        try:
+            verify_checkpoint(path, rank.rank, rank.world_size)
+        except (UserError, OSError):
+            damaged = True
+    if rank.sum(damaged)[0]:
+        return rank.on_main(lambda: find(verify_checkpoint))  # one process, all files: seldom
+    return path
 
 
 class Checkpointing(Callback):
@@ -128,7 +150,7 @@ class Checkpointing(Callback):
 
     def roll_back(self, trainer: "Trainer") -> None:
         """Restore the newest whole checkpoint, when none is being written; the batches since then are passed over."""
-        path: Path = trainer.rank.on_main(lambda: find_checkpoint(trainer.config.out))
+        path = find_together(trainer.rank, lambda verify: find_checkpoint(trainer.config.out, verify))
         samples, batch_size = trainer.progress.samples, trainer.config.global_batch_size
         trainer.progress = Progress.from_checkpoint(restore_checkpoint(trainer.engine, path))
         trainer.rank.on_main(lambda: prepare_to_continue(trainer.config.out, trainer.progress.step))

@@ -20,6 +20,7 @@ from pretrain.checkpoint.models import load_model, model_config, model_from
 from pretrain.checkpoint.parts import Part, Piece, stage, whole_pieces, write_part
 from pretrain.checkpoint.store import (
     begin_checkpoint,
+    check_sizes,
     find_checkpoint,
     finish_checkpoint,
     has_checkpoint,
@@ -42,6 +43,7 @@ __all__ = [
     "PartExchange",
     "Piece",
     "begin_checkpoint",
+    "check_sizes",
     "find_checkpoint",
     "finish_checkpoint",
     "has_checkpoint",

@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -67,10 +67,37 @@ def finish_checkpoint(
     return final
 
 
-def find_checkpoint(path: str | Path) -> Path:
+def verify_checkpoint(path: Path, rank: int = 0, ranks: int = 1) -> None:
+    """Check the sizes of all files, and checksums: of several processes, each calls it for a part of them.
+
+    Raises:
+        UserError: that names the damaged file.
+    """
+    check_sizes(path)
+    files = list(read_index(path)["files"].items())[rank::ranks]
+
+    def verify(item: tuple[str, dict[str, object]]) -> None:
+        if sha256_of(path / item[0]) != item[1]["sha256"]:
+            raise UserError(f"{path / item[0]} is damaged: its checksum is not the one in {INDEX}")
+
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as threads:
+        for _ in threads.map(verify, files):
+            pass
+
+
+def check_sizes(path: Path) -> None:
+    """Check that every file is there with its size, which takes no time. Raises UserError naming one that is not."""
+    for name, expected in read_index(path)["files"].items():
+        if not (path / name).is_file():
+            raise UserError(f"{path / name} is missing")
+        if (path / name).stat().st_size != expected["bytes"]:
+            raise UserError(f"{path / name} is damaged: its size is not the one in {INDEX}")
+
+
+def find_checkpoint(path: str | Path, verify: Callable[[Path], None] = verify_checkpoint) -> Path:
     """The newest whole checkpoint of a run, or `path` itself if it is a checkpoint; checksums are verified.
 
-    `~` at the path's begin is the home folder.
+    `verify` raises UserError at a damaged one. `~` at the path's begin is the home folder.
 
     A damaged newest checkpoint is passed over with a warning on stderr that names the file.
 
@@ -79,14 +106,14 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     path = user_path(path)
     if (path / INDEX).is_file():
-        verify_checkpoint(path)
+        verify(path)
         return path
     if not path.is_dir():
         raise UserError(f"checkpoint {path} does not exist; give a run's folder or one of its checkpoints")
     damage = None
     for candidate in _steps(path):
         try:
-            verify_checkpoint(candidate)
+            verify(candidate)
         except UserError as error:
             damage = error
             write_line(f"warning: passing over a damaged checkpoint: {error}", sys.stderr)
@@ -121,21 +148,6 @@ def prepare_to_continue(run: Path, step: int) -> None:
             aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
             path.rename(aside)
             print(f"warning: kept the damaged {path} as {aside.name}; remove it when it is of no use", file=sys.stderr)
-
-
-def verify_checkpoint(path: Path) -> None:
-    """Check sizes and checksums, several files at once. Raises UserError naming the damaged file."""
-
-    def verify(item: tuple[str, dict[str, object]]) -> None:
-        file, expected = path / item[0], item[1]
-        if not file.is_file():
-            raise UserError(f"{file} is missing")
-        if file.stat().st_size != expected["bytes"] or sha256_of(file) != expected["sha256"]:
-            raise UserError(f"{file} is damaged: its size or checksum is not the one in {INDEX}")
-
-    with ThreadPoolExecutor(_HASHED_AT_ONCE) as threads:
-        for _ in threads.map(verify, read_index(path)["files"].items()):
-            pass
 
 
 def _is_whole(checkpoint: Path) -> bool:
