@@ -56,8 +56,12 @@ class Planner:
             activations,
             self._solver_workspace(config),
             {policy: device_peak(stretches, zero, job) for policy, stretches in traces.items()},
-            checkpoint_bytes(zero, job, config.keep_checkpoints),
+            self.checkpoints(config, world_size),
         )
+
+    def checkpoints(self, config: RunConfig, world_size: int) -> CheckpointBytes:
+        """What its checkpoints take; without a trace."""
+        return checkpoint_bytes(*self._settings(config, world_size), config.keep_checkpoints)
 
     def peak(self, config: RunConfig, world_size: int) -> int:
         """The peak under the configuration's own activation_checkpointing."""
