@@ -135,6 +135,7 @@ def _seen(path: Path) -> bool:
     while not path.exists():
         if time.monotonic() > until:
             return False
-        os.listdir(path.parent) if path.parent.exists() else None  # makes NFS look again
+        if path.parent.exists():
+            os.listdir(path.parent)  # makes NFS look again
         time.sleep(_POLL)
     return True
