@@ -17,8 +17,8 @@ from pretrain.memory import DeviceKind, Plan, Planner, checkpoint_table, resolve
 GIB = 2**30
 
 
-def describe(plan: Plan, config: RunConfig, world_size: int, device: DeviceKind) -> list[str]:
-    """The plan as lines for a reader."""
+def describe(plan: Plan, config: RunConfig, world_size: int, device: DeviceKind, seconds: float) -> list[str]:
+    """The plan as lines for a reader; `seconds` of a save."""
     held = plan.states
     rows = {
         "parameters": held.parameters,
@@ -41,8 +41,8 @@ def describe(plan: Plan, config: RunConfig, world_size: int, device: DeviceKind)
     return [
         *lines,
         f"planned for activation_checkpointing {config.activation_checkpointing}",
-        f"checkpoints: {saved.rank / GIB:.3f} GiB written by each process, of as much of its host's memory; "
-        f"{saved.disk / GIB:.3f} GiB on disk at most, with keep_checkpoints {config.keep_checkpoints}",
+        f"checkpoints: {saved.rank / GIB:.3f} GiB of each process, copied to its host's memory and written in "
+        f"{seconds:.1f} s; {saved.disk / GIB:.3f} GiB on disk at most, with keep_checkpoints {config.keep_checkpoints}",
     ]
 
 
@@ -83,7 +83,8 @@ def main(args: list[str] | None = None) -> None:
         plan = planner.plan(config, options.world_size)
         peak = plan.peaks[config.activation_checkpointing]
         fit: dict[str, Any] = {}
-        lines = describe(plan, config, options.world_size, options.device)
+        seconds = plan.checkpoints.seconds(*_speeds(options))
+        lines = describe(plan, config, options.world_size, options.device, seconds)
         if options.device_gib is not None:
             limit = int(options.device_gib * GIB)
             fit["fits"] = peak <= limit
@@ -91,7 +92,7 @@ def main(args: list[str] | None = None) -> None:
             fit["change"] = found and found[0]
             lines.append(_verdict(peak, options.device_gib, found))
     if options.json:
-        print(json.dumps({**plan.to_dict(), "peak": peak, **fit}))
+        print(json.dumps({**plan.to_dict(), "peak": peak, "save_seconds": seconds, **fit}))
     else:
         print("\n".join(lines))
 
@@ -99,14 +100,19 @@ def main(args: list[str] | None = None) -> None:
 def _print_checkpoints(options: argparse.Namespace, rest: list[str]) -> None:
     if rest:
         raise UserError(f"--checkpoints is a table of no run: leave out {rest[0]}")
-    for option, speed in (("--rank-gb-s", options.rank_gb_s), ("--storage-gb-s", options.storage_gb_s)):
-        if not speed > 0:
-            raise UserError(f"{option} is {speed}; it must be positive")
-    rows = checkpoint_table(options.rank_gb_s * 1e9, options.storage_gb_s * 1e9)
+    rows = checkpoint_table(*_speeds(options))
     if options.json:
         print(json.dumps({"checkpoints": rows}))
     else:
         print("\n".join(describe_checkpoints(rows, options.rank_gb_s, options.storage_gb_s)))
+
+
+def _speeds(options: argparse.Namespace) -> tuple[float, float]:
+    """Bytes a second: of a process, of the storage."""
+    for option, speed in (("--rank-gb-s", options.rank_gb_s), ("--storage-gb-s", options.storage_gb_s)):
+        if not speed > 0:
+            raise UserError(f"{option} is {speed}; it must be positive")
+    return options.rank_gb_s * 1e9, options.storage_gb_s * 1e9
 
 
 def _verdict(peak: int, device_gib: float, found: tuple[str, int] | None) -> str:

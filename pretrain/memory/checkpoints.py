@@ -25,6 +25,10 @@ class CheckpointBytes:
     disk: int
     """On disk at most at once: `keep_checkpoints` and the one that is written; those of `keep_every` come on top."""
 
+    def seconds(self, rank_speed: float, storage_speed: float) -> float:
+        """Of a save, where a process writes and the storage takes of all processes so many bytes a second."""
+        return max(self.rank / rank_speed, self.checkpoint / storage_speed)
+
 
 def checkpoint_bytes(zero: ZeroSettings, job: Job, keep: int) -> CheckpointBytes:
     """Of a run that keeps its newest `keep` checkpoints."""
@@ -43,18 +47,17 @@ def checkpoint_bytes(zero: ZeroSettings, job: Job, keep: int) -> CheckpointBytes
 def checkpoint_table(
     rank_speed: float, storage_speed: float, models: Iterable[int] = MODELS, ranks: Iterable[int] = RANKS
 ) -> list[dict[str, Any]]:
-    """Bytes and seconds of a save by number of parameters and processes, shared out evenly (ZeRO 0 to 3).
+    """Bytes and seconds of a save by number of parameters and processes, shared out evenly (ZeRO 0 to 3). JSON-ready.
 
-    Speeds in bytes a second: what one process writes, and what the storage takes of all of them. JSON-ready.
+    Speeds as of `CheckpointBytes.seconds`. Without the headers of files.
     """
-    return [
-        {
-            "parameters": parameters,
-            "ranks": count,
-            "rank_bytes": -(-parameters * _STATES // count),
-            "checkpoint_bytes": parameters * _STATES,
-            "seconds": max(parameters * _STATES / count / rank_speed, parameters * _STATES / storage_speed),
-        }
-        for parameters in models
-        for count in ranks
-    ]
+    rows = []
+    for parameters in models:
+        for count in ranks:
+            total = parameters * _STATES
+            saved = CheckpointBytes(-(-total // count), total, total)
+            rows.append({
+                "parameters": parameters, "ranks": count, "rank_bytes": saved.rank, "checkpoint_bytes": total,
+                "seconds": saved.seconds(rank_speed, storage_speed),
+            })  # fmt: skip
+    return rows

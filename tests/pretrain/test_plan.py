@@ -33,6 +33,17 @@ def test_a_gpu_is_planned_in_bfloat16_without_one(capsys: pytest.CaptureFixture[
     assert printed["states"]["parameters"] == 2 * sum(p.numel() for p in _model().parameters())
 
 
+def test_a_plan_has_bytes_and_seconds_of_a_save(capsys: pytest.CaptureFixture[str]) -> None:
+    options = [*SMALL, "--zero", "1", "--device", "cpu", "--rank-gb-s", "0.001"]
+    planning.main([*options, "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    elements = sum(parameter.numel() for parameter in _model().parameters())
+    assert 12 * elements <= printed["checkpoints"]["rank"] <= 12 * elements + 24
+    assert printed["save_seconds"] == printed["checkpoints"]["rank"] / 1e6
+    planning.main(options)
+    assert f"written in {printed['save_seconds']:.1f} s" in capsys.readouterr().out
+
+
 def test_the_table_of_checkpoints_needs_no_run(capsys: pytest.CaptureFixture[str]) -> None:
     planning.main(["--checkpoints", "--storage-gb-s", "10", "--json"])
     rows = json.loads(capsys.readouterr().out)["checkpoints"]
