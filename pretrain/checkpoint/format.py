@@ -24,7 +24,6 @@ from typing import Any
 from data_pipeline import UserError
 
 FORMAT = 2
-READABLE = (1, FORMAT)
 INDEX = "checkpoint.json"
 WEIGHTS, OPTIMIZER, TOKENIZER = "model.safetensors", "optimizer.safetensors", "tokenizer.model"
 SHARDS = "model.safetensors.index.json"
@@ -90,8 +89,8 @@ def read_index(path: Path) -> dict[str, Any]:
     """The whole of checkpoint.json, its own checksum verified. Raises UserError if it is missing or damaged."""
     try:
         values = json.loads((path / INDEX).read_bytes())
-        if values["format"] not in READABLE:
-            raise UserError(f"{path} is of checkpoint format {values['format']}; this version reads {READABLE}")
+        if values["format"] not in range(1, FORMAT + 1):
+            raise UserError(f"{path} is of checkpoint format {values['format']}; this version reads 1 to {FORMAT}")
         if sealed(values) != values:
             raise UserError(f"{path / INDEX} is damaged: its content does not match its own checksum")
         known = {WEIGHTS, OPTIMIZER, TOKENIZER, CONFIG, SHARDS}

@@ -20,7 +20,7 @@ from data_pipeline.files import sha256_of, sync
 from pretrain.checkpoint.format import MOMENTS, stored_name
 from pretrain.checkpoint.retry import as_os_error, retried
 
-_BLOCK = 2**26
+BLOCK = 2**26
 """Bytes of host memory that are taken at once: the allocator of pinned memory rounds up to a power of two."""
 
 
@@ -71,7 +71,7 @@ def stage(pieces: Iterable[Piece], pinned: bool = False) -> list[Piece]:
         done, total = 0, piece.values[0].numel()
         while done < total:
             if left == 0:
-                left = columns = _BLOCK // 4 // len(piece.values)
+                left = columns = BLOCK // 4 // len(piece.values)
                 block = torch.empty(len(piece.values), columns, pin_memory=pinned)
             count = min(left, total - done)
             rows = block[:, columns - left : columns - left + count]

@@ -23,7 +23,7 @@ def share() -> list[Piece]:
 
 
 def test_a_staged_share_is_the_copy_of_that_moment_in_pieces_that_fit_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BLOCK", 4 * 3 * 4)  # four elements of three kinds
+    monkeypatch.setattr(module, "BLOCK", 4 * 3 * 4)  # four elements of three kinds
     pieces = share()
     expected = {piece.name: [value.clone() for value in piece.values] for piece in pieces}
     staged = stage(pieces)
