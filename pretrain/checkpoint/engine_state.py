@@ -58,6 +58,7 @@ def restore_checkpoint(engine: deepspeed.DeepSpeedEngine, path: Path) -> Checkpo
     """
     info, tensors = read_info(path), CheckpointTensors(path)
     tensors.check_shapes({name: _whole_shape(parameter) for name, parameter in engine.module.named_parameters()})
+    tensors.check_moments()  # before a process waits for another one, which has found none
     plain = _is_plain(engine)
     if not plain:
         _create_moments(engine.optimizer, info.step)

@@ -52,6 +52,13 @@ class CheckpointTensors:
         if {name: tuple(shape) for name, shape in shapes.items()} != self.shapes:
             raise UserError(f"{self._path / INDEX} is not of the model of its configuration")
 
+    def check_moments(self) -> None:
+        """Raises UserError if this is an export."""
+        if self._is_export:
+            raise UserError(
+                f"{self._path} is an export, without the optimiser's state; continue from the run it was made of"
+            )
+
     def whole(self, name: str, moment: str = "") -> Tensor:
         """A parameter's weights, or one of its moments. Raises UserError if its file is damaged or missing."""
         shape = self.shapes[name]
@@ -66,10 +73,8 @@ class CheckpointTensors:
         """
         if start + count > prod(self.shapes[name]):
             raise IndexError(f"{name} has no elements {start} to {start + count}")
-        if moment and self._is_export:
-            raise UserError(
-                f"{self._path} is an export, without the optimiser's state; continue from the run it was made of"
-            )
+        if moment:
+            self.check_moments()
         found = torch.empty(count)
         for piece in self._pieces[name]:
             first, end = max(start, piece.start), min(start + count, piece.start + piece.elements)

@@ -13,6 +13,7 @@ from maha_model import CausalLM, ModelConfig
 from pretrain.checkpoint import read_info
 from pretrain.checkpoint.engine_state import restore_checkpoint
 from pretrain.config import RunConfig
+from pretrain.export import export
 from pretrain.preflight import check_resume, find_resume, warn_of_small_disk
 from tests.pretrain.checkpoint.test_store import CONFIG, PART, save
 
@@ -83,3 +84,10 @@ def test_a_default_that_has_other_parameters_is_refused_before_anything_is_resto
     other = SimpleNamespace(module=CausalLM(dataclasses.replace(CONFIG, gating=True)))
     with pytest.raises(UserError, match="is not of the model of its configuration"):
         restore_checkpoint(other, path)  # type: ignore[arg-type]
+
+
+def test_an_export_is_refused_before_anything_is_restored(tmp_path: Path, data: Manifest) -> None:
+    path, model = save(tmp_path, data, 1)
+    export(path, tmp_path / "out")
+    with pytest.raises(UserError, match="is an export, without the optimiser's state; continue from the run"):
+        restore_checkpoint(SimpleNamespace(module=model), tmp_path / "out")  # type: ignore[arg-type]
