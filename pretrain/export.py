@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_pipeline import CommandParser, user_errors, user_path
 from maha_model import ConfigError
-from pretrain.checkpoint.export import export
+from pretrain.checkpoint.export import FILE_BYTES, export
 
 __all__ = ["export", "main"]
 
@@ -17,9 +17,11 @@ def main() -> None:
     parser = CommandParser(prog="python -m pretrain.export", description=__doc__.splitlines()[0])
     parser.add_argument("run", help="a run's folder, or one of its checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="the folder to make")
+    gb = FILE_BYTES / 1e9
+    parser.add_argument("--file-gb", type=float, default=gb, help=f"GB of weights in a file, at most (default {gb:g})")
     arguments = parser.parse_args()
     with user_errors(ConfigError):
-        path = export(arguments.run, user_path(arguments.out))
+        path = export(arguments.run, user_path(arguments.out), int(arguments.file_gb * 1e9))
     print(f"{path} exported to {arguments.out}")
 
 

@@ -1,7 +1,8 @@
 """How much memory a run needs: python -m pretrain.plan --world-size N [--zero S] [--device-gib G] [the run's options]
 
 Prints the bytes per device without a GPU, without the data (if model.vocab_size is given) and without allocating the
-model, whether they fit, and the first change that makes them fit.
+model, whether they fit, and the first change that makes them fit. With --checkpoints instead a table of what saving
+takes, for models of 1, 7 and 70 billion parameters on 8 to 512 devices.
 """
 
 import argparse
@@ -11,13 +12,13 @@ from typing import Any, get_args
 from data_pipeline import CommandParser, UserError, at_least, user_errors
 from maha_model import ConfigError
 from pretrain.config import RunConfig, parse_config
-from pretrain.memory import DeviceKind, Plan, Planner, resolved
+from pretrain.memory import DeviceKind, Plan, Planner, checkpoint_table, resolved
 
 MIB, GIB = 2**20, 2**30
 
 
-def describe(plan: Plan, config: RunConfig, world_size: int, device: DeviceKind) -> list[str]:
-    """The plan as lines for a reader."""
+def describe(plan: Plan, config: RunConfig, world_size: int, device: DeviceKind, seconds: float) -> list[str]:
+    """The plan as lines for a reader; `seconds` of a save."""
     held = plan.states
     rows = {
         "parameters": held.parameters,
@@ -43,7 +44,24 @@ def describe(plan: Plan, config: RunConfig, world_size: int, device: DeviceKind)
             f"MiB that a process sends a layer and step to share windows: {plan.wire.exchanged / MIB:.2f} "
             f"(ring attention {plan.wire.ring / MIB:.2f}, Ulysses {plan.wire.ulysses / MIB:.2f})"
         )
-    return [*lines, f"planned for activation_checkpointing {config.activation_checkpointing}"]
+    saved = plan.checkpoints
+    return [
+        *lines,
+        f"planned for activation_checkpointing {config.activation_checkpointing}",
+        f"checkpoints: {saved.rank / GIB:.3f} GiB of each process, copied to its host's memory and written in "
+        f"{seconds:.1f} s; {saved.disk / GIB:.3f} GiB on disk at most, with keep_checkpoints {config.keep_checkpoints}",
+    ]
+
+
+def describe_checkpoints(rows: list[dict[str, Any]], rank_gb_s: float, storage_gb_s: float) -> list[str]:
+    """The table of checkpoints as lines for a reader."""
+    title = f"a save where a process writes {rank_gb_s:g} GB/s, and the storage takes {storage_gb_s:g} GB/s of all"
+    heads = f"{'parameters':>12}{'devices':>10}{'GB a process':>14}{'GB in all':>12}{'seconds':>10}"
+    return [title, heads] + [
+        f"{row['parameters'] / 1e9:>10g} B{row['ranks']:>10}{row['rank_bytes'] / 1e9:>14.2f}"
+        f"{row['checkpoint_bytes'] / 1e9:>12.0f}{row['seconds']:>10.1f}"
+        for row in rows
+    ]
 
 
 def main(args: list[str] | None = None) -> None:
@@ -56,9 +74,15 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--zero", type=int, choices=range(4), help="plan with ds_configs/zeroS.json")
     parser.add_argument("--device", choices=get_args(DeviceKind), default="cuda", help="kind of device (default cuda)")
     parser.add_argument("--device-gib", type=float, help="memory of a device, to check whether the run fits")
+    parser.add_argument("--checkpoints", action="store_true", help="the table of what saving takes, and nothing else")
+    parser.add_argument("--rank-gb-s", type=float, default=1.0, help="GB/s that a process writes (default 1)")
+    parser.add_argument("--storage-gb-s", type=float, default=20.0, help="GB/s of all processes (default 20)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, in bytes")
     options, rest = parser.parse_known_args(args)
     with user_errors(ConfigError):
+        if options.checkpoints:
+            _print_checkpoints(options, rest)
+            return
         if options.device_gib is not None and not options.device_gib > 0:
             raise UserError(f"--device-gib is {options.device_gib}; it must be positive")
         config = resolved(parse_config(rest), options.zero, options.device)
@@ -66,7 +90,8 @@ def main(args: list[str] | None = None) -> None:
         plan = planner.plan(config, options.world_size)
         peak = plan.peaks[config.activation_checkpointing]
         fit: dict[str, Any] = {}
-        lines = describe(plan, config, options.world_size, options.device)
+        seconds = plan.checkpoints.seconds(*_speeds(options))
+        lines = describe(plan, config, options.world_size, options.device, seconds)
         if options.device_gib is not None:
             limit = int(options.device_gib * GIB)
             fit["fits"] = peak <= limit
@@ -74,9 +99,27 @@ def main(args: list[str] | None = None) -> None:
             fit["change"] = found and found[0]
             lines.append(_verdict(peak, options.device_gib, found))
     if options.json:
-        print(json.dumps({**plan.to_dict(), "peak": peak, **fit}))
+        print(json.dumps({**plan.to_dict(), "peak": peak, "save_seconds": seconds, **fit}))
     else:
         print("\n".join(lines))
+
+
+def _print_checkpoints(options: argparse.Namespace, rest: list[str]) -> None:
+    if rest:
+        raise UserError(f"--checkpoints is a table of no run: leave out {rest[0]}")
+    rows = checkpoint_table(*_speeds(options))
+    if options.json:
+        print(json.dumps({"checkpoints": rows}))
+    else:
+        print("\n".join(describe_checkpoints(rows, options.rank_gb_s, options.storage_gb_s)))
+
+
+def _speeds(options: argparse.Namespace) -> tuple[float, float]:
+    """Bytes a second: of a process, of the storage."""
+    for option, speed in (("--rank-gb-s", options.rank_gb_s), ("--storage-gb-s", options.storage_gb_s)):
+        if not speed > 0:
+            raise UserError(f"{option} is {speed}; it must be positive")
+    return options.rank_gb_s * 1e9, options.storage_gb_s * 1e9
 
 
 def _verdict(peak: int, device_gib: float, found: tuple[str, int] | None) -> str:

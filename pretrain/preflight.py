@@ -5,16 +5,29 @@ The launcher script runs this first, so that a mistake is one line and not a wal
 
 import dataclasses
 import json
+import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from data_pipeline import Manifest, UserError, WindowDataset, user_errors
 from maha_model import CausalLM, ConfigError
-from pretrain.checkpoint import find_checkpoint, has_checkpoint, model_config, read_info, whole_later
+from pretrain.checkpoint import (
+    check_sizes,
+    find_checkpoint,
+    has_checkpoint,
+    model_config,
+    read_info,
+    verify_checkpoint,
+    whole_later,
+)
 from pretrain.claim import check_unclaimed
 from pretrain.config import RunConfig, parse_config, read_deepspeed_config
 from pretrain.distributed import world_size_from_environment
+from pretrain.memory import Planner
+from pretrain.output import write_line
 
 
 def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Manifest]:
@@ -59,15 +72,30 @@ def check_out(config: RunConfig) -> None:
         raise UserError(f"--out {config.out} is not a folder; choose another")
 
 
-def find_resume(config: RunConfig) -> Path | None:
-    """The checkpoint to continue from, or None to start.
+def warn_of_small_disk(config: RunConfig, world_size: int) -> None:
+    """Print a warning on stderr where the checkpoints that are still to come need more than there is free."""
+    planned = Planner("cpu").checkpoints(config, world_size)
+    there = len(list(config.out.glob("checkpoints/step-????????")))
+    needed = planned.disk - min(there, config.keep_checkpoints) * planned.checkpoint
+    place = next(folder for folder in (config.out, *config.out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        write_line(
+            f"warning: {place} has {free / 1e9:.3g} GB free, and the run's checkpoints take up to {needed / 1e9:.3g} "
+            "GB more; free some, or keep fewer with --keep_checkpoints",
+            sys.stderr,
+        )
+
+
+def find_resume(config: RunConfig, verify: Callable[[Path], None] = verify_checkpoint) -> Path | None:
+    """The checkpoint to continue from, or None to start. `verify` raises UserError at a damaged one.
 
     Raises:
         UserError: if there is no whole one, or if continuing would replace checkpoints in the output folder.
     """
     if config.resume == "none" or (config.resume == "auto" and not has_checkpoint(config.out)):
         return None
-    path = find_checkpoint(config.out if config.resume == "auto" else config.resume)
+    path = find_checkpoint(config.out if config.resume == "auto" else config.resume, verify)
     if config.out.resolve() not in path.resolve().parents:
         if has_checkpoint(config.out):
             raise UserError(
@@ -108,7 +136,8 @@ def main() -> None:
         config = parse_config()
         config, manifest = check_run(config, world_size_from_environment())
         manifest.verify(["train", "validation"])
-        checkpoint = find_resume(config)
+        warn_of_small_disk(config, world_size_from_environment())
+        checkpoint = find_resume(config, check_sizes)  # the ranks verify the checksums, each of a part of the files
         if checkpoint:
             check_resume(checkpoint, config, manifest)
     print(f"{config.data} is whole; " + (f"resuming {checkpoint}" if checkpoint else "starting a new run"), flush=True)

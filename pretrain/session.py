@@ -14,7 +14,7 @@ import torch
 from data_pipeline import Manifest, WindowDataset
 from pretrain.batches import Batch, Share, TrainingBatches
 from pretrain.callbacks.base import Callback, TrainingError
-from pretrain.callbacks.checkpointing import Checkpointing
+from pretrain.callbacks.checkpointing import Checkpointing, find_together
 from pretrain.callbacks.evaluation import Evaluation, Validation
 from pretrain.callbacks.heartbeats import own_connection
 from pretrain.callbacks.mlflow_store import make_experiment
@@ -122,7 +122,7 @@ def _claimed_session(config: RunConfig, manifest: Manifest, rank: Rank) -> Itera
 def _build_engine(config: RunConfig, manifest: Manifest, rank: Rank) -> tuple[deepspeed.DeepSpeedEngine, Progress]:
     """Model and engine, from a checkpoint if there is one to resume, and the counters at that point."""
     torch.manual_seed(config.seed)
-    path = rank.on_main(lambda: find_resume(config))
+    path = find_together(rank, lambda verify: find_resume(config, verify))
     progress = Progress()
     if path is not None:
         check_resume(path, config, manifest)

@@ -8,6 +8,7 @@ from eval.bench.criteria import Criterion, best_times, print_report
 BENCHMARKS = {
     "aggregation": "aggregation",
     "attention": "attention",
+    "checkpoints": "checkpoints",
     "data": "data",
     "generate": "generation",
     "parallel": "parallel",

@@ -1,23 +1,56 @@
-"""Checkpoints during training: gathered between two steps, written beside the steps that follow."""
+"""Checkpoints during training: every rank's share is copied between two steps and written beside those that follow."""
 
+import functools
+import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from data_pipeline import Manifest
+from data_pipeline import Manifest, UserError
 from pretrain.callbacks.base import Callback, StepResult
+from pretrain.callbacks.heartbeats import own_connection
 from pretrain.checkpoint import (
     BackgroundWriter,
     CheckpointInfo,
+    Part,
+    PartExchange,
+    begin_checkpoint,
+    check_sizes,
     find_checkpoint,
+    finish_checkpoint,
     has_checkpoint,
+    part_name,
     prepare_to_continue,
-    save_checkpoint,
+    stage,
+    verify_checkpoint,
+    write_part,
 )
-from pretrain.checkpoint.engine_state import gather_tensors, restore_checkpoint
+from pretrain.checkpoint.engine_state import own_pieces, restore_checkpoint
+from pretrain.config import RunConfig
+from pretrain.distributed import Rank
 from pretrain.progress import Progress
 
 if TYPE_CHECKING:
     from pretrain.trainer import Trainer
+
+Found = TypeVar("Found", bound=Path | None)
+
+
+def find_together(rank: Rank, find: Callable[[Callable[[Path], None]], Found]) -> Found:
+    """The checkpoint that `find` finds on the main process; every process verifies a part of its files. Collective.
+
+    `find` gets the check of a checkpoint, which raises UserError at a damaged one. Raises what `find` raises.
+    """
+    path = rank.on_main(lambda: find(check_sizes))
+    damaged = False
+    if path is not None:
+        try:
+            verify_checkpoint(path, rank.rank, rank.world_size)
+        except (UserError, OSError):
+            damaged = True
+    if rank.sum(damaged)[0]:
+        return rank.on_main(lambda: find(verify_checkpoint))  # one process, all files: seldom
+    return path
 
 
 class Checkpointing(Callback):
@@ -54,15 +87,20 @@ class Checkpointing(Callback):
 
     def save(self, trainer: "Trainer") -> None:
         """Start to write a checkpoint of the current step, unless there is one; training goes on meanwhile."""
-        progress, config = trainer.progress, trainer.config
+        progress, config, rank = trainer.progress, trainer.config, trainer.rank
         if progress.step == self._saved_step:
             return
         trainer.begin(f"the checkpoint of step {progress.step}")
         self.wait(trainer)
-        weights, moments = gather_tensors(trainer.engine, keep=trainer.rank.is_main)
+        folder, name = rank.on_main(lambda: self._begin(config.out, progress.step))
+        pieces = stage(own_pieces(trainer.engine), pinned=rank.device.type == "cuda")
         for callback in trainer.callbacks:
             callback.on_save(trainer)
-        if trainer.rank.is_main:
+        exchange = PartExchange(
+            lambda: own_connection(rank.store, config.peer_timeout), name, rank.rank, rank.world_size
+        )
+        write = functools.partial(write_part, folder, part_name(rank.rank, rank.world_size), pieces)
+        if rank.is_main:
             info = CheckpointInfo(
                 step=progress.step,
                 samples=progress.samples,
@@ -75,17 +113,35 @@ class Checkpointing(Callback):
                 spikes=progress.spikes,
                 passed_over=progress.passed_over,
             )
-            tokenizer = self._manifest.tokenizer_path
-            self._writer.start(
-                lambda: save_checkpoint(
-                    config.out, info, weights, moments, tokenizer, config.keep_checkpoints, config.keep_every
-                )
-            )
+            self._writer.start(functools.partial(self._finish, config, info, write, exchange))
+        else:
+            self._writer.start(functools.partial(exchange.report, folder, write))
         self._saved_step = progress.step
 
     def wait(self, trainer: "Trainer") -> None:
         """Return when the last checkpoint is whole. Raises UserError or OSError on every process if it is not."""
+        if not trainer.rank.is_main:
+            self._writer.wait()
         trainer.rank.on_main(self._writer.wait)
+
+    def _begin(self, run: Path, step: int) -> tuple[Path, str]:
+        """On the main process: the folder for the ranks' parts, and a name for the save's messages."""
+        self._draft = begin_checkpoint(run, step)
+        return self._draft.folder, uuid.uuid4().hex
+
+    def _finish(
+        self, config: RunConfig, info: CheckpointInfo, write: Callable[[], Part], exchange: PartExchange
+    ) -> None:
+        """On a thread of the main process: its part, then those of the others, then the index."""
+        try:
+            parts = [write(), *exchange.collect(self._draft.folder, config.step_timeout)]
+            tokenizer = self._manifest.tokenizer_path
+            finish_checkpoint(
+                config.out, self._draft, info, parts, tokenizer, config.keep_checkpoints, config.keep_every
+            )
+        except BaseException:
+            self._draft.discard()
+            raise
 
     def exists(self, trainer: "Trainer") -> bool:
         """Whether the run has any checkpoint, once what is being written is there."""
@@ -94,7 +150,7 @@ class Checkpointing(Callback):
 
     def roll_back(self, trainer: "Trainer") -> None:
         """Restore the newest whole checkpoint, when none is being written; the batches since then are passed over."""
-        path: Path = trainer.rank.on_main(lambda: find_checkpoint(trainer.config.out))
+        path = find_together(trainer.rank, lambda verify: find_checkpoint(trainer.config.out, verify))
         samples, batch_size = trainer.progress.samples, trainer.config.global_batch_size
         trainer.progress = Progress.from_checkpoint(restore_checkpoint(trainer.engine, path))
         trainer.rank.on_main(lambda: prepare_to_continue(trainer.config.out, trainer.progress.step))

@@ -1,90 +1,141 @@
 """The training state by parameter name, in and out of a DeepSpeed engine of any ZeRO stage and world size.
 
-DeepSpeed partitions weights and moments differently for every stage and world size. What is kept here is the whole:
-float32 weights and Adam's moments under each parameter's name, and the number of optimiser steps. So a run resumes
+DeepSpeed partitions weights and moments differently for every stage and world size. What is kept here are ranges of
+elements of each parameter, of float32 weights and Adam's moments, and the number of optimiser steps. So a run resumes
 bitwise where nothing changed and continues where the stage or the number of processes did.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
+from deepspeed.utils.tensor_fragment import (
+    safe_get_local_fp32_param,
+    safe_get_local_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
 )
-from deepspeed.utils.tensor_fragment import safe_set_local_fp32_param, safe_set_local_optimizer_state
 from torch import Tensor
 
-from data_pipeline import UserError
-from pretrain.checkpoint.format import WEIGHTS, CheckpointInfo, read_info
-from pretrain.checkpoint.models import read_moments, read_weights
+from pretrain.checkpoint.format import MOMENTS, CheckpointInfo, read_info
+from pretrain.checkpoint.parts import Piece
+from pretrain.checkpoint.tensors import CheckpointTensors
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+_KINDS = ("", *MOMENTS)
 
 
-def gather_tensors(engine: deepspeed.DeepSpeedEngine, keep: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(weights by name, moments by "name.exp_avg" and "name.exp_avg_sq"), float32 on the CPU.
+def own_pieces(engine: deepspeed.DeepSpeedEngine) -> Iterator[Piece]:
+    """What this process is to save, as it is in the engine: every element of the model is in one process's pieces.
 
-    Every process must call it; only those with `keep` hold the result, so that one copy exists.
+    With ZeRO 0 every process has all of it; then each saves as much as the others.
     """
-    weights: dict[str, Tensor] = {}
-    moments: dict[str, Tensor] = {}
-    plain = _is_plain(engine)
-    if not plain:
-        _link_moments(engine.optimizer)
-    for name, parameter in engine.module.named_parameters():
-        if plain:
-            values = [parameter.detach(), *(engine.optimizer.state[parameter][key] for key in MOMENTS)]
-        else:
-            values = [safe_get_full_fp32_param(parameter)]
-            values += [safe_get_full_optimizer_state(parameter, key) for key in MOMENTS]
-        if keep:
-            copies = [value.detach().to("cpu", torch.float32, copy=True).contiguous() for value in values]
-            weights[name] = copies[0]
-            moments |= {f"{name}.{key}": copy for key, copy in zip(MOMENTS, copies[1:], strict=True)}
-    return weights, moments
-
-
-def restore_tensors(
-    engine: deepspeed.DeepSpeedEngine, weights: dict[str, Tensor], moments: dict[str, Tensor], steps: int
-) -> None:
-    """Inverse of `gather_tensors`: the weights that the model computes with, float32 master weights and moments."""
     if _is_plain(engine):
-        for name, parameter in engine.module.named_parameters():
-            parameter.data.copy_(weights[name])
-            values = {key: moments[f"{name}.{key}"].to(parameter.device, copy=True) for key in MOMENTS}
-            engine.optimizer.state[parameter] = {"step": _count(engine.optimizer, parameter, steps), **values}
+        yield from _equal_ranges(engine)
         return
-    _create_moments(engine.optimizer, steps)
+    _link_moments(engine.optimizer)
     for name, parameter in engine.module.named_parameters():
-        named = [(None, weights[name]), *((key, moments[f"{name}.{key}"]) for key in MOMENTS)]
-        for key, whole in named:
-            value = whole.to(engine.device)
-            if hasattr(parameter, "ds_tensor"):
-                _set_partition(parameter, key, value)
-            elif key is None:
-                parameter.data.copy_(value)
-                safe_set_full_fp32_param(parameter, value)
-            else:
-                safe_set_full_optimizer_state(parameter, value, key)
+        shape = _whole_shape(parameter)
+        if hasattr(parameter, "ds_tensor"):
+            start, count = _slice(parameter)
+            values = [safe_get_local_fp32_param(parameter)]
+            values += [safe_get_local_optimizer_state(parameter, key) for key in MOMENTS]
+            if count > 0:
+                yield Piece(name, shape, start, [value.flatten()[:count] for value in values])
+        elif (fragment := parameter._hp_mapping) is not None:  # noqa: SLF001 - DeepSpeed has no public way
+            values = [fragment.get_hp_fragment(key or None).flatten() for key in _KINDS]
+            yield Piece(name, shape, fragment.lp_fragment_address.start, values)
 
 
 def restore_checkpoint(engine: deepspeed.DeepSpeedEngine, path: Path) -> CheckpointInfo:
-    """Restore the engine from a checkpoint of its model. Raises UserError if it is damaged or of another model."""
-    info, weights = read_info(path), read_weights(path)
-    if weights.keys() != {name for name, _ in engine.module.named_parameters()}:
-        raise UserError(f"{path / WEIGHTS} is not of the model of its configuration")
-    restore_tensors(engine, weights, read_moments(path), info.step)
+    """Restore the engine from a checkpoint of its model: weights that it computes with, master weights and moments.
+
+    Collective. Every process reads its share alone, one range at a time; with ZeRO 0 all of it.
+
+    Raises:
+        UserError: if it is damaged or of another model.
+    """
+    info, tensors = read_info(path), CheckpointTensors(path)
+    tensors.check_shapes({name: _whole_shape(parameter) for name, parameter in engine.module.named_parameters()})
+    tensors.check_moments()  # before a process waits for another one, which has found none
+    plain = _is_plain(engine)
+    if not plain:
+        _create_moments(engine.optimizer, info.step)
+    for name, parameter in engine.module.named_parameters():
+        if plain:
+            parameter.data.copy_(tensors.whole(name))
+            moments = {key: tensors.whole(name, key).to(parameter.device) for key in MOMENTS}
+            engine.optimizer.state[parameter] = {"step": _count(engine.optimizer, parameter, info.step), **moments}
+        elif hasattr(parameter, "ds_tensor"):
+            _restore_slice(parameter, name, tensors)
+        else:
+            _restore_fragment(parameter, name, tensors)
     return info
 
 
 def _is_plain(engine: deepspeed.DeepSpeedEngine) -> bool:
     """ZeRO 0 in float32: the optimiser holds the model's own parameters."""
     return isinstance(engine.optimizer, torch.optim.Optimizer)
+
+
+def _whole_shape(parameter: Tensor) -> torch.Size:
+    """Also of a parameter of which ZeRO 3 has left this process a part."""
+    return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def _equal_ranges(engine: deepspeed.DeepSpeedEngine) -> Iterator[Piece]:
+    """This process's part of all parameters in a row, cut into as many parts as there are processes."""
+    named = list(engine.module.named_parameters())
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    elements = sum(parameter.numel() for _, parameter in named)
+    begin, end = elements * rank // world_size, elements * (rank + 1) // world_size
+    offset = 0
+    for name, parameter in named:
+        first, last = max(begin - offset, 0), min(end - offset, parameter.numel())
+        if first < last:
+            values = [parameter.detach(), *(engine.optimizer.state[parameter][key] for key in MOMENTS)]
+            yield Piece(name, parameter.shape, first, [value.flatten()[first:last] for value in values])
+        offset += parameter.numel()
+
+
+def _slice(parameter: Any) -> tuple[int, int]:
+    """ZeRO 3: the first element of this process's slice, and how many there are without the padding."""
+    size = parameter.ds_tensor.ds_numel
+    start = torch.distributed.get_rank(parameter.ds_process_group) * size
+    return start, min(size, parameter.ds_numel - start)
+
+
+def _restore_slice(parameter: Any, name: str, tensors: CheckpointTensors) -> None:
+    """ZeRO 3: this process's slice, with zeros for what it has beyond the parameter's end."""
+    start, count = _slice(parameter)
+    for kind in _KINDS:
+        value = torch.zeros(parameter.ds_tensor.ds_numel)
+        if count > 0:
+            value[:count] = tensors.read(name, start, count, kind)
+        if kind:
+            safe_set_local_optimizer_state(parameter, value, kind)
+        else:
+            parameter.ds_tensor.data.copy_(value)
+            safe_set_local_fp32_param(parameter, value)
+    if parameter.data.numel() == parameter.ds_numel:  # small ones stay gathered
+        parameter.data.copy_(tensors.whole(name))
+
+
+def _restore_fragment(parameter: Any, name: str, tensors: CheckpointTensors) -> None:
+    """ZeRO 1, 2 and bf16: this process's fragment; the weights of the others' come over the network."""
+    fragment = parameter._hp_mapping  # noqa: SLF001
+    whole = torch.zeros(parameter.numel(), dtype=torch.int32, device=parameter.device)
+    if fragment is not None:
+        address = fragment.lp_fragment_address
+        for kind in _KINDS:
+            value = tensors.read(name, address.start, address.numel, kind)
+            fragment.get_hp_fragment(kind or None).data.copy_(value)
+            if not kind:
+                whole[address.start : address.start + address.numel] = value.view(torch.int32).to(whole.device)
+    # Sums of bits, of which one process has them and the others zeros: exact, also for -0.
+    torch.distributed.all_reduce(whole, group=parameter._dp_group)  # noqa: SLF001
+    parameter.data.copy_(whole.view(torch.float32).view(parameter.shape))
 
 
 def _create_moments(zero: Any, steps: int) -> None:
@@ -113,19 +164,3 @@ def _link_moments(zero: Any) -> None:
     if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
         zero._hp_optimizer_states_linked = False  # noqa: SLF001  # DeepSpeed has no public way
         zero._lazy_init_hp_params_optimizer_state()  # noqa: SLF001
-
-
-def _set_partition(parameter: Any, key: str | None, value: Tensor) -> None:
-    """ZeRO 3: this rank's slice. (The full setter of DeepSpeed fails where the slices need padding.)"""
-    size = parameter.ds_tensor.ds_numel
-    rank = torch.distributed.get_rank(parameter.ds_process_group)
-    padded = value.new_zeros(size * torch.distributed.get_world_size(parameter.ds_process_group))
-    padded[: value.numel()] = value.flatten()
-    slice_ = padded[rank * size : (rank + 1) * size]
-    if key is None:
-        parameter.ds_tensor.data.copy_(slice_)
-        if parameter.data.numel() == value.numel():  # small ones stay gathered
-            parameter.data.copy_(value)
-        safe_set_local_fp32_param(parameter, slice_)
-    else:
-        safe_set_local_optimizer_state(parameter, slice_, key)

@@ -2,7 +2,8 @@
 
 From a run or one of its checkpoints, whatever ZeRO stage and world size trained it, to a folder with
 
-    model.safetensors   float32 weights by parameter name
+    model.safetensors   float32 weights by parameter name; above the size of a file several, as transformers reads them:
+                        model-00001-of-00002.safetensors, ... and model.safetensors.index.json
     config.json         the model's configuration, with "model_type": "maha"
     tokenizer.model     the SentencePiece model
     checkpoint.json     identity and checksums: evaluation reads an export like a checkpoint
@@ -11,15 +12,20 @@ Training cannot continue from it. `transformers` loads the same folder once `mah
 """
 
 import json
+from math import prod
 from pathlib import Path
 
 from data_pipeline import Tokenizer, UserError
-from pretrain.checkpoint.format import CONFIG, TOKENIZER, WEIGHTS, read_info
-from pretrain.checkpoint.models import load_model
-from pretrain.checkpoint.store import find_checkpoint, write_checkpoint
+from pretrain.checkpoint.draft import Draft
+from pretrain.checkpoint.format import CONFIG, SHARDS, TOKENIZER, WEIGHTS
+from pretrain.checkpoint.models import model_config, open_model
+from pretrain.checkpoint.store import find_checkpoint
+
+FILE_BYTES = 5 * 10**9
+"""Of weights in one file, at most (more only for a single larger tensor); they are in memory at once."""
 
 
-def export(checkpoint: str | Path, out: Path) -> Path:
+def export(checkpoint: str | Path, out: Path, file_bytes: int = FILE_BYTES) -> Path:
     """Write the folder `out`, whole or not at all; returns the checkpoint that was exported.
 
     Raises:
@@ -28,14 +34,47 @@ def export(checkpoint: str | Path, out: Path) -> Path:
     path = find_checkpoint(checkpoint)
     if out.exists():
         raise UserError(f"--out {out} exists already; choose another or remove it")
-    model = load_model(path)
-    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    info, tensors = open_model(path)
     tokenizer = Tokenizer(path / TOKENIZER)
     config = {
-        "model_type": "maha", "architectures": ["MAHAForCausalLM"], **model.config.to_dict(),
+        "model_type": "maha", "architectures": ["MAHAForCausalLM"], **model_config(info).to_dict(),
         # what generation pads with and stops at: the next document would begin there
         "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.unk_id,
     }  # fmt: skip
-    others = {TOKENIZER: (path / TOKENIZER).read_bytes(), CONFIG: json.dumps(config, indent=1).encode()}
-    write_checkpoint(out, read_info(path), {WEIGHTS: weights}, others)
+    draft = Draft(out)
+    try:
+        files = _files(tensors.shapes, file_bytes)
+        for file, names in files.items():
+            draft.add_arrays(file, {name: tensors.whole(name).numpy() for name in names})
+        if len(files) > 1:
+            draft.add(SHARDS, _list_of_files(files, tensors.shapes))
+        draft.add(TOKENIZER, (path / TOKENIZER).read_bytes())
+        draft.add(CONFIG, json.dumps(config, indent=1).encode())
+        draft.finish(info, parts=[])
+    except BaseException:
+        draft.discard()
+        raise
     return path
+
+
+def _files(shapes: dict[str, tuple[int, ...]], file_bytes: int) -> dict[str, list[str]]:
+    """The names of the tensors of each file, in order."""
+    files: list[list[str]] = [[]]
+    taken = 0
+    for name, shape in shapes.items():
+        size = 4 * prod(shape)
+        if files[-1] and taken + size > file_bytes:
+            files.append([])
+            taken = 0
+        files[-1].append(name)
+        taken += size
+    if len(files) == 1:
+        return {WEIGHTS: files[0]}
+    return {f"model-{number:05d}-of-{len(files):05d}.safetensors": names for number, names in enumerate(files, 1)}
+
+
+def _list_of_files(files: dict[str, list[str]], shapes: dict[str, tuple[int, ...]]) -> bytes:
+    """What transformers reads first."""
+    size = sum(4 * prod(shape) for shape in shapes.values())
+    names = {name: file for file, names in files.items() for name in names}
+    return json.dumps({"metadata": {"total_size": size}, "weight_map": names}, indent=1).encode()

@@ -1,27 +1,48 @@
 """What a checkpoint is: the files of its folder and the index that names and checksums them.
 
     RUN/checkpoints/step-00000100/
-        checkpoint.json        step, model configuration, data and tokenizer identity, checksums of the other files
-        model.safetensors      float32 weights by parameter name
-        optimizer.safetensors  Adam's moments by parameter name
-        tokenizer.model        the data set's tokenizer
+        checkpoint.json                     step, model configuration, data and tokenizer identity, where each tensor's
+                                            elements are, checksums of the other files; written last
+        rank-00000-of-00004.safetensors     what rank 0 held: float32 weights and Adam's moments, in flat ranges
+        rank-00001-of-00004.safetensors     ...
+        tokenizer.model                     the data set's tokenizer
 
-An export (pretrain.export) is the same folder without the optimiser's state and with config.json.
+A range of the parameter NAME that begins at its element START (of the parameter as a flat row) is three tensors:
+"NAME@START", "NAME.exp_avg@START" and "NAME.exp_avg_sq@START".
+
+Whole tensors, without the index's list of ranges, are in an export (pretrain.export), in model.safetensors or shards of
+it, and in checkpoints of format 1, up to November 2026: model.safetensors and optimizer.safetensors.
 """
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from data_pipeline import UserError
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "checkpoint.json"
 WEIGHTS, OPTIMIZER, TOKENIZER = "model.safetensors", "optimizer.safetensors", "tokenizer.model"
+SHARDS = "model.safetensors.index.json"
+"""In an export of several files: which tensor is in which, as transformers reads it."""
 CONFIG = "config.json"
 """The model's configuration, in exports only (a checkpoint's index has it)."""
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's, beside each weight."""
+_NUMBERED = re.compile(r"(rank|model)-\d{5,}-of-\d{5,}\.safetensors")
+
+
+def part_name(rank: int, world_size: int) -> str:
+    """The file of one rank's share."""
+    return f"rank-{rank:05d}-of-{world_size:05d}.safetensors"
+
+
+def stored_name(name: str, moment: str = "") -> str:
+    """Of a parameter's weights, or of one of its moments."""
+    return f"{name}.{moment}" if moment else name
 
 
 @dataclass
@@ -68,12 +89,13 @@ def read_index(path: Path) -> dict[str, Any]:
     """The whole of checkpoint.json, its own checksum verified. Raises UserError if it is missing or damaged."""
     try:
         values = json.loads((path / INDEX).read_bytes())
-        if values["format"] != FORMAT:
-            raise UserError(f"{path} is of checkpoint format {values['format']}; this version reads {FORMAT}")
+        if values["format"] not in range(1, FORMAT + 1):
+            raise UserError(f"{path} is of checkpoint format {values['format']}; this version reads 1 to {FORMAT}")
         if sealed(values) != values:
             raise UserError(f"{path / INDEX} is damaged: its content does not match its own checksum")
-        names = values["files"].keys()
-        if not {WEIGHTS, TOKENIZER} <= names <= {WEIGHTS, OPTIMIZER, TOKENIZER, CONFIG}:
+        known = {WEIGHTS, OPTIMIZER, TOKENIZER, CONFIG, SHARDS}
+        tensors = {name for name in values["files"] if name in (WEIGHTS, OPTIMIZER) or _NUMBERED.fullmatch(name)}
+        if TOKENIZER not in values["files"] or not tensors or values["files"].keys() - known - tensors:
             raise UserError(f"{path / INDEX} is damaged: it does not list every file")
         if any({"bytes", "sha256"} != entry.keys() for entry in values["files"].values()):
             raise UserError(f"{path / INDEX} is damaged: a file has no size or checksum")

@@ -1,56 +1,65 @@
 """Checkpoints on disk: written whole or not at all, pruned, found, verified."""
 
-import errno
 import itertools
-import json
 import os
 import shutil
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
-from torch import Tensor
-
 from data_pipeline import UserError, user_path
-from data_pipeline.files import atomic_write, sha256_of, sync
-from pretrain.checkpoint.format import (
-    FORMAT,
-    INDEX,
-    OPTIMIZER,
-    TOKENIZER,
-    WEIGHTS,
-    CheckpointInfo,
-    read_index,
-    read_info,
-    sealed,
-)
+from data_pipeline.files import sha256_of
+from pretrain.checkpoint.draft import Draft
+from pretrain.checkpoint.format import INDEX, TOKENIZER, CheckpointInfo, part_name, read_index, read_info
+from pretrain.checkpoint.parts import Part, Piece, stage, write_part
 from pretrain.output import write_line
+
+_HASHED_AT_ONCE = min(32, os.cpu_count() or 1)
 
 
 def save_checkpoint(
-    run: Path,
-    info: CheckpointInfo,
-    weights: dict[str, Tensor],
-    moments: dict[str, Tensor],
-    tokenizer: Path,
-    keep: int,
-    keep_every: int = 0,
+    run: Path, info: CheckpointInfo, pieces: Iterable[Piece], tokenizer: Path, keep: int, keep_every: int = 0
 ) -> Path:
-    """Write a checkpoint under a temporary name, make it durable, rename it; then drop all but the newest `keep`.
-
-    Those of multiples of `keep_every` steps stay too (0: none), and those that were saved as such under another
-    `keep_every`, and those of later steps. What killed saves have left goes first, to make room.
+    """Write a checkpoint of which this process holds every piece; see `begin_checkpoint` and `finish_checkpoint`.
 
     Raises:
         OSError: if it cannot be written, or there is one of this step; what was written is removed and the other
             checkpoints are untouched.
     """
-    final = _folder(run) / f"step-{info.step:08d}"
-    info = replace(info, kept=_is_multiple(info.step, keep_every))
+    draft = begin_checkpoint(run, info.step)
+    try:
+        parts = [write_part(draft.folder, part_name(0, 1), stage(pieces))]
+        return finish_checkpoint(run, draft, info, parts, tokenizer, keep, keep_every)
+    except BaseException:
+        draft.discard()
+        raise
+
+
+def begin_checkpoint(run: Path, step: int) -> Draft:
+    """The folder into which every rank writes its part. What killed saves have left goes first, to make room.
+
+    Raises:
+        OSError: if it cannot be made, or there is a checkpoint of this step.
+    """
     _remove_unfinished(run)
-    write_checkpoint(final, info, {WEIGHTS: weights, OPTIMIZER: moments}, {TOKENIZER: tokenizer.read_bytes()})
+    return Draft(_folder(run) / f"step-{step:08d}")
+
+
+def finish_checkpoint(
+    run: Path, draft: Draft, info: CheckpointInfo, parts: list[Part], tokenizer: Path, keep: int, keep_every: int = 0
+) -> Path:
+    """Make a draft that has all parts a checkpoint; then drop all but the newest `keep`.
+
+    Those of multiples of `keep_every` steps stay too (0: none), and those that were saved as such under another
+    `keep_every`, and those of later steps.
+
+    Raises:
+        OSError: if that fails.
+    """
+    draft.add(TOKENIZER, tokenizer.read_bytes())
+    final = draft.finish(replace(info, kept=_is_multiple(info.step, keep_every)), parts)
     earlier = [path for path in _steps(run) if _step(path) < info.step]
     for old in earlier[keep - 1 :]:
         if not (_is_multiple(_step(old), keep_every) or _may_be_kept(old)):
@@ -58,45 +67,37 @@ def save_checkpoint(
     return final
 
 
-def write_checkpoint(
-    final: Path, info: CheckpointInfo, tensors: dict[str, dict[str, Tensor]], others: dict[str, bytes]
-) -> None:
-    """Write the folder `final` with these files and their index: under another name, made durable, then renamed.
+def verify_checkpoint(path: Path, rank: int = 0, ranks: int = 1) -> None:
+    """Check the sizes of all files, and checksums: of several processes, each calls it for a part of them.
 
     Raises:
-        OSError: if it cannot be written, nothing is left of it; or if `final` exists, which stays as it is.
+        UserError: that names the damaged file.
     """
-    if final.exists():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir()
-        for name, content in tensors.items():
-            safetensors.torch.save_file(content, temporary / name)
-            (temporary / name).chmod(temporary.stat().st_mode & 0o666)  # the library's is its owner's alone
-        for name, data in others.items():
-            (temporary / name).write_bytes(data)
-        files = {}
-        for path in (temporary / name for name in (*tensors, *others)):
-            sync(path)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        with atomic_write(temporary / INDEX) as file:
-            file.write(json.dumps(sealed({"format": FORMAT, **asdict(info), "files": files}), indent=1).encode())
-        temporary.rename(final)
-        sync(final.parent)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, safetensors.SafetensorError) and "No space left" in str(error):  # the library's ENOSPC
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary)) from error
-        raise
+    check_sizes(path)
+    files = list(read_index(path)["files"].items())[rank::ranks]
+
+    def verify(item: tuple[str, dict[str, object]]) -> None:
+        if sha256_of(path / item[0]) != item[1]["sha256"]:
+            raise UserError(f"{path / item[0]} is damaged: its checksum is not the one in {INDEX}")
+
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as threads:
+        for _ in threads.map(verify, files):
+            pass
 
 
-def find_checkpoint(path: str | Path) -> Path:
+def check_sizes(path: Path) -> None:
+    """Check that every file is there with its size, which takes no time. Raises UserError naming one that is not."""
+    for name, expected in read_index(path)["files"].items():
+        if not (path / name).is_file():
+            raise UserError(f"{path / name} is missing")
+        if (path / name).stat().st_size != expected["bytes"]:
+            raise UserError(f"{path / name} is damaged: its size is not the one in {INDEX}")
+
+
+def find_checkpoint(path: str | Path, verify: Callable[[Path], None] = verify_checkpoint) -> Path:
     """The newest whole checkpoint of a run, or `path` itself if it is a checkpoint; checksums are verified.
 
-    `~` at the path's begin is the home folder.
+    `verify` raises UserError at a damaged one. `~` at the path's begin is the home folder.
 
     A damaged newest checkpoint is passed over with a warning on stderr that names the file.
 
@@ -105,14 +106,14 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     path = user_path(path)
     if (path / INDEX).is_file():
-        verify_checkpoint(path)
+        verify(path)
         return path
     if not path.is_dir():
         raise UserError(f"checkpoint {path} does not exist; give a run's folder or one of its checkpoints")
     damage = None
     for candidate in _steps(path):
         try:
-            verify_checkpoint(candidate)
+            verify(candidate)
         except UserError as error:
             damage = error
             write_line(f"warning: passing over a damaged checkpoint: {error}", sys.stderr)
@@ -147,16 +148,6 @@ def prepare_to_continue(run: Path, step: int) -> None:
             aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
             path.rename(aside)
             print(f"warning: kept the damaged {path} as {aside.name}; remove it when it is of no use", file=sys.stderr)
-
-
-def verify_checkpoint(path: Path) -> None:
-    """Check sizes and checksums. Raises UserError naming the damaged file."""
-    for name, expected in read_index(path)["files"].items():
-        file = path / name
-        if not file.is_file():
-            raise UserError(f"{file} is missing")
-        if file.stat().st_size != expected["bytes"] or sha256_of(file) != expected["sha256"]:
-            raise UserError(f"{file} is damaged: its size or checksum is not the one in {INDEX}")
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pretrain.checkpoint import OPTIMIZER, TOKENIZER, WEIGHTS, CheckpointInfo, write_checkpoint
-from pretrain.checkpoint.engine_state import gather_tensors, restore_checkpoint
+from pretrain.checkpoint import CheckpointInfo, find_checkpoint, save_checkpoint, stage
+from pretrain.checkpoint.engine_state import own_pieces, restore_checkpoint
 from pretrain.config import RunConfig
 from pretrain.doctor.report import Finding
 from pretrain.doctor.setting import Setting
@@ -30,9 +30,8 @@ def check_resume(setting: Setting) -> Finding:
     """
     config = run_config(dataclasses.replace(setting, quick=True), "paper", "MAHA with descent")
     with tempfile.TemporaryDirectory(dir=setting.folder) as folder, _deterministic():
-        path = Path(folder) / "step"
-        whole = _trained(config, setting, save=path)
-        resumed = _trained(config, setting, resume=path)
+        whole = _trained(config, setting, save=Path(folder))
+        resumed = _trained(config, setting, resume=Path(folder))
     different = {name for name in whole if not torch.equal(whole[name], resumed[name])}
     largest = max((float((whole[name] - resumed[name]).abs().max()) for name in different), default=0.0)
     values = {
@@ -54,16 +53,20 @@ def _trained(
     trainer = make_trainer(config, setting.group_of_one())
     try:
         if resume is not None:
-            trainer.progress = Progress.from_checkpoint(restore_checkpoint(trainer.engine, resume))
+            path = find_checkpoint(resume)
+            trainer.progress = Progress.from_checkpoint(restore_checkpoint(trainer.engine, path))
         for _ in range(2 * STEPS - trainer.progress.step):
             trainer.train_step()
             if save is not None and trainer.progress.step == STEPS:
-                weights, moments = gather_tensors(trainer.engine, keep=True)
-                progress = trainer.progress
+                progress, tokenizer = trainer.progress, save / "tokenizer"
+                tokenizer.touch()
                 info = CheckpointInfo(progress.step, progress.samples, 0, config.seed, config.model.to_dict(), "", "")
-                write_checkpoint(save, info, {WEIGHTS: weights, OPTIMIZER: moments}, {TOKENIZER: b""})
-        weights, moments = gather_tensors(trainer.engine, keep=True)
-        return {**weights, **moments}
+                save_checkpoint(save, info, own_pieces(trainer.engine), tokenizer, keep=1)
+        return {
+            f"{piece.name} {number} {piece.start}": value
+            for piece in stage(own_pieces(trainer.engine))
+            for number, value in enumerate(piece.values)
+        }
     finally:
         trainer.engine.destroy()
 

@@ -6,11 +6,13 @@ wire        what processes send each other to share windows
 zero        what DeepSpeed holds beside: weights, gradients, Adam's moments, buckets
 planner     the plan of a run (command: python -m pretrain.plan)
 changes     what to change until it fits
+checkpoints bytes and seconds of a save
 allocator   the C library's, set for training
 """
 
 from pretrain.memory.allocator import keep_freed_memory
 from pretrain.memory.changes import possible_changes
+from pretrain.memory.checkpoints import CheckpointBytes, checkpoint_bytes, checkpoint_table
 from pretrain.memory.live_bytes import LiveBytes, Meter
 from pretrain.memory.planner import POLICIES, Plan, Planner, resolved
 from pretrain.memory.trace import (
@@ -26,6 +28,7 @@ from pretrain.memory.zero import Job, ZeroBytes, ZeroSettings, device_peak, micr
 
 __all__ = [
     "POLICIES",
+    "CheckpointBytes",
     "DeviceKind",
     "Job",
     "LiveBytes",
@@ -36,6 +39,8 @@ __all__ = [
     "WireBytes",
     "ZeroBytes",
     "ZeroSettings",
+    "checkpoint_bytes",
+    "checkpoint_table",
     "device_peak",
     "fake_model",
     "inference_peak",

@@ -13,6 +13,7 @@ from maha_model import CausalLM
 from maha_model.transformer import CheckpointPolicy
 from pretrain.config import RunConfig, read_deepspeed_config, use_bfloat16
 from pretrain.memory.changes import possible_changes
+from pretrain.memory.checkpoints import CheckpointBytes, checkpoint_bytes
 from pretrain.memory.trace import DeviceKind, Stretch, fake_model, micro_batch_stretches, parameter_sizes
 from pretrain.memory.wire import WireBytes, largest_part, wire_bytes
 from pretrain.memory.zero import Job, ZeroBytes, ZeroSettings, device_peak, zero_bytes
@@ -33,6 +34,7 @@ class Plan:
     """Most bytes at once during an optimiser step, by activation_checkpointing."""
     wire: WireBytes | None
     """Bytes that a process sends so that several share a window; None where none do."""
+    checkpoints: CheckpointBytes
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -58,7 +60,12 @@ class Planner:
             self._solver_workspace(config),
             {policy: device_peak(stretches, zero, job) for policy, stretches in traces.items()},
             wire_bytes(config, world_size) if config.context_parallel > 1 else None,
+            self.checkpoints(config, world_size),
         )
+
+    def checkpoints(self, config: RunConfig, world_size: int) -> CheckpointBytes:
+        """What its checkpoints take; without a trace."""
+        return checkpoint_bytes(*self._settings(config, world_size), config.keep_checkpoints)
 
     def peak(self, config: RunConfig, world_size: int) -> int:
         """The peak under the configuration's own activation_checkpointing."""

@@ -11,7 +11,7 @@ import torch
 from data_pipeline import Manifest
 from maha_model import AggregationConfig, CausalLM, ModelConfig
 from pretrain.callbacks.metrics_file import MetricsFile
-from pretrain.checkpoint import CheckpointInfo, save_checkpoint
+from pretrain.checkpoint import CheckpointInfo, save_checkpoint, whole_pieces
 
 MakeRun = Callable[..., Path]
 
@@ -34,7 +34,7 @@ def make_run(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> MakeRu
         torch.manual_seed(seed)
         weights = {name: p.detach().clone() for name, p in CausalLM(config).named_parameters()}
         info = CheckpointInfo(5, 20, tokens, seed, config.to_dict(), on.fingerprint, on.tokenizer_sha256)
-        save_checkpoint(run, info, weights, {}, on.tokenizer_path, keep=1)
+        save_checkpoint(run, info, whole_pieces(weights, {}), on.tokenizer_path, keep=1)
         metrics = MetricsFile(run, 0)
         layer = {"mean": [0.5, 0.3, 0.2], "entropy": 0.9, "zeros": 0.1}
         for step in range(1, 6):

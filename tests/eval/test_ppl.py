@@ -85,6 +85,6 @@ def test_ppl_mistakes_are_one_line_and_status_2(
     assert_user_error(ppl(run, other.folder), "trained with another tokenizer")
     damaged = tmp_path / "run"
     shutil.copytree(run, damaged)
-    weights = next(damaged.rglob("model.safetensors"))
+    weights = next(damaged.rglob("rank-*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-7])
     assert_user_error(ppl(damaged), "no whole checkpoint left")

@@ -33,6 +33,30 @@ def test_a_gpu_is_planned_in_bfloat16_without_one(capsys: pytest.CaptureFixture[
     assert printed["states"]["parameters"] == 2 * sum(p.numel() for p in _model().parameters())
 
 
+def test_a_plan_has_bytes_and_seconds_of_a_save(capsys: pytest.CaptureFixture[str]) -> None:
+    options = [*SMALL, "--zero", "1", "--device", "cpu", "--rank-gb-s", "0.001"]
+    planning.main([*options, "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    elements = sum(parameter.numel() for parameter in _model().parameters())
+    assert 12 * elements <= printed["checkpoints"]["rank"] <= 12 * elements + 24
+    assert printed["save_seconds"] == printed["checkpoints"]["rank"] / 1e6
+    planning.main(options)
+    assert f"written in {printed['save_seconds']:.1f} s" in capsys.readouterr().out
+
+
+def test_the_table_of_checkpoints_needs_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    planning.main(["--checkpoints", "--storage-gb-s", "10", "--json"])
+    rows = json.loads(capsys.readouterr().out)["checkpoints"]
+    assert {row["parameters"] for row in rows} == {10**9, 7 * 10**9, 70 * 10**9}
+    assert {row["ranks"] for row in rows} == {8, 16, 32, 64, 128, 256, 512}
+    assert rows[-1]["seconds"] == 84.0
+    planning.main(["--checkpoints"])
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(rows)
+    with pytest.raises(SystemExit):
+        planning.main(["--checkpoints", "--rank-gb-s", "0"])
+    assert "--rank-gb-s is 0.0; it must be positive" in capsys.readouterr().err
+
+
 def _model() -> torch.nn.Module:
     from maha_model import CausalLM
 
@@ -52,6 +76,7 @@ def test_mistakes_are_one_line(tmp_path: Path, run_command: Callable, assert_use
         (["--zero", "0", "--precision", "bfloat16"], "choose ds_configs/zero1.json"),
         (["--modle.span", "8"], "did you mean model.span?"),
         (["--device-gib", "-1"], "it must be positive"),
+        (["--checkpoints"], "is a table of no run: leave out --model.vocab_size"),
     ],
 )
 def test_options_that_do_not_fit_are_named(

@@ -1,6 +1,8 @@
 """What may be continued where: no checkpoint that is kept is replaced, and an old one stays good."""
 
 import dataclasses
+import re
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +13,9 @@ from maha_model import CausalLM, ModelConfig
 from pretrain.checkpoint import read_info
 from pretrain.checkpoint.engine_state import restore_checkpoint
 from pretrain.config import RunConfig
-from pretrain.preflight import check_resume, find_resume
-from tests.pretrain.checkpoint.test_store import CONFIG, save
+from pretrain.export import export
+from pretrain.preflight import check_resume, find_resume, warn_of_small_disk
+from tests.pretrain.checkpoint.test_store import CONFIG, PART, save
 
 
 def resume(out: Path, checkpoint: Path | str) -> Path | None:
@@ -29,7 +32,7 @@ def test_an_older_checkpoint_is_refused_where_later_ones_are_kept(tmp_path: Path
     assert resume(run, newest) == newest
     assert resume(run, "auto") == newest
     assert resume(tmp_path / "branch", older) == older
-    (newest / "model.safetensors").write_bytes(b"damaged")
+    (newest / PART).write_bytes(b"damaged")
     assert resume(run, older) == older
     assert resume(run, "auto") == older
 
@@ -40,6 +43,26 @@ def test_a_folder_with_another_runs_checkpoints_is_refused(tmp_path: Path, data:
     save(tmp_path / "other", data, 50)
     with pytest.raises(UserError, match=r"other holds checkpoints already, not those of --resume .*--resume auto"):
         resume(tmp_path / "other", older)
+
+
+def test_a_disk_that_is_too_small_for_the_checkpoints_is_known_before_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a real small file system."""
+    config = RunConfig(out=tmp_path / "disk" / "run", model=dataclasses.replace(CONFIG, d_model=64, d_ff=4000))
+    warn_of_small_disk(config, 1)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", tmp_path / "disk"]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system (root)")
+    try:
+        warn_of_small_disk(config, 1)
+        assert re.search(r"disk has 0.0[12]\d* GB free, .* take up to 0.03\d* GB more", capsys.readouterr().err)
+        warn_of_small_disk(dataclasses.replace(config, keep_checkpoints=1, deepspeed=Path("ds_configs/zero3.json")), 1)
+        assert "up to 0.02" in capsys.readouterr().err
+    finally:
+        subprocess.run(["umount", tmp_path / "disk"], check=True)
 
 
 def test_a_field_that_the_configuration_has_got_since_counts_as_its_default(tmp_path: Path, data: Manifest) -> None:
@@ -59,5 +82,12 @@ def test_a_default_that_has_other_parameters_is_refused_before_anything_is_resto
 ) -> None:
     path, _ = save(tmp_path, data, 1)
     other = SimpleNamespace(module=CausalLM(dataclasses.replace(CONFIG, gating=True)))
-    with pytest.raises(UserError, match=r"model\.safetensors is not of the model of its configuration"):
+    with pytest.raises(UserError, match="is not of the model of its configuration"):
         restore_checkpoint(other, path)  # type: ignore[arg-type]
+
+
+def test_an_export_is_refused_before_anything_is_restored(tmp_path: Path, data: Manifest) -> None:
+    path, model = save(tmp_path, data, 1)
+    export(path, tmp_path / "out")
+    with pytest.raises(UserError, match="is an export, without the optimiser's state; continue from the run"):
+        restore_checkpoint(SimpleNamespace(module=model), tmp_path / "out")  # type: ignore[arg-type]

@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from transformers import AutoModelForCausalLM
 
+import maha_model.huggingface  # noqa: F401 - makes the model known to transformers
 from data_pipeline import Manifest, UserError
-from pretrain.checkpoint import find_checkpoint, load_model, read_info, read_moments
+from pretrain.checkpoint import CheckpointTensors, find_checkpoint, load_model, read_info
 from pretrain.export import export
 from tests.conftest import Run
 from tests.pretrain.checkpoint.test_store import save
@@ -32,7 +34,7 @@ def test_an_export_is_weights_configuration_and_tokenizer_and_reads_like_a_check
     ids = torch.randint(17, (2, 9))
     assert torch.equal(load_model(out)(ids).logits, load_model(newest)(ids).logits)
     with pytest.raises(UserError, match="is an export, without the optimiser's state"):
-        read_moments(out)
+        CheckpointTensors(out).whole(next(iter(weights)), "exp_avg")
 
 
 def test_an_export_never_overwrites_and_a_damaged_one_is_refused(tmp_path: Path, data: Manifest) -> None:
@@ -48,11 +50,30 @@ def test_an_export_never_overwrites_and_a_damaged_one_is_refused(tmp_path: Path,
         find_checkpoint(out)
 
 
+def test_a_large_export_is_of_several_files_that_both_readers_read(tmp_path: Path, data: Manifest) -> None:
+    path, model = save(tmp_path / "run", data, 1)
+    out = tmp_path / "out"
+    export(path, out, file_bytes=1000)
+    files = sorted(file.name for file in out.glob("model-*.safetensors"))
+    assert len(files) > 2
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    assert not (out / "model.safetensors").exists()
+    assert find_checkpoint(out) == out
+    ids = torch.randint(17, (2, 9))
+    expected = model.eval()(ids).logits
+    assert torch.equal(load_model(out)(ids).logits, expected)
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(out)(ids).logits, expected)
+    (out / files[1]).unlink()
+    with pytest.raises(UserError, match=f"{files[1]} is missing"):
+        find_checkpoint(out)
+
+
 def test_the_command(tmp_path: Path, data: Manifest, run_command: Run) -> None:
     save(tmp_path / "run", data, 1)
-    done = run_command("-m", "pretrain.export", tmp_path / "run", "--out", tmp_path / "out")
+    done = run_command("-m", "pretrain.export", tmp_path / "run", "--out", tmp_path / "out", "--file-gb", "0.000001")
     assert done.returncode == 0, done.stderr
     assert "exported to" in done.stdout
+    assert (tmp_path / "out" / "model.safetensors.index.json").exists()
     wrong = run_command("-m", "pretrain.export", tmp_path / "nothing", "--out", tmp_path / "other")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert not (tmp_path / "other").exists()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_pipeline import Manifest, UserError
-from pretrain.checkpoint import find_checkpoint, load_model, read_info, read_moments, sealed
+from pretrain.checkpoint import MOMENTS, CheckpointTensors, find_checkpoint, load_model, read_info, sealed
 from tests.pretrain.checkpoint.test_store import save
 
 
@@ -19,9 +19,13 @@ def test_a_checkpoint_gives_back_the_model(tmp_path: Path, data: Manifest) -> No
     assert torch.equal(loaded(ids).logits, model.eval()(ids).logits)
     assert not loaded.training
     assert read_info(path).step == 3
-    assert len(read_moments(path)) == 2 * len(list(model.parameters()))
+    tensors = CheckpointTensors(path)
+    assert tensors.shapes == {name: parameter.shape for name, parameter in model.named_parameters()}
+    assert all(
+        tensors.whole(name, moment).shape == shape for name, shape in tensors.shapes.items() for moment in MOMENTS
+    )
     assert {file.name for file in path.iterdir()} == {
-        "checkpoint.json", "model.safetensors", "optimizer.safetensors", "tokenizer.model"
+        "checkpoint.json", "rank-00000-of-00001.safetensors", "tokenizer.model"
     }  # fmt: skip
 
 

@@ -19,8 +19,10 @@ from pretrain.checkpoint import (
     prepare_to_continue,
     save_checkpoint,
     sealed,
+    whole_pieces,
 )
 
+PART = "rank-00000-of-00001.safetensors"
 CONFIG = ModelConfig(vocab_size=17, context_length=16, d_model=8, num_layers=1, num_heads=2, d_ff=8)
 
 
@@ -40,7 +42,7 @@ def save(
     moments = {f"{name}.{key}": torch.rand_like(w) for name, w in weights.items() for key in ("exp_avg", "exp_avg_sq")}
     entry = model or config.to_dict()
     info = CheckpointInfo(step, 8 * step, 128 * step, 0, entry, data.fingerprint, data.tokenizer_sha256)
-    return save_checkpoint(run, info, weights, moments, data.tokenizer_path, keep, keep_every), built
+    return save_checkpoint(run, info, whole_pieces(weights, moments), data.tokenizer_path, keep, keep_every), built
 
 
 def test_the_newest_checkpoints_are_kept(tmp_path: Path, data: Manifest) -> None:
@@ -100,7 +102,7 @@ def test_a_damaged_checkpoint_stays_and_counts_no_longer(
     for step in (100, 200, 300):
         save(tmp_path, data, step)
     for number in ("", "1"):
-        (tmp_path / "checkpoints" / "step-00000300" / "model.safetensors").write_bytes(b"damaged")
+        (tmp_path / "checkpoints" / "step-00000300" / PART).write_bytes(b"damaged")
         prepare_to_continue(tmp_path, 200)
         assert f"step-00000300.damaged{number}" in capsys.readouterr().err
         path, _ = save(tmp_path, data, 300, keep=2)
@@ -111,7 +113,7 @@ def test_a_damaged_checkpoint_stays_and_counts_no_longer(
     assert names(tmp_path) == kept
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "tokenizer.model", "checkpoint.json"])
+@pytest.mark.parametrize("name", [PART, "tokenizer.model", "checkpoint.json"])
 @pytest.mark.parametrize("damage", ["truncate", "alter", "remove"])
 def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(
     tmp_path: Path, data: Manifest, name: str, damage: str, capsys: pytest.CaptureFixture[str]
@@ -167,7 +169,7 @@ def test_what_a_kill_leaves_is_ignored_and_removed(tmp_path: Path, data: Manifes
     whole, _ = save(tmp_path, data, 1)
     rubbish = tmp_path / "checkpoints" / ".step-00000002.tmp"
     rubbish.mkdir()
-    (rubbish / "model.safetensors").write_bytes(b"half")
+    (rubbish / PART).write_bytes(b"half")
     assert find_checkpoint(tmp_path) == whole
     if how == "save":
         whole, _ = save(tmp_path, data, step)
