@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from maha_model.aggregation import Aggregator, Placement
 from maha_model.attention.base import Attention
+from maha_model.attention.packed import attend_packed, packs
 from maha_model.attention.scales import ScaleOutputs, attend_down, attend_in_spans, placements_of, wanted_scales
 from maha_model.config import ModelConfig
 from maha_model.layers import prefer_near_
@@ -19,8 +20,10 @@ class _Gains(nn.Module):
         for index in range(levels):
             self.register_parameter(str(index), nn.Parameter(torch.ones(width)))
 
-    def forward(self, level: int) -> Tensor:
-        """A copy of that of scale `level` > 0, since the parameter itself may be whole in here only."""
+    def forward(self, level: int | None = None) -> Tensor:
+        """A copy of that of scale `level` > 0, or of all (L - 1, E): parameters themselves may be whole in here only."""
+        if level is None:
+            return torch.stack(list(self.parameters()))
         return self.get_parameter(str(level - 1)).clone()
 
 
@@ -65,6 +68,10 @@ class ScaleProjections(nn.Module):
             return self.matrices[0](x_BnD, self.gains(level))
         return self.matrices[level](x_BnD)
 
+    def packed(self, rows_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed scales (T, D) -> (T, E) of shared projections, and the gains of their coarse rows, not yet applied."""
+        return self.matrices[0](rows_TD), self.gains()
+
 
 class MAHAAttention(Attention):
     """Multiscale aggregated hierarchical attention (paper eqs. 5 to 8) under the causal visibility rule."""
@@ -87,6 +94,9 @@ class MAHAAttention(Attention):
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) -> (B, N, D), aux."""
+        if packs(self, x_BND):
+            mixed_BND, aux = attend_packed(self, x_BND)
+            return self.out(mixed_BND), aux
         queries, keys, values = self.project(x_BND)[1:]
         mixed_BND, aux = self.maybe_recompute(self.attend_and_aggregate, x_BND, queries, keys, values)
         return self.out(mixed_BND), aux

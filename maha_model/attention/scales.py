@@ -29,7 +29,8 @@ def rotary_line(config: ModelConfig, factor: int) -> tuple[float, float]:
     return (0.0, 1.0) if config.positions == "scale" else ((factor - 1) / 2, float(factor))
 
 
-def _lines(num_scales: int, config: ModelConfig) -> list[tuple[float, float]]:
+def rotary_lines(num_scales: int, config: ModelConfig) -> list[tuple[float, float]]:
+    """`rotary_line` of every scale, finest first."""
     return [rotary_line(config, config.ratio**level) for level in range(num_scales)]
 
 
@@ -46,7 +47,7 @@ def attend_down(
 
     With bounds for coarse keys the finest keys alone.
     """
-    q_BHNd, *keys = apply_rotary_to_all([q_BHNd, *keys], [(0.0, 1.0), *_lines(len(keys), config)], config.rope_base)
+    q_BHNd, *keys = apply_rotary_to_all([q_BHNd, *keys], [(0.0, 1.0), *rotary_lines(len(keys), config)], config.rope_base)
     if config.bounded:
         keys += bounding_keys(keys[0], config.ratio, len(values))
     return descend_from(0, q_BHNd, keys, values, beta_L, config, wanted)
@@ -88,10 +89,10 @@ def attend_in_spans(
     """Attention of every scale to at most W tokens of its own; queries, keys, values (B, H, n, ...), not rotated."""
     L, coarse = len(keys), config.query == "coarse"
     if not coarse and config.positions == "scale":  # rotated below, where it is known which token each stands at
-        keys = apply_rotary_to_all(keys, _lines(L, config), config.rope_base)
+        keys = apply_rotary_to_all(keys, rotary_lines(L, config), config.rope_base)
     else:
-        lines = _lines(L, config) if coarse else [(0.0, 1.0)] * L
-        rotated = apply_rotary_to_all([*queries, *keys], [*lines, *_lines(L, config)], config.rope_base)
+        lines = rotary_lines(L, config) if coarse else [(0.0, 1.0)] * L
+        rotated = apply_rotary_to_all([*queries, *keys], [*lines, *rotary_lines(L, config)], config.rope_base)
         queries, keys = rotated[:L], rotated[L:]
     attend = _attend_coarse if coarse else _attend_fine
     needed = [None] * L if wanted is None else wanted

@@ -12,7 +12,7 @@ def depthwise_conv(x_BND: Tensor, taps_KD: Tensor, stride: int, dilation: int, l
 
     Keeps x and the taps alone for the backward pass.
     """
-    if _uses_operator(device_kind(x_BND), is_fake(x_BND) or x_BND.is_meta):
+    if uses_operator(x_BND):
         return torch.ops.maha.depthwise(x_BND, taps_KD.to(x_BND.dtype), stride, dilation, left)
     return reference.depthwise_conv(x_BND, taps_KD, stride, dilation, left)
 
@@ -28,6 +28,11 @@ def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implem
             warn_once("depthwise", "Triton cannot be imported; an operation a tap is slower (pip install triton)")
         return "reference"
     return "triton"
+
+
+def uses_operator(x: Tensor) -> bool:
+    """Whether the GPU's kernels serve x."""
+    return _uses_operator(device_kind(x), is_fake(x) or x.is_meta)
 
 
 @constant_when_compiled

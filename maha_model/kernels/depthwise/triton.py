@@ -1,12 +1,19 @@
-"""Depthwise convolution on a GPU: one kernel forward, one backward, and the sum of the taps' gradients."""
+"""Depthwise convolution on a GPU: one kernel forward, one backward, and the sum of the taps' gradients.
+
+A pyramid of several tensors is the same once a scale, with one sum for the taps of all scales.
+"""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from maha_model.kernels.depthwise.pyramid import empty_pyramids, scale_lengths
 from maha_model.kernels.depthwise.triton_kernels import convolve_kernel, differentiate_kernel
+from maha_model.kernels.depthwise.triton_pyramid import coarsen_kernel, refine_kernel
+from maha_model.kernels.fuse.sums import plan_sums
 from maha_model.kernels.fuse.triton import Launch
+from maha_model.kernels.packing import unpacked
 
 _ROWS, _COLUMNS = (32, 64) if not triton.knobs.runtime.interpret else (128, 256)
 
@@ -49,6 +56,80 @@ def plan_backward(
         "x_strides": x.stride()[:2], **sizes,
     }  # fmt: skip
     return (grad_x, parts), Launch(differentiate_kernel, arguments, lambda _: _programs(B, N, D))
+
+
+def pyramid_forward(tensors: list[Tensor], taps: list[Tensor], stride: int, left: int) -> list[Tensor]:
+    """See `pyramid.pyramid`."""
+    results, launches = plan_pyramid(tensors, taps, stride, left)
+    for launch in launches:
+        launch.run()
+    return results
+
+
+def plan_pyramid(
+    tensors: list[Tensor], taps: list[Tensor], stride: int, left: int
+) -> tuple[list[Tensor], list[Launch]]:
+    """The results of `pyramid_forward`, not yet computed, and the launches that compute them."""
+    tensors = [_with_contiguous_rows(x) for x in tensors]
+    B, N, D = tensors[0].shape
+    lengths = scale_lengths(N, stride, len(taps) + 1)
+    results = empty_pyramids(tensors, stride, len(taps))
+    scales = [unpacked(result, B, lengths) for result in results]
+    launches = []
+    for level, each in enumerate(taps):
+        fine = tensors if level == 0 else [of[level] for of in scales]
+        coarse = [of[level + 1] for of in scales]
+        arguments = {
+            "fine": tuple(fine), "fine_strides": tuple(x.stride()[:2] for x in fine), "coarse": tuple(coarse),
+            "copies": tuple(of[0] for of in scales), "batch": B, "COPY": level == 0,
+            **_sizes(coarse[0], lengths[level], each, stride, 1, left),
+        }  # fmt: skip
+        del arguments["DILATION"]
+        programs = len(tensors) * _programs(B, triton.cdiv(lengths[level], stride), D)
+        launches.append(_fixed(coarsen_kernel, arguments, programs))
+    return results, launches
+
+
+def pyramid_backward(
+    grads: list[Tensor], scales: list[Tensor], taps: list[Tensor], batch: int, length: int, stride: int, left: int
+) -> list[Tensor]:
+    """Gradients of the tensors (B, N, D) and of the taps, from those of the packed scales."""
+    results, launches = plan_pyramid_backward(grads, scales, taps, batch, length, stride, left)
+    for launch in launches:
+        launch.run()
+    return results
+
+
+def plan_pyramid_backward(
+    grads: list[Tensor], scales: list[Tensor], taps: list[Tensor], batch: int, length: int, stride: int, left: int
+) -> tuple[list[Tensor], list[Launch]]:
+    """The results of `pyramid_backward`, not yet computed, and the launches that compute them."""
+    lengths = scale_lengths(length, stride, len(taps) + 1)
+    direct = [unpacked(grad.contiguous(), batch, lengths) for grad in grads]
+    rows = [unpacked(x, batch, lengths) for x in scales]
+    coarse = [of[-1] for of in direct]
+    launches, parts = [], []
+    for level in reversed(range(len(taps))):
+        fine = [of[level] for of in rows]
+        found = [torch.empty_like(x) for x in fine]
+        blocks = len(fine) * batch * triton.cdiv(lengths[level], _ROWS)
+        wide = torch.promote_types(fine[0].dtype, torch.float32)
+        parts.append(taps[level].new_empty(blocks, *taps[level].shape, dtype=wide))
+        arguments = {
+            "grad_coarse": tuple(coarse), "grad_fine": tuple(of[level] for of in direct), "fine": tuple(fine),
+            "results": tuple(found), "parts": parts[-1], "batch": batch,
+            **_sizes(coarse[0], lengths[level], taps[level], stride, 1, left),
+        }  # fmt: skip
+        del arguments["DILATION"]
+        programs = len(fine) * _programs(batch, lengths[level], fine[0].shape[2])
+        launches.append(_fixed(refine_kernel, arguments, programs))
+        coarse = found
+    grad_taps = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in taps]
+    return [*coarse, *grad_taps], [*launches, plan_sums(parts[::-1], grad_taps)]
+
+
+def _fixed(kernel: object, arguments: dict[str, object], programs: int) -> Launch:
+    return Launch(kernel, arguments, lambda _: programs)
 
 
 def _sizes(out: Tensor, length: int, taps: Tensor, stride: int, dilation: int, left: int) -> dict[str, object]:
