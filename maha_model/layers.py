@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maha_model.config import ModelConfig
+from maha_model.kernels.dispatch import device_kind
 from maha_model.kernels.fuse import compute_dtype
 
 
@@ -48,7 +49,8 @@ class _RMSNorm(torch.autograd.Function):
 class WideLinear(nn.Linear):
     """torch's, but computed and returned in float32 at least, and it keeps its input in the input's dtype.
 
-    For small maps whose results must not be rounded to bfloat16: products and sums of bfloat16 numbers are float32.
+    For small maps whose results must not be rounded to bfloat16: products and sums of bfloat16 numbers are float32. On a
+    GPU the gradient is rounded to the weights' dtype, as in every other map: its products are then single kernels.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,17 +66,21 @@ class _WideLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, weight)
-        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.biased, ctx.on_gpu = bias is not None, device_kind(x) == "cuda" and x.dtype == weight.dtype
+        if ctx.on_gpu:  # of 16-bit operands the kernel's own sums, as they are
+            out = torch.mm(x.flatten(0, -2), weight.T, out_dtype=torch.float32).unflatten(0, x.shape[:-1])
+            return out if bias is None else out.add_(bias)
         return F.linear(x.float(), weight.float(), None if bias is None else bias.float())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:  # type: ignore[no-untyped-def]
         x, weight = ctx.saved_tensors
-        rows = grad.flatten(0, -2)
-        grad_weight = (rows.T @ x.flatten(0, -2).float()).to(weight.dtype)
-        grad_bias = None if ctx.bias_dtype is None else rows.sum(0).to(ctx.bias_dtype)
-        return (grad @ weight.float()).to(x.dtype), grad_weight, grad_bias
+        dtype = weight.dtype if ctx.on_gpu else torch.float32
+        rows = grad.flatten(0, -2).to(dtype)
+        grad_weight = (rows.T @ x.flatten(0, -2).to(dtype)).to(weight.dtype)
+        grad_bias = rows.sum(0).to(weight.dtype) if ctx.biased else None
+        return (rows @ weight.to(dtype)).to(x.dtype).view(x.shape), grad_weight, grad_bias
 
 
 class Embedding(nn.Embedding):

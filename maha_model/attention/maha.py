@@ -30,13 +30,35 @@ class _Gains(nn.Module):
 class _Projection(nn.Linear):
     """torch's, or with a gain a channel."""
 
-    def forward(self, x_BnD: Tensor, gain_E: Tensor | None = None) -> Tensor:
-        """(B, n, D) -> (B, n, E)."""
+    def forward(
+        self, x_BnD: Tensor, gain_E: Tensor | None = None, parts: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """(B, n, D) -> (B, n, E), or rows (T, D) -> (T, E) of which `parts` are the first (B, N, D) and the others."""
+        if parts is not None:
+            return _LinearOfParts.apply(x_BnD, *parts, self.weight, self.bias)
         if gain_E is None:
             return super().forward(x_BnD)
         # The gain goes into the matrix, so that nothing but x is kept for the backward pass.
         bias_E = None if self.bias is None else self.bias * gain_E
         return nn.functional.linear(x_BnD, self.weight * gain_E[:, None], bias_E)
+
+
+class _LinearOfParts(torch.autograd.Function):
+    """A linear map of rows (T, D) that keeps two tensors with the same rows, which are kept anyway, in place of them."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, first: Tensor, others: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(first, others, weight)
+        ctx.biased = bias is not None
+        return nn.functional.linear(rows, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        first, others, weight = ctx.saved_tensors
+        first = first.flatten(0, 1)
+        grad_weight = (grad[: len(first)].T @ first).addmm_(grad[len(first) :].T, others)
+        return grad @ weight, None, None, grad_weight, grad.sum(0) if ctx.biased else None
 
 
 class ScaleProjections(nn.Module):
@@ -68,9 +90,12 @@ class ScaleProjections(nn.Module):
             return self.matrices[0](x_BnD, self.gains(level))
         return self.matrices[level](x_BnD)
 
-    def packed(self, rows_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed scales (T, D) -> (T, E) of shared projections, and the gains of their coarse rows, not yet applied."""
-        return self.matrices[0](rows_TD), self.gains()
+    def packed(self, rows_TD: Tensor, finest_BND: Tensor, coarse_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed scales (T, D) -> (T, E) by the shared matrix, and the gains (L - 1, E) of coarse rows, not yet applied.
+
+        `finest_BND` and `coarse_TD` have the same rows again, see `_LinearOfParts`.
+        """
+        return self.matrices[0](rows_TD, parts=(finest_BND, coarse_TD)), self.gains()
 
 
 class MAHAAttention(Attention):

@@ -1,4 +1,4 @@
-"""MAHA's attention with all scales in one tensor: a third of the launches, which bound small models on a GPU.
+"""MAHA's attention with all scales in one tensor: half of the launches, which bound small models on a GPU.
 
 The same numbers as `MAHAAttention.project` and `attend_and_aggregate`, whose form for the CPU keeps the scales apart and
 needs no copy of the finest one. See `kernels.packing` for the order of rows.
@@ -6,6 +6,7 @@ needs no copy of the finest one. See `kernels.packing` for the order of rows.
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from maha_model.attention.scales import placements_of, rotary_lines
@@ -19,22 +20,28 @@ if TYPE_CHECKING:
 
 
 def packs(attention: "MAHAAttention", x_BND: Tensor) -> bool:
-    """Whether this form serves: on a GPU, for coarse queries over spans, shared projections and every scale present."""
+    """Whether this form serves: on a GPU, for coarse queries over spans, shared projections and every scale present.
+
+    Not under autocast, which changes dtypes between operations.
+    """
     config = attention.config
+    if device_kind(x_BND) != "cuda" or torch.is_autocast_enabled("cuda"):
+        return False
     shared = config.projections == config.values == "shared" and config.scale_qk_dim == config.head_dim
     spans = config.query == "coarse" and config.span != "full" and not config.gating
     deep = config.num_scales > 1 and x_BND.shape[1] >= config.ratio ** (config.num_scales - 1)
-    return device_kind(x_BND) == "cuda" and shared and spans and deep and config.decomposition == "conv"
+    return shared and spans and deep and config.decomposition == "conv"
 
 
 def attend_packed(attention: "MAHAAttention", x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
     """(B, N, D) -> the scales' mixture (B, N, D) before the output projection, aux."""
     context_BND = attention.local(x_BND)
-    rows_TD, values_TD = attention.decompose.packed([context_BND, attention.value[0](context_BND)])
-    queries_TD, query_gains = attention.query.packed(rows_TD)
-    keys_TD, key_gains = attention.key.packed(rows_TD)
+    scales = attention.decompose.packed(context_BND, attention.value[0](context_BND))
+    rows = scales.contexts, context_BND.detach(), scales.coarse
+    queries_TD, query_gains = attention.query.packed(*rows)
+    keys_TD, key_gains = attention.key.packed(*rows)
     return attention.maybe_recompute(
-        _attend_and_aggregate, attention, x_BND, queries_TD, keys_TD, values_TD, query_gains, key_gains
+        _attend_and_aggregate, attention, x_BND, queries_TD, keys_TD, scales.values, query_gains, key_gains
     )
 
 

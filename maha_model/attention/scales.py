@@ -47,7 +47,9 @@ def attend_down(
 
     With bounds for coarse keys the finest keys alone.
     """
-    q_BHNd, *keys = apply_rotary_to_all([q_BHNd, *keys], [(0.0, 1.0), *rotary_lines(len(keys), config)], config.rope_base)
+    q_BHNd, *keys = apply_rotary_to_all(
+        [q_BHNd, *keys], [(0.0, 1.0), *rotary_lines(len(keys), config)], config.rope_base
+    )
     if config.bounded:
         keys += bounding_keys(keys[0], config.ratio, len(values))
     return descend_from(0, q_BHNd, keys, values, beta_L, config, wanted)

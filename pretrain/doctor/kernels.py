@@ -57,17 +57,23 @@ def check_qp(setting: Setting) -> Finding:
 
 
 def check_rotary(setting: Setting) -> Finding:
-    """Rotary positions of queries and of the keys of two scales."""
+    """Rotary positions of queries and of the keys of two scales, of tensors apart and of packed ones with gains."""
     sizes = setting.choose([(130, 32)], [(517, 64)], [(517, 64), (4097, 128)])
-    each = itertools.product((HIGH, LOW), sizes)
-    return _compared(checks.check_rotary(str(setting.device), dtype, *size) for dtype, size in each)
+    each = itertools.product((checks.check_rotary, checks.check_rotary_of_scales), (HIGH, LOW), sizes)
+    return _compared(check(str(setting.device), dtype, *size) for check, dtype, size in each)
 
 
 def check_depthwise(setting: Setting) -> Finding:
-    """The convolutions of the decomposition and of the local context, at an odd length."""
-    N, geometries = setting.choose(130, 517, 4097), ((4, 4, 1, 0), (3, 2, 1, 1), (3, 1, 2, 4))
-    each = itertools.product((HIGH, LOW), geometries)
-    return _compared(checks.check_depthwise(str(setting.device), dtype, N, 200, *geometry) for dtype, geometry in each)
+    """The convolutions of the decomposition and of the local context, at an odd length, and whole decompositions."""
+    device, N = str(setting.device), setting.choose(130, 517, 4097)
+    single = itertools.product((HIGH, LOW), ((4, 4, 1, 0), (3, 2, 1, 1), (3, 1, 2, 4)))
+    whole = itertools.product((HIGH, LOW), ((4, 4, 0), (3, 2, 1)))
+    return _compared(
+        itertools.chain(
+            (checks.check_depthwise(device, dtype, N, 200, *geometry) for dtype, geometry in single),
+            (checks.check_pyramid(device, dtype, N, 200, *geometry) for dtype, geometry in whole),
+        )
+    )
 
 
 def check_cross_entropy(setting: Setting) -> Finding:

@@ -1,4 +1,6 @@
-"""The operator `maha::pyramid`: all scales of several tensors, packed, one kernel a scale and direction on a GPU."""
+"""The operator `maha::pyramid`: all scales of contexts and values, packed, one kernel a scale and direction on a GPU."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,81 +10,100 @@ from maha_model.kernels.depthwise.operator import uses_operator
 from maha_model.kernels.packing import packed
 
 
+class Pyramid(NamedTuple):
+    """Scales in packed form, see `kernels.packing`; all are copies."""
+
+    contexts: Tensor
+    """(T, D)."""
+    values: Tensor
+    """(T, D)."""
+    coarse: Tensor
+    """The contexts' coarse scales again (T - B N, D), without a gradient: with the given context they are all that
+    has to be kept of `contexts` for a backward pass."""
+
+
 def scale_lengths(length: int, stride: int, number: int) -> list[int]:
     """n_0 = length, n_l = floor(n_{l-1} / stride): of `number` scales."""
     return [length // stride**level for level in range(number)]
 
 
-def pyramid(tensors_BND: list[Tensor], taps_KD: list[Tensor], stride: int, left: int) -> list[Tensor]:
-    """Every tensor's scales X_l = conv(X_{l-1}, taps[l-1]) as `depthwise_conv` has it, the finest its own copy.
+def pyramid(context_BND: Tensor, value_BND: Tensor, taps_KD: list[Tensor], stride: int, left: int) -> Pyramid:
+    """The scales X_l = conv(X_{l-1}, taps[l-1]) of contexts and values, conv being `depthwise_conv` without dilation.
 
     Args:
-        tensors_BND: tensors (B, N, D) of one shape and dtype.
+        context_BND: contexts (B, N, D).
+        value_BND: values of the same shape and dtype.
         taps_KD: L - 1 times taps; every scale is to have a row, N >= stride^(L-1).
         stride: r.
-        left: zeros before a tensor.
+        left: zeros before the first row of each.
 
-    Returns:
-        For every tensor its scales packed (T, D), see `kernels.packing`. Nothing but these and the taps is kept for the
-        backward pass.
+    Kept for the backward pass are the context, its coarse scales, the values' scales and the taps.
     """
-    taps_KD = [taps.to(tensors_BND[0].dtype) for taps in taps_KD]
-    if uses_operator(tensors_BND[0]):
-        return torch.ops.maha.pyramid(tensors_BND, taps_KD, stride, left)
-    results = []
-    for x_BND in tensors_BND:
-        scales = [x_BND]
-        for taps in taps_KD:
-            scales.append(reference.depthwise_conv(scales[-1], taps, stride, 1, left))
-        results.append(packed(scales))
-    return results
+    taps_KD = [taps.to(context_BND.dtype) for taps in taps_KD]
+    if uses_operator(context_BND):
+        return Pyramid(*torch.ops.maha.pyramid(context_BND, value_BND, taps_KD, stride, left))
+    scales = [[context_BND], [value_BND]]
+    for taps in taps_KD:
+        for each in scales:
+            each.append(reference.depthwise_conv(each[-1], taps, stride, 1, left))
+    return Pyramid(packed(scales[0]), packed(scales[1]), packed([x.detach() for x in scales[0][1:]]))
 
 
 @torch.library.custom_op("maha::pyramid", mutates_args=())
-def _pyramid(tensors: list[Tensor], taps: list[Tensor], stride: int, left: int) -> list[Tensor]:
+def _pyramid(
+    context: Tensor, value: Tensor, taps: list[Tensor], stride: int, left: int
+) -> tuple[Tensor, Tensor, Tensor]:
     from maha_model.kernels.depthwise import triton
 
-    return triton.pyramid_forward(tensors, taps, stride, left)
+    return triton.pyramid_forward(context, value, taps, stride, left)
 
 
 @_pyramid.register_fake
-def _(tensors: list[Tensor], taps: list[Tensor], stride: int, left: int) -> list[Tensor]:
-    return empty_pyramids(tensors, stride, len(taps))
+def _(context: Tensor, value: Tensor, taps: list[Tensor], stride: int, left: int) -> tuple[Tensor, Tensor, Tensor]:
+    return empty_pyramid(context, value, stride, len(taps))
 
 
-def empty_pyramids(tensors: list[Tensor], stride: int, coarser: int) -> list[Tensor]:
-    """Room for the scales of tensors (B, N, D)."""
-    B, N, D = tensors[0].shape
-    return [x.new_empty(B * sum(scale_lengths(N, stride, coarser + 1)), D) for x in tensors]
+def empty_pyramid(context: Tensor, value: Tensor, stride: int, coarser: int) -> Pyramid:
+    """Room for the results of (B, N, D)."""
+    B, N, D = context.shape
+    lengths = scale_lengths(N, stride, coarser + 1)
+    contexts, values = (x.new_empty(B * sum(lengths), D) for x in (context, value))
+    return Pyramid(contexts, values, context.new_empty(B * sum(lengths[1:]), D))
 
 
 @torch.library.custom_op("maha::pyramid_backward", mutates_args=())
 def _pyramid_backward(
-    grads: list[Tensor], scales: list[Tensor], taps: list[Tensor], batch: int, length: int, stride: int, left: int
-) -> list[Tensor]:
+    grad_contexts: Tensor, grad_values: Tensor, context: Tensor, coarse: Tensor, values: Tensor, taps: list[Tensor],
+    stride: int, left: int,
+) -> tuple[Tensor, Tensor, list[Tensor]]:  # fmt: skip
     from maha_model.kernels.depthwise import triton
 
-    return triton.pyramid_backward(grads, scales, taps, batch, length, stride, left)
+    return triton.pyramid_backward(grad_contexts, grad_values, context, coarse, values, taps, stride, left)
 
 
 @_pyramid_backward.register_fake
 def _(
-    grads: list[Tensor], scales: list[Tensor], taps: list[Tensor], batch: int, length: int, stride: int, left: int
-) -> list[Tensor]:
-    return [*(x.new_empty(batch, length, x.shape[1]) for x in scales), *(torch.empty_like(x) for x in taps)]
+    grad_contexts: Tensor, grad_values: Tensor, context: Tensor, coarse: Tensor, values: Tensor, taps: list[Tensor],
+    stride: int, left: int,
+) -> tuple[Tensor, Tensor, list[Tensor]]:  # fmt: skip
+    return (
+        context.new_empty(context.shape), values.new_empty(context.shape), [each.new_empty(each.shape) for each in taps]
+    )  # fmt: skip
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    tensors, taps, *geometry = inputs
-    ctx.constants, ctx.number = (*tensors[0].shape[:2], *geometry), len(tensors)
-    ctx.save_for_backward(*output, *taps)
+    context, _, taps, *ctx.constants = inputs
+    _, values, coarse = output
+    ctx.save_for_backward(context, coarse, values, *taps)
+    ctx.mark_non_differentiable(coarse)
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, grads: list[Tensor]) -> tuple[list[Tensor], list[Tensor], None, None]:  # type: ignore[no-untyped-def]
-    saved = list(ctx.saved_tensors)
-    scales, taps = saved[: ctx.number], saved[ctx.number :]
-    found = torch.ops.maha.pyramid_backward(grads, scales, taps, *ctx.constants)
-    return found[: ctx.number], found[ctx.number :], None, None
+def _backward(ctx, grad_contexts, grad_values, _):  # type: ignore[no-untyped-def]
+    context, coarse, values, *taps = ctx.saved_tensors
+    grads = [torch.zeros_like(values) if grad is None else grad for grad in (grad_contexts, grad_values)]
+    found = torch.ops.maha.pyramid_backward(*grads, context, coarse, values, taps, *ctx.constants)
+    return *found, None, None
 
 
 _pyramid.register_autograd(_backward, setup_context=_setup_context)

@@ -1,6 +1,6 @@
 """Depthwise convolution on a GPU: one kernel forward, one backward, and the sum of the taps' gradients.
 
-A pyramid of several tensors is the same once a scale, with one sum for the taps of all scales.
+A pyramid of contexts and values takes a kernel a scale, and one sum for the taps of all scales.
 """
 
 import torch
@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from maha_model.kernels.depthwise.pyramid import empty_pyramids, scale_lengths
+from maha_model.kernels.depthwise.pyramid import Pyramid, empty_pyramid, scale_lengths
 from maha_model.kernels.depthwise.triton_kernels import convolve_kernel, differentiate_kernel
 from maha_model.kernels.depthwise.triton_pyramid import coarsen_kernel, refine_kernel
 from maha_model.kernels.fuse.sums import plan_sums
@@ -58,74 +58,73 @@ def plan_backward(
     return (grad_x, parts), Launch(differentiate_kernel, arguments, lambda _: _programs(B, N, D))
 
 
-def pyramid_forward(tensors: list[Tensor], taps: list[Tensor], stride: int, left: int) -> list[Tensor]:
+def pyramid_forward(context: Tensor, value: Tensor, taps: list[Tensor], stride: int, left: int) -> Pyramid:
     """See `pyramid.pyramid`."""
-    results, launches = plan_pyramid(tensors, taps, stride, left)
+    results, launches = plan_pyramid(context, value, taps, stride, left)
     for launch in launches:
         launch.run()
     return results
 
 
 def plan_pyramid(
-    tensors: list[Tensor], taps: list[Tensor], stride: int, left: int
-) -> tuple[list[Tensor], list[Launch]]:
+    context: Tensor, value: Tensor, taps: list[Tensor], stride: int, left: int
+) -> tuple[Pyramid, list[Launch]]:
     """The results of `pyramid_forward`, not yet computed, and the launches that compute them."""
-    tensors = [_with_contiguous_rows(x) for x in tensors]
-    B, N, D = tensors[0].shape
+    B, N, D = context.shape
     lengths = scale_lengths(N, stride, len(taps) + 1)
-    results = empty_pyramids(tensors, stride, len(taps))
-    scales = [unpacked(result, B, lengths) for result in results]
-    launches = []
+    results = empty_pyramid(context, value, stride, len(taps))
+    scales = [unpacked(rows, B, lengths) for rows in (results.contexts, results.values)]
+    again = unpacked(results.coarse, B, lengths[1:])
+    fine, launches = [_with_contiguous_rows(x) for x in (context, value)], []
     for level, each in enumerate(taps):
-        fine = tensors if level == 0 else [of[level] for of in scales]
         coarse = [of[level + 1] for of in scales]
         arguments = {
             "fine": tuple(fine), "fine_strides": tuple(x.stride()[:2] for x in fine), "coarse": tuple(coarse),
-            "copies": tuple(of[0] for of in scales), "batch": B, "COPY": level == 0,
+            "copies": tuple(of[0] for of in scales), "again": again[level], "batch": B, "COPY": level == 0,
             **_sizes(coarse[0], lengths[level], each, stride, 1, left),
         }  # fmt: skip
         del arguments["DILATION"]
-        programs = len(tensors) * _programs(B, triton.cdiv(lengths[level], stride), D)
-        launches.append(_fixed(coarsen_kernel, arguments, programs))
+        launches.append(_fixed(coarsen_kernel, arguments, 2 * _programs(B, triton.cdiv(lengths[level], stride), D)))
+        fine = coarse
     return results, launches
 
 
 def pyramid_backward(
-    grads: list[Tensor], scales: list[Tensor], taps: list[Tensor], batch: int, length: int, stride: int, left: int
-) -> list[Tensor]:
-    """Gradients of the tensors (B, N, D) and of the taps, from those of the packed scales."""
-    results, launches = plan_pyramid_backward(grads, scales, taps, batch, length, stride, left)
+    grad_contexts: Tensor, grad_values: Tensor, context: Tensor, coarse: Tensor, values: Tensor, taps: list[Tensor],
+    stride: int, left: int,
+) -> tuple[Tensor, Tensor, list[Tensor]]:  # fmt: skip
+    """Gradients of context and value (B, N, D) and of the taps."""
+    results, launches = plan_pyramid_backward(grad_contexts, grad_values, context, coarse, values, taps, stride, left)
     for launch in launches:
         launch.run()
     return results
 
 
 def plan_pyramid_backward(
-    grads: list[Tensor], scales: list[Tensor], taps: list[Tensor], batch: int, length: int, stride: int, left: int
-) -> tuple[list[Tensor], list[Launch]]:
+    grad_contexts: Tensor, grad_values: Tensor, context: Tensor, coarse: Tensor, values: Tensor, taps: list[Tensor],
+    stride: int, left: int,
+) -> tuple[tuple[Tensor, Tensor, list[Tensor]], list[Launch]]:  # fmt: skip
     """The results of `pyramid_backward`, not yet computed, and the launches that compute them."""
-    lengths = scale_lengths(length, stride, len(taps) + 1)
-    direct = [unpacked(grad.contiguous(), batch, lengths) for grad in grads]
-    rows = [unpacked(x, batch, lengths) for x in scales]
-    coarse = [of[-1] for of in direct]
-    launches, parts = [], []
+    B, N, D = context.shape
+    lengths = scale_lengths(N, stride, len(taps) + 1)
+    direct = [unpacked(grad.contiguous(), B, lengths) for grad in (grad_contexts, grad_values)]
+    rows = [[context.contiguous(), *unpacked(coarse, B, lengths[1:])], unpacked(values, B, lengths)]
+    grads, launches, parts = [of[-1] for of in direct], [], []
     for level in reversed(range(len(taps))):
         fine = [of[level] for of in rows]
         found = [torch.empty_like(x) for x in fine]
-        blocks = len(fine) * batch * triton.cdiv(lengths[level], _ROWS)
-        wide = torch.promote_types(fine[0].dtype, torch.float32)
-        parts.append(taps[level].new_empty(blocks, *taps[level].shape, dtype=wide))
+        wide = torch.promote_types(context.dtype, torch.float32)
+        parts.append(context.new_empty(2 * B * triton.cdiv(lengths[level], _ROWS), *taps[level].shape, dtype=wide))
         arguments = {
-            "grad_coarse": tuple(coarse), "grad_fine": tuple(of[level] for of in direct), "fine": tuple(fine),
-            "results": tuple(found), "parts": parts[-1], "batch": batch,
-            **_sizes(coarse[0], lengths[level], taps[level], stride, 1, left),
+            "grad_coarse": tuple(grads), "grad_fine": tuple(of[level] for of in direct), "fine": tuple(fine),
+            "results": tuple(found), "parts": parts[-1], "batch": B,
+            **_sizes(grads[0], lengths[level], taps[level], stride, 1, left),
         }  # fmt: skip
         del arguments["DILATION"]
-        programs = len(fine) * _programs(batch, lengths[level], fine[0].shape[2])
-        launches.append(_fixed(refine_kernel, arguments, programs))
-        coarse = found
+        launches.append(_fixed(refine_kernel, arguments, 2 * _programs(B, lengths[level], D)))
+        grads = found
     grad_taps = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in taps]
-    return [*coarse, *grad_taps], [*launches, plan_sums(parts[::-1], grad_taps)]
+    return (grads[0], grads[1], grad_taps), [*launches, plan_sums(parts[::-1], grad_taps)]
 
 
 def _fixed(kernel: object, arguments: dict[str, object], programs: int) -> Launch:

@@ -8,10 +8,13 @@ from maha_model.kernels.depthwise.triton_kernels import load_rows
 
 @triton.jit
 def coarsen_kernel(
-    fine, fine_strides, copies, coarse, taps, length, count, width, batch, STRIDE: tl.constexpr, LEFT: tl.constexpr,
+    fine, fine_strides, copies, coarse, again, taps, length, count, width, batch, STRIDE: tl.constexpr, LEFT: tl.constexpr,
     K: tl.constexpr, COPY: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
-    """Tiles of coarse rows (B, count, D) of every tensor from its fine ones (B, length, D), which are copied too."""
+    """Tiles of coarse rows (B, count, D) of every tensor from its fine ones (B, length, D), which are copied too.
+
+    Those of the first tensor also go to `again`.
+    """
     columns, blocks = tl.cdiv(width, COLUMNS), tl.cdiv(tl.cdiv(length, STRIDE), ROWS)
     column = tl.program_id(0) % columns * COLUMNS + tl.arange(0, COLUMNS)
     block = tl.program_id(0) // columns
@@ -28,6 +31,9 @@ def coarsen_kernel(
                 total += read * tl.load(taps + k * width + column, mask=column < width, other=0).to(REAL)
             at = coarse[t] + (b * count + j)[:, None] * width + column
             tl.store(at, total.to(coarse[t].dtype.element_ty), mask=(j < count)[:, None] & (column < width))
+            if t == 0:
+                at = again + (b * count + j)[:, None] * width + column
+                tl.store(at, total.to(again.dtype.element_ty), mask=(j < count)[:, None] & (column < width))
             if COPY:
                 for s in tl.static_range(STRIDE):
                     i = STRIDE * j + s

@@ -28,6 +28,7 @@ def test_the_estimate_for_a_gpu_is_what_its_operators_take(name: str, monkeypatc
     """Of those that a CPU can run; plain torch takes the place of GPU kernels that keep nothing but their inputs."""
     for operator in ("rotary", "depthwise"):
         monkeypatch.setattr(f"maha_model.kernels.{operator}.operator._uses_operator", lambda *_: False)
+    monkeypatch.setattr("maha_model.attention.packed.device_kind", lambda _: "cuda")
     monkeypatch.setattr("maha_model.kernels.span.flash.covers", lambda *_: False)
     monkeypatch.setattr("maha_model.kernels.cross_entropy.operator.device_kind", lambda _: "cpu")
     peer = PEERS[name]
