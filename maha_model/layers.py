@@ -49,8 +49,8 @@ class _RMSNorm(torch.autograd.Function):
 class WideLinear(nn.Linear):
     """torch's, but computed and returned in float32 at least, and it keeps its input in the input's dtype.
 
-    For small maps whose results must not be rounded to bfloat16: products and sums of bfloat16 numbers are float32. On a
-    GPU the gradient is rounded to the weights' dtype, as in every other map: its products are then single kernels.
+    For small maps whose results must not be rounded to bfloat16: products and sums of bfloat16 numbers are float32.
+    On a GPU the gradient is rounded to the weights' dtype, as in every other map: its products are single kernels then.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,6 +81,37 @@ class _WideLinear(torch.autograd.Function):
         grad_weight = (rows.T @ x.flatten(0, -2).to(dtype)).to(weight.dtype)
         grad_bias = rows.sum(0).to(weight.dtype) if ctx.biased else None
         return (rows @ weight.to(dtype)).to(x.dtype).view(x.shape), grad_weight, grad_bias
+
+
+def linear_of_parts(rows: Tensor, first: Tensor, others: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear map of rows (T, in) -> (T, out) that keeps the two tensors with the same rows in place of them.
+
+    Args:
+        rows: the input.
+        first: its first rows again, (B, N, in), without a gradient; something else keeps them anyway.
+        others: the rows after these, (T - B N, in), alike.
+        weight: (out, in).
+        bias: (out).
+    """
+    return _LinearOfParts.apply(rows, first, others, weight, bias)
+
+
+class _LinearOfParts(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, rows: Tensor, first: Tensor, others: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(first, others, weight)
+        ctx.biased = bias is not None
+        return F.linear(rows, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        first, others, weight = ctx.saved_tensors
+        first = first.flatten(0, 1)
+        grad_weight = (grad[: len(first)].T @ first).addmm_(grad[len(first) :].T, others)
+        return grad @ weight, None, None, grad_weight, grad.sum(0) if ctx.biased else None
 
 
 class Embedding(nn.Embedding):

@@ -8,7 +8,7 @@ from maha_model.attention.base import Attention
 from maha_model.attention.packed import attend_packed, packs
 from maha_model.attention.scales import ScaleOutputs, attend_down, attend_in_spans, placements_of, wanted_scales
 from maha_model.config import ModelConfig
-from maha_model.layers import prefer_near_
+from maha_model.layers import linear_of_parts, prefer_near_
 from maha_model.multiscale import CrossScaleGate, Decomposition
 
 
@@ -21,7 +21,7 @@ class _Gains(nn.Module):
             self.register_parameter(str(index), nn.Parameter(torch.ones(width)))
 
     def forward(self, level: int | None = None) -> Tensor:
-        """A copy of that of scale `level` > 0, or of all (L - 1, E): parameters themselves may be whole in here only."""
+        """A copy of that of scale `level` > 0, or of all (L - 1, E): the parameters may be whole in here only."""
         if level is None:
             return torch.stack(list(self.parameters()))
         return self.get_parameter(str(level - 1)).clone()
@@ -35,30 +35,12 @@ class _Projection(nn.Linear):
     ) -> Tensor:
         """(B, n, D) -> (B, n, E), or rows (T, D) -> (T, E) of which `parts` are the first (B, N, D) and the others."""
         if parts is not None:
-            return _LinearOfParts.apply(x_BnD, *parts, self.weight, self.bias)
+            return linear_of_parts(x_BnD, *parts, self.weight, self.bias)
         if gain_E is None:
             return super().forward(x_BnD)
         # The gain goes into the matrix, so that nothing but x is kept for the backward pass.
         bias_E = None if self.bias is None else self.bias * gain_E
         return nn.functional.linear(x_BnD, self.weight * gain_E[:, None], bias_E)
-
-
-class _LinearOfParts(torch.autograd.Function):
-    """A linear map of rows (T, D) that keeps two tensors with the same rows, which are kept anyway, in place of them."""
-
-    @staticmethod
-    def forward(ctx, rows: Tensor, first: Tensor, others: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(first, others, weight)
-        ctx.biased = bias is not None
-        return nn.functional.linear(rows, weight, bias)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
-        first, others, weight = ctx.saved_tensors
-        first = first.flatten(0, 1)
-        grad_weight = (grad[: len(first)].T @ first).addmm_(grad[len(first) :].T, others)
-        return grad @ weight, None, None, grad_weight, grad.sum(0) if ctx.biased else None
 
 
 class ScaleProjections(nn.Module):
@@ -91,9 +73,9 @@ class ScaleProjections(nn.Module):
         return self.matrices[level](x_BnD)
 
     def packed(self, rows_TD: Tensor, finest_BND: Tensor, coarse_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed scales (T, D) -> (T, E) by the shared matrix, and the gains (L - 1, E) of coarse rows, not yet applied.
+        """Packed scales (T, D) -> (T, E) by the shared matrix; the gains (L - 1, E) of coarse rows, not yet applied.
 
-        `finest_BND` and `coarse_TD` have the same rows again, see `_LinearOfParts`.
+        `finest_BND` and `coarse_TD` have the same rows again, see `linear_of_parts`.
         """
         return self.matrices[0](rows_TD, parts=(finest_BND, coarse_TD)), self.gains()
 

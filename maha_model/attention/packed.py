@@ -1,7 +1,7 @@
 """MAHA's attention with all scales in one tensor: half of the launches, which bound small models on a GPU.
 
-The same numbers as `MAHAAttention.project` and `attend_and_aggregate`, whose form for the CPU keeps the scales apart and
-needs no copy of the finest one. See `kernels.packing` for the order of rows.
+The same numbers as `MAHAAttention.project` and `attend_and_aggregate`, the form for the CPU, which keeps the scales
+apart and needs no copy of the finest one. See `kernels.packing` for the order of rows.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The operator `maha::pyramid`: all scales of contexts and values, packed, one kernel a scale and direction on a GPU."""
+"""The operator `maha::pyramid`: all scales of contexts and values, packed; on a GPU one kernel a scale each way."""
 
 from typing import NamedTuple
 

@@ -8,8 +8,9 @@ from maha_model.kernels.depthwise.triton_kernels import load_rows
 
 @triton.jit
 def coarsen_kernel(
-    fine, fine_strides, copies, coarse, again, taps, length, count, width, batch, STRIDE: tl.constexpr, LEFT: tl.constexpr,
-    K: tl.constexpr, COPY: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, REAL: tl.constexpr,
+    fine, fine_strides, copies, coarse, again, taps, length, count, width, batch, STRIDE: tl.constexpr,
+    LEFT: tl.constexpr, K: tl.constexpr, COPY: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    REAL: tl.constexpr,
 ):  # fmt: skip
     """Tiles of coarse rows (B, count, D) of every tensor from its fine ones (B, length, D), which are copied too.
 
