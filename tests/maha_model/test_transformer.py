@@ -106,7 +106,7 @@ def test_architectures_have_the_same_size_within_three_percent(size: str) -> Non
     assert max(counts) / min(counts) < 1.03
 
 
-@pytest.mark.parametrize(("size", "parameters"), [("400m", 0.4e9), ("1b", 1.075e9)])
+@pytest.mark.parametrize(("size", "parameters"), [("150m", 0.15e9), ("400m", 0.4e9), ("1b", 1.075e9), ("7b", 6.6e9)])
 def test_a_named_size_has_about_the_parameters_of_its_name(size: str, parameters: float) -> None:
     with torch.device("meta"):
         counted = CausalLM(ModelConfig.named(size, vocab_size=32000)).num_parameters()
