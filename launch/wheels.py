@@ -2,9 +2,9 @@
 
     python launch/wheels.py WHEELS [--without-torch] [EXTRA ...]      (extras of pyproject.toml; default: sample)
 
-Run it on a machine with internet, with the cluster's version of Python and its processor; it needs pip alone. WHEELS gets
-the wheels, in the versions of constraints.txt, and requirements.txt, their list. --without-torch leaves out torch and what
-only torch needs, for clusters that have it: constraints.txt has the version that it then must have.
+Run it on a machine with internet, with the cluster's version of Python and its processor; it needs pip alone. WHEELS
+gets the wheels, in the versions of constraints.txt, and requirements.txt, their list. --without-torch leaves out torch
+and what only torch needs, for clusters that have it: in the version of constraints.txt.
 """
 
 import argparse
@@ -34,7 +34,9 @@ def stand_in_for_torch(folder: Path) -> None:
     info = f"torch-{version}.dist-info"
     with zipfile.ZipFile(folder / f"torch-{version}-py3-none-any.whl", "w") as wheel:
         wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: maha\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: maha\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{info}/RECORD", "")
 
 

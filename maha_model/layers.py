@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from maha_model.config import ModelConfig
 from maha_model.kernels.dispatch import device_kind
 from maha_model.kernels.fuse import compute_dtype
+from maha_model.kernels.swiglu import swiglu
 
 
 @torch.no_grad()
@@ -163,29 +164,8 @@ class FeedForward(nn.Module):
         """(B, N, D) -> (B, N, D)."""
         hidden = self.up(x_BND)
         if self.gated:
-            return self.down(_SwiGLU.apply(hidden))
+            return self.down(swiglu(hidden))
         return self.down(F.gelu(hidden))
-
-
-class _SwiGLU(torch.autograd.Function):
-    """silu(first half) * second half; computes silu again in the backward pass instead of keeping it."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x)
-        gate, hidden = x.chunk(2, dim=-1)
-        return F.silu(gate).mul_(hidden)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        (x,) = ctx.saved_tensors
-        gate, hidden = x.chunk(2, dim=-1)
-        grad_x = torch.empty_like(x)
-        grad_gate, grad_hidden = grad_x.chunk(2, dim=-1)
-        grad_gate.copy_(torch.ops.aten.silu_backward(grad * hidden, gate))
-        grad_hidden.copy_(F.silu(gate).mul_(grad))
-        return grad_x
 
 
 @torch.no_grad()

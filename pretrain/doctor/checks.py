@@ -18,6 +18,7 @@ def device_checks() -> list[Check]:
         "rotary": kernels.check_rotary,
         "depthwise": kernels.check_depthwise,
         "cross_entropy": kernels.check_cross_entropy,
+        "swiglu": kernels.check_swiglu,
     }
     return [
         Check("machine", machine.MACHINE_KEYS, machine.check_machine),

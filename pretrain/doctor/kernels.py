@@ -18,7 +18,7 @@ IMPLEMENTATION_KEYS = OPERATORS
 KERNEL_KEYS = ("cases", "worst_error_over_tolerance", "agreements")
 LOW, HIGH, EXACT = torch.bfloat16, torch.float32, torch.float64
 _FAST = {"cpu": {"span": "cpu", "descent": "cpu", "fuse": "cpu", "qp": "cpu"},
-         "cuda": {"descent": "triton", "fuse": "triton", "rotary": "triton", "depthwise": "triton"}}  # fmt: skip
+         "cuda": dict.fromkeys(("descent", "fuse", "rotary", "depthwise", "swiglu"), "triton")}  # fmt: skip
 
 
 def check_implementations(setting: Setting) -> Finding:
@@ -74,6 +74,13 @@ def check_depthwise(setting: Setting) -> Finding:
             (checks.check_pyramid(device, dtype, N, 200, *geometry) for dtype, geometry in whole),
         )
     )
+
+
+def check_swiglu(setting: Setting) -> Finding:
+    """The feed-forward network's activation, at an odd width."""
+    sizes = setting.choose([(33, 65)], [(517, 345)], [(4097, 3457)])
+    each = itertools.product((HIGH, LOW), sizes)
+    return _compared(checks.check_swiglu(str(setting.device), dtype, *size) for dtype, size in each)
 
 
 def check_cross_entropy(setting: Setting) -> Finding:

@@ -12,6 +12,7 @@ from maha_model.kernels.checks.fuse import check_fuse
 from maha_model.kernels.checks.qp import check_qp
 from maha_model.kernels.checks.rotary import check_rotary, check_rotary_of_scales
 from maha_model.kernels.checks.span import check_span
+from maha_model.kernels.checks.swiglu import check_swiglu
 
 __all__ = [
     "Agreement",
@@ -24,5 +25,6 @@ __all__ = [
     "check_rotary",
     "check_rotary_of_scales",
     "check_span",
+    "check_swiglu",
     "relative_error",
 ]
