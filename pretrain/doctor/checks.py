@@ -3,7 +3,7 @@
 import functools
 
 from maha_model.kernels import OPERATORS
-from pretrain.doctor import aggregation, attention, kernels, machine, resume, storage, training
+from pretrain.doctor import aggregation, attention, compiled, kernels, machine, resume, storage, training
 from pretrain.doctor.runner import Check
 from pretrain.doctor.setting import MODELS
 
@@ -30,6 +30,7 @@ def device_checks() -> list[Check]:
         *(Check(f"kernels {name}", kernels.KERNEL_KEYS, by_operator[name]) for name in OPERATORS),
         Check("aggregation", aggregation.KEYS, aggregation.check_aggregation),
         Check("attention", attention.KEYS, attention.check_attention),
+        Check("compile", compiled.KEYS, compiled.check_compile),
         Check("resume", resume.KEYS, resume.check_resume),
         *(
             Check(
