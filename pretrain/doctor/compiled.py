@@ -43,10 +43,10 @@ def _compared(setting: Setting, name: str, backend: str) -> tuple[float, float, 
     ids = torch.randint(config.vocab_size, (1, config.context_length), device=setting.device)
     torch.compiler.reset()
     start = time.monotonic()
-    compiled = _pass(model, torch.compile(model, fullgraph=True, backend=backend), ids)
+    loss, gradient = _pass(model, torch.compile(model, fullgraph=True, backend=backend), ids)
     seconds = time.monotonic() - start
-    differences = (abs(a - b) / abs(b) for a, b in zip(compiled, _pass(model, model, ids), strict=True))
-    return seconds, *differences
+    eager_loss, eager_gradient = _pass(model, model, ids)
+    return seconds, abs(loss / eager_loss - 1), abs(gradient / eager_gradient - 1)
 
 
 def _pass(model: CausalLM, function: Any, ids: torch.Tensor) -> tuple[float, float]:
