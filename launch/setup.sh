@@ -1,15 +1,24 @@
 #!/usr/bin/env bash
-# Make the project's virtual environment once: bash launch/setup.sh [EXTRA ...]   (extras of pyproject.toml; default: sample)
-# Safe to call again: it does nothing while pyproject.toml, constraints.txt and the extras given are unchanged.
-# MAHA_VENV=DIR uses another place than .venv; PYTHON=... another interpreter than python3.
+# Make the project's virtual environment once: bash launch/setup.sh [--offline WHEELS] [EXTRA ...]
+# (extras of pyproject.toml; default: sample). Safe to call again: it does nothing while pyproject.toml, constraints.txt and the
+# extras given are unchanged. MAHA_VENV=DIR uses another place than .venv; PYTHON=... another interpreter than python3.
+# --offline installs from a folder that launch/wheels.py has filled, without internet. A folder without torch is for machines
+# that have it: then PYTHON's own is used.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+fail() { echo "error: $1" >&2; exit 2; }
+
+wheels=
+if [ "${1:-}" = --offline ]; then
+  [ -n "${2:-}" ] && [ -d "$2" ] \
+    || fail "--offline ${2:-} is no folder of wheels; make one where there is internet: python launch/wheels.py WHEELS"
+  wheels=$(cd "$2" && pwd)
+  shift 2
+fi
 venv=${MAHA_VENV:-.venv}
 python=${PYTHON:-python3}
 extras=("${@:-sample}")
-
-fail() { echo "error: $1" >&2; exit 2; }
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
   || fail "'$python' is not Python 3.11 or newer; install one and name it with PYTHON=..."
@@ -26,10 +35,24 @@ for extra in "${extras[@]}"; do
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
+from=()
+with=()
+torch=torch
+if [ -n "$wheels" ]; then
+  from=(--no-index --find-links "$wheels")
+  if ! compgen -G "$wheels/torch-*.whl" >/dev/null; then
+    # (of a virtual environment a new one would see the base alone)
+    "$python" -c 'import sys, torch; sys.exit(sys.prefix != sys.base_prefix)' 2>/dev/null \
+      || fail "$wheels has no torch, nor has '$python' outside of a virtual environment; name one that has with PYTHON=..., or fill the folder without --without-torch"
+    torch=
+    with=(--system-site-packages)
+  fi
+fi
+
 echo "setting up $venv (${missing[*]}): a few minutes, once" >&2
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv" \
+[ -x "$venv/bin/python" ] || "$python" -m venv "${with[@]}" "$venv" \
   || fail "'$python -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv"
-pip() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint constraints.txt "$@"; }
-pip torch  # by itself first: what else needs it then takes what is there
+pip() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint constraints.txt "${from[@]}" "$@"; }
+[ -z "$torch" ] || pip torch  # by itself first: what else needs it then takes what is there
 pip --editable ".[$(IFS=,; echo "${missing[*]}")]"
 for extra in "${missing[@]}"; do touch "$venv/.installed-$extra-$key"; done

@@ -20,8 +20,10 @@ class DepthwiseConv(nn.Module):
         self.left = self.window - stride if causal else reach // 2
         self.weight = nn.Parameter(torch.empty(kernel_size, d_model))
 
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """(B, N, D) -> (B, floor(N / stride), D)."""
+    def forward(self, x_BND: Tensor | None = None) -> Tensor:
+        """(B, N, D) -> (B, floor(N / stride), D); of no input a copy of the taps, which may be whole in here only."""
+        if x_BND is None:
+            return self.weight.clone()
         return depthwise_conv(x_BND, self.weight, self.stride, self.dilation, self.left)
 
     def last(self, x_BND: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maha_model.config import ModelConfig
+from maha_model.kernels.dispatch import device_kind
 from maha_model.kernels.fuse import compute_dtype
+from maha_model.kernels.swiglu import swiglu
 
 
 @torch.no_grad()
@@ -49,6 +51,7 @@ class WideLinear(nn.Linear):
     """torch's, but computed and returned in float32 at least, and it keeps its input in the input's dtype.
 
     For small maps whose results must not be rounded to bfloat16: products and sums of bfloat16 numbers are float32.
+    On a GPU the gradient is rounded to the weights' dtype, as in every other map: its products are single kernels then.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,17 +67,52 @@ class _WideLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, weight)
-        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.biased, ctx.on_gpu = bias is not None, device_kind(x) == "cuda" and x.dtype == weight.dtype
+        if ctx.on_gpu:  # of 16-bit operands the kernel's own sums, as they are
+            out = torch.mm(x.flatten(0, -2), weight.T, out_dtype=torch.float32).unflatten(0, x.shape[:-1])
+            return out if bias is None else out.add_(bias)
         return F.linear(x.float(), weight.float(), None if bias is None else bias.float())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:  # type: ignore[no-untyped-def]
         x, weight = ctx.saved_tensors
-        rows = grad.flatten(0, -2)
-        grad_weight = (rows.T @ x.flatten(0, -2).float()).to(weight.dtype)
-        grad_bias = None if ctx.bias_dtype is None else rows.sum(0).to(ctx.bias_dtype)
-        return (grad @ weight.float()).to(x.dtype), grad_weight, grad_bias
+        dtype = weight.dtype if ctx.on_gpu else torch.float32
+        rows = grad.flatten(0, -2).to(dtype)
+        grad_weight = (rows.T @ x.flatten(0, -2).to(dtype)).to(weight.dtype)
+        grad_bias = rows.sum(0).to(weight.dtype) if ctx.biased else None
+        return (rows @ weight.to(dtype)).to(x.dtype).view(x.shape), grad_weight, grad_bias
+
+
+def linear_of_parts(rows: Tensor, first: Tensor, others: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear map of rows (T, in) -> (T, out) that keeps the two tensors with the same rows in place of them.
+
+    Args:
+        rows: the input.
+        first: its first rows again, (B, N, in), without a gradient; something else keeps them anyway.
+        others: the rows after these, (T - B N, in), alike.
+        weight: (out, in).
+        bias: (out).
+    """
+    return _LinearOfParts.apply(rows, first, others, weight, bias)
+
+
+class _LinearOfParts(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, rows: Tensor, first: Tensor, others: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(first, others, weight)
+        ctx.biased = bias is not None
+        return F.linear(rows, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        first, others, weight = ctx.saved_tensors
+        first = first.flatten(0, 1)
+        grad_weight = (grad[: len(first)].T @ first).addmm_(grad[len(first) :].T, others)
+        return grad @ weight, None, None, grad_weight, grad.sum(0) if ctx.biased else None
 
 
 class Embedding(nn.Embedding):
@@ -126,29 +164,8 @@ class FeedForward(nn.Module):
         """(B, N, D) -> (B, N, D)."""
         hidden = self.up(x_BND)
         if self.gated:
-            return self.down(_SwiGLU.apply(hidden))
+            return self.down(swiglu(hidden))
         return self.down(F.gelu(hidden))
-
-
-class _SwiGLU(torch.autograd.Function):
-    """silu(first half) * second half; computes silu again in the backward pass instead of keeping it."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x)
-        gate, hidden = x.chunk(2, dim=-1)
-        return F.silu(gate).mul_(hidden)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        (x,) = ctx.saved_tensors
-        gate, hidden = x.chunk(2, dim=-1)
-        grad_x = torch.empty_like(x)
-        grad_gate, grad_hidden = grad_x.chunk(2, dim=-1)
-        grad_gate.copy_(torch.ops.aten.silu_backward(grad * hidden, gate))
-        grad_hidden.copy_(F.silu(gate).mul_(grad))
-        return grad_x
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from maha_model.config import ModelConfig
 from maha_model.convolution import DepthwiseConv
+from maha_model.kernels.depthwise import Pyramid, pyramid
 from maha_model.kernels.fuse import Placement, Problem, fuse
 from maha_model.layers import normal_
 
@@ -46,6 +47,12 @@ class Decomposition(nn.Module):
                 break
             scales.append(self.convs[level](scales[-1]) if self.convs else self._max_pool(scales[-1]))
         return scales
+
+    def packed(self, context_BND: Tensor, value_BND: Tensor) -> Pyramid:
+        """All scales of both, packed; N >= r^(L-1)."""
+        first = self.convs[0]
+        assert isinstance(first, DepthwiseConv)
+        return pyramid(context_BND, value_BND, [conv() for conv in self.convs], self.ratio, first.left)
 
     @property
     def window(self) -> int:

@@ -5,10 +5,11 @@ from torch import Tensor, nn
 
 from maha_model.aggregation import Aggregator, Placement
 from maha_model.attention.base import Attention
+from maha_model.attention.packed import attend_packed, packs
 from maha_model.attention.parts import lead_tokens, with_rows_before, without_lead
 from maha_model.attention.scales import ScaleOutputs, attend_down, attend_in_spans, placements_of, wanted_scales
 from maha_model.config import ModelConfig
-from maha_model.layers import prefer_near_
+from maha_model.layers import linear_of_parts, prefer_near_
 from maha_model.multiscale import CrossScaleGate, Decomposition
 
 
@@ -20,16 +21,22 @@ class _Gains(nn.Module):
         for index in range(levels):
             self.register_parameter(str(index), nn.Parameter(torch.ones(width)))
 
-    def forward(self, level: int) -> Tensor:
-        """A copy of that of scale `level` > 0, since the parameter itself may be whole in here only."""
+    def forward(self, level: int | None = None) -> Tensor:
+        """A copy of that of scale `level` > 0, or of all (L - 1, E): the parameters may be whole in here only."""
+        if level is None:
+            return torch.stack(list(self.parameters()))
         return self.get_parameter(str(level - 1)).clone()
 
 
 class _Projection(nn.Linear):
     """torch's, or with a gain a channel."""
 
-    def forward(self, x_BnD: Tensor, gain_E: Tensor | None = None) -> Tensor:
-        """(B, n, D) -> (B, n, E)."""
+    def forward(
+        self, x_BnD: Tensor, gain_E: Tensor | None = None, parts: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """(B, n, D) -> (B, n, E), or rows (T, D) -> (T, E) of which `parts` are the first (B, N, D) and the others."""
+        if parts is not None:
+            return linear_of_parts(x_BnD, *parts, self.weight, self.bias)
         if gain_E is None:
             return super().forward(x_BnD)
         # The gain goes into the matrix, so that nothing but x is kept for the backward pass.
@@ -66,6 +73,13 @@ class ScaleProjections(nn.Module):
             return self.matrices[0](x_BnD, self.gains(level))
         return self.matrices[level](x_BnD)
 
+    def packed(self, rows_TD: Tensor, finest_BND: Tensor, coarse_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed scales (T, D) -> (T, E) by the shared matrix; the gains (L - 1, E) of coarse rows, not yet applied.
+
+        `finest_BND` and `coarse_TD` have the same rows again, see `linear_of_parts`.
+        """
+        return self.matrices[0](rows_TD, parts=(finest_BND, coarse_TD)), self.gains()
+
 
 class MAHAAttention(Attention):
     """Multiscale aggregated hierarchical attention (paper eqs. 5 to 8) under the causal visibility rule."""
@@ -88,6 +102,9 @@ class MAHAAttention(Attention):
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) -> (B, N, D), aux."""
+        if packs(self, x_BND):
+            mixed_BND, aux = attend_packed(self, x_BND)
+            return self.out(mixed_BND), aux
         queries, keys, values = self.project(x_BND)[1:]
         mixed_BND, aux = self.maybe_recompute(self.attend_and_aggregate, x_BND, queries, keys, values)
         return self.out(mixed_BND), aux

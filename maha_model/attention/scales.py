@@ -30,10 +30,15 @@ def rotary_line(config: ModelConfig, factor: int) -> tuple[float, float]:
     return (0.0, 1.0) if config.positions == "scale" else ((factor - 1) / 2, float(factor))
 
 
-def _lines(firsts: list[int], config: ModelConfig) -> list[tuple[float, float]]:
+def _lines_from(firsts: list[int], config: ModelConfig) -> list[tuple[float, float]]:
     """Of every scale, the first row being token firsts[l] of it."""
     lines = [rotary_line(config, config.ratio**level) for level in range(len(firsts))]
     return [(offset + step * first, step) for first, (offset, step) in zip(firsts, lines, strict=True)]
+
+
+def rotary_lines(num_scales: int, config: ModelConfig) -> list[tuple[float, float]]:
+    """`rotary_line` of every scale, finest first."""
+    return [rotary_line(config, config.ratio**level) for level in range(num_scales)]
 
 
 def rotate_keys(k_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
@@ -49,7 +54,7 @@ def attend_down(
 
     With bounds for coarse keys the finest keys alone.
     """
-    lines = [(float(start), 1.0), *_lines([0] * len(keys), config)]
+    lines = [(float(start), 1.0), *rotary_lines(len(keys), config)]
     q_BHNd, *keys = apply_rotary_to_all([q_BHNd, *keys], lines, config.rope_base)
     if config.bounded:
         keys += bounding_keys(keys[0], config.ratio, len(values))
@@ -92,13 +97,13 @@ def attend_in_spans(
     """
     L, coarse, end = len(keys), config.query == "coarse", start + queries[0].shape[2]
     tokens = [end // config.ratio**level for level in range(L)]
-    of_keys = _lines([n - k.shape[2] for n, k in zip(tokens, keys, strict=True)], config)
+    of_keys = _lines_from([n - k.shape[2] for n, k in zip(tokens, keys, strict=True)], config)
     if not coarse and config.positions == "scale":  # rotated below, where it is known which token each stands at
         keys = apply_rotary_to_all(keys, of_keys, config.rope_base)
     else:
         of_queries = [(float(start), 1.0)] * L
         if coarse:
-            of_queries = _lines([n - q.shape[2] for n, q in zip(tokens, queries, strict=True)], config)
+            of_queries = _lines_from([n - q.shape[2] for n, q in zip(tokens, queries, strict=True)], config)
         rotated = apply_rotary_to_all([*queries, *keys], [*of_queries, *of_keys], config.rope_base)
         queries, keys = rotated[:L], rotated[L:]
     needed = [None] * L if wanted is None else wanted

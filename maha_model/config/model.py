@@ -208,7 +208,7 @@ class ModelConfig:
 
     @classmethod
     def named(cls, name: str, **overrides: Any) -> "ModelConfig":
-        """One of the shipped sizes (`sample`, `paper`, `400m`, `1b`) with some fields replaced."""
+        """One of the shipped sizes (a key of `NAMED_SIZES`) with some fields replaced."""
         if name not in NAMED_SIZES:
             raise ConfigError(f"no model size is called {name!r}; choose one of {', '.join(NAMED_SIZES)}")
         return cls.from_dict({**NAMED_SIZES[name], **overrides})
@@ -236,7 +236,9 @@ class ModelConfig:
 NAMED_SIZES: dict[str, dict[str, Any]] = {
     "sample": {"context_length": 512, "d_model": 128, "num_layers": 4, "num_heads": 4, "d_ff": 352, "span": 64},
     "paper": {"context_length": 4096, "d_model": 768, "num_layers": 12, "num_heads": 12, "d_ff": 2048, "span": 128},
+    "150m": {"context_length": 4096, "d_model": 768, "num_layers": 18, "num_heads": 12, "d_ff": 2048, "span": 128},
     "400m": {"context_length": 4096, "d_model": 1280, "num_layers": 18, "num_heads": 10, "d_ff": 3456, "span": 256},
     "1b": {"context_length": 4096, "d_model": 2048, "num_layers": 20, "num_heads": 16, "d_ff": 5504, "span": 256},
+    "7b": {"context_length": 4096, "d_model": 4096, "num_layers": 32, "num_heads": 32, "d_ff": 11008, "span": 256},
 }
 """Fields of the sizes for `ModelConfig.named`."""

@@ -21,7 +21,7 @@ class Sampling:
     top_k: int | None = None
     """Only the k likeliest tokens."""
     top_p: float | None = None
-    """Only the fewest likeliest tokens that together have this share of the probability."""
+    """Only the fewest likeliest tokens that together have this share of the probability, but for a part in 10^9."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -40,7 +40,8 @@ class Sampling:
         sorted_BV = sorted_BV[:, :keep].softmax(-1)
         if self.top_p is not None:
             before_BV = sorted_BV.cumsum(-1) - sorted_BV
-            sorted_BV = sorted_BV * (before_BV < self.top_p)
+            # A share that the likelier tokens have but for rounding is reached: of 3 alike with 2/3, the third is out.
+            sorted_BV = sorted_BV * (before_BV < self.top_p * (1 - 1e-9))
         probabilities_BV = torch.zeros_like(logits_BV, dtype=torch.float64)
         probabilities_BV.scatter_(1, order_BV[:, :keep], sorted_BV)
         return probabilities_BV / probabilities_BV.sum(-1, keepdim=True)

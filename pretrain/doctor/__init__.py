@@ -4,6 +4,7 @@ machine, storage           what is here, and how fast disk, shared memory and ML
 kernels                    every operator against its definition
 training, profile, resume  steps of the real trainer, what they launch, and whether a checkpoint continues bitwise
 attention, aggregation     speed of the two parts
+compiled                   torch.compile: one graph, and the eager numbers
 collective, ranks          between the ranks: an all-reduce, and how their reports come together
 checks, setting            the list of checks, and the sizes that a device gets
 runner, report, conduct    checks one by one, results as a table and as JSON, the command's course

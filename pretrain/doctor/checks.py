@@ -3,7 +3,7 @@
 import functools
 
 from maha_model.kernels import OPERATORS
-from pretrain.doctor import aggregation, attention, kernels, machine, resume, storage, training
+from pretrain.doctor import aggregation, attention, compiled, kernels, machine, resume, storage, training
 from pretrain.doctor.runner import Check
 from pretrain.doctor.setting import MODELS
 
@@ -19,6 +19,7 @@ def device_checks() -> list[Check]:
         "depthwise": kernels.check_depthwise,
         "bounds": kernels.check_bounds,
         "cross_entropy": kernels.check_cross_entropy,
+        "swiglu": kernels.check_swiglu,
     }
     return [
         Check("machine", machine.MACHINE_KEYS, machine.check_machine),
@@ -30,6 +31,7 @@ def device_checks() -> list[Check]:
         *(Check(f"kernels {name}", kernels.KERNEL_KEYS, by_operator[name]) for name in OPERATORS),
         Check("aggregation", aggregation.KEYS, aggregation.check_aggregation),
         Check("attention", attention.KEYS, attention.check_attention),
+        Check("compile", compiled.KEYS, compiled.check_compile),
         Check("resume", resume.KEYS, resume.check_resume),
         *(
             Check(

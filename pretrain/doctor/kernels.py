@@ -17,9 +17,8 @@ from pretrain.doctor.setting import Setting
 IMPLEMENTATION_KEYS = OPERATORS
 KERNEL_KEYS = ("cases", "worst_error_over_tolerance", "agreements")
 LOW, HIGH, EXACT = torch.bfloat16, torch.float32, torch.float64
-_FAST = {"cpu": {"span": "cpu", "descent": "cpu", "fuse": "cpu", "qp": "cpu", "depthwise": "cpu", "bounds": "cpu"},
-         "cuda": {"descent": "triton", "fuse": "triton", "rotary": "triton", "depthwise": "triton",
-                  "bounds": "triton"}}  # fmt: skip
+_FAST = {"cpu": dict.fromkeys(("span", "descent", "fuse", "qp", "depthwise", "bounds"), "cpu"),
+         "cuda": dict.fromkeys(("descent", "fuse", "rotary", "depthwise", "bounds", "swiglu"), "triton")}  # fmt: skip
 
 
 def check_implementations(setting: Setting) -> Finding:
@@ -58,17 +57,30 @@ def check_qp(setting: Setting) -> Finding:
 
 
 def check_rotary(setting: Setting) -> Finding:
-    """Rotary positions of queries and of the keys of two scales."""
+    """Rotary positions of queries and of the keys of two scales, of tensors apart and of packed ones with gains."""
     sizes = setting.choose([(130, 32)], [(517, 64)], [(517, 64), (4097, 128)])
-    each = itertools.product((HIGH, LOW), sizes)
-    return _compared(checks.check_rotary(str(setting.device), dtype, *size) for dtype, size in each)
+    each = itertools.product((checks.check_rotary, checks.check_rotary_of_scales), (HIGH, LOW), sizes)
+    return _compared(check(str(setting.device), dtype, *size) for check, dtype, size in each)
 
 
 def check_depthwise(setting: Setting) -> Finding:
-    """The convolutions of the decomposition and of the local context, at an odd length."""
-    N, geometries = setting.choose(130, 517, 4097), ((4, 4, 1, 0), (3, 2, 1, 1), (3, 1, 2, 4))
-    each = itertools.product((HIGH, LOW), geometries)
-    return _compared(checks.check_depthwise(str(setting.device), dtype, N, 200, *geometry) for dtype, geometry in each)
+    """The convolutions of the decomposition and of the local context, at an odd length, and whole decompositions."""
+    device, N = str(setting.device), setting.choose(130, 517, 4097)
+    single = itertools.product((HIGH, LOW), ((4, 4, 1, 0), (3, 2, 1, 1), (3, 1, 2, 4)))
+    whole = itertools.product((HIGH, LOW), ((4, 4, 0), (3, 2, 1)))
+    return _compared(
+        itertools.chain(
+            (checks.check_depthwise(device, dtype, N, 200, *geometry) for dtype, geometry in single),
+            (checks.check_pyramid(device, dtype, N, 200, *geometry) for dtype, geometry in whole),
+        )
+    )
+
+
+def check_swiglu(setting: Setting) -> Finding:
+    """The feed-forward network's activation, at an odd width."""
+    sizes = setting.choose([(33, 65)], [(517, 345)], [(4097, 3457)])
+    each = itertools.product((HIGH, LOW), sizes)
+    return _compared(checks.check_swiglu(str(setting.device), dtype, *size) for dtype, size in each)
 
 
 def check_bounds(setting: Setting) -> Finding:

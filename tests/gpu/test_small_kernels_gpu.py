@@ -1,10 +1,15 @@
 """Rotation, convolution, spans and loss on a GPU against plain torch in float64 on the same inputs."""
 
+import copy
+
 import pytest
 import torch
 
 from maha_model import CausalLM, ModelConfig
+from maha_model.attention import MAHAAttention
+from maha_model.initialization import initialize
 from maha_model.kernels import which
+from maha_model.kernels.checks import check_pyramid, check_rotary_of_scales
 from maha_model.kernels.cross_entropy import linear_cross_entropy
 from maha_model.kernels.cross_entropy.reference import linear_cross_entropy as loss_by_definition
 from maha_model.kernels.depthwise import depthwise_conv
@@ -79,6 +84,35 @@ def test_the_loss(dtype: torch.dtype) -> None:
         lambda *xs: linear_cross_entropy(*xs, targets, -100), lambda *xs: loss_by_definition(*xs, targets, -100),
         inputs, TOLERANCES[dtype],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("check", [check_pyramid, check_rotary_of_scales])
+def test_kernels_of_packed_scales(check, dtype: torch.dtype) -> None:  # type: ignore[no-untyped-def]
+    sizes = (517, 200, 4, 4, 0) if check is check_pyramid else (517, 64)
+    agreement = check("cuda", dtype, *sizes)
+    assert agreement.passed, agreement
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_attention_with_all_scales_packed_has_the_numbers_of_the_cpu(dtype: torch.dtype) -> None:
+    """Whose form keeps the scales apart; utilities by torch's product with a float32 result are in here too."""
+    config = ModelConfig.named("sample", span=16)
+    torch.manual_seed(0)
+    attention = MAHAAttention(config)
+    initialize(attention, config)
+    attention.to("cuda", dtype)
+    exact = copy.deepcopy(attention).to("cpu", torch.float64)
+    x = random(2, 517, config.d_model, dtype=dtype)
+    y = x.detach().cpu().double().requires_grad_()
+    found = []
+    for module, given in ((attention, x), (exact, y)):
+        out = module(given)[0]
+        direction = y.detach().flip(1).to(out.device, out.dtype)
+        found.append([out, *torch.autograd.grad(out, [given, *module.parameters()], direction)])
+    for got, wanted in zip(*found, strict=True):
+        limit = 3 * TOLERANCES[dtype] * wanted.abs().max().clamp(min=1e-3)
+        assert (got.cpu().double() - wanted).abs().max() <= limit
 
 
 @pytest.mark.parametrize("options", [{}, {"attention": "standard"}])

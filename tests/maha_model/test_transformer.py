@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from maha_model import CausalLM, ConfigError, ModelConfig, flops_per_token, scale_weight_statistics
+from maha_model.kernels.dispatch import standing_for_gpu
 
 ATTENTIONS = ["maha", "standard", "longformer"]
 
@@ -106,7 +107,7 @@ def test_architectures_have_the_same_size_within_three_percent(size: str) -> Non
     assert max(counts) / min(counts) < 1.03
 
 
-@pytest.mark.parametrize(("size", "parameters"), [("400m", 0.4e9), ("1b", 1.075e9)])
+@pytest.mark.parametrize(("size", "parameters"), [("150m", 0.15e9), ("400m", 0.4e9), ("1b", 1.075e9), ("7b", 6.6e9)])
 def test_a_named_size_has_about_the_parameters_of_its_name(size: str, parameters: float) -> None:
     with torch.device("meta"):
         counted = CausalLM(ModelConfig.named(size, vocab_size=32000)).num_parameters()
@@ -150,6 +151,32 @@ def test_the_model_compiles_without_a_graph_break(attention: str) -> None:
     torch._dynamo.reset()
     loss = torch.compile(model, fullgraph=True, backend="aot_eager")(ids, targets).loss
     torch.testing.assert_close(loss, model(ids, targets).loss)
+
+
+DESCENT = {"descent": 2, "query": "fine", "positions": "token"}
+
+
+@pytest.mark.parametrize("policy", ["none", "selective", "block"])
+@pytest.mark.parametrize("options", [{}, DESCENT])
+def test_a_bfloat16_pass_is_one_graph_whatever_is_recomputed(options: dict, policy: str) -> None:
+    model, (ids, targets) = build(num_layers=1, **options).to(torch.bfloat16), batch(64)
+    model.activation_checkpointing = policy
+    torch._dynamo.reset()
+    torch.compile(model, fullgraph=True, backend="eager")(ids, targets).loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("policy", ["none", "selective", "block"])
+@pytest.mark.parametrize("options", [{}, DESCENT, {"attention": "standard"}, {"attention": "longformer"}])
+def test_what_a_gpu_runs_is_one_graph_too(options: dict, policy: str) -> None:
+    """Of tensors that have shapes alone, in whose place a GPU's would come."""
+    pytest.importorskip("triton")
+    model, (ids, targets) = build(num_layers=1, **options).to("meta", torch.bfloat16), batch(64)
+    model.activation_checkpointing = policy
+    torch._dynamo.reset()
+    with standing_for_gpu():
+        loss = torch.compile(model, fullgraph=True, backend="eager")(ids.to("meta"), targets.to("meta")).loss
+    assert loss.is_meta
 
 
 def test_a_compiled_model_trains_and_is_inspected_like_the_eager_one() -> None:

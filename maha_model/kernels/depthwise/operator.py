@@ -42,6 +42,16 @@ def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implem
     return "triton"
 
 
+def runs_triton(x: Tensor) -> bool:
+    """Whether the GPU's kernels serve x."""
+    return _runs_triton(device_kind(x), is_fake(x) or x.is_meta)
+
+
+@constant_when_compiled
+def _runs_triton(device: str, shapes_only: bool) -> bool:
+    return implementation(device, torch.float32, warn=not shapes_only) == "triton"
+
+
 @constant_when_compiled
 def _uses_operator(device: str, dtype: torch.dtype, shapes_only: bool) -> bool:
     return implementation(device, dtype, warn=not shapes_only) != "reference"

@@ -1,12 +1,19 @@
-"""Depthwise convolution on a GPU: one kernel forward, one backward, and the sum of the taps' gradients."""
+"""Depthwise convolution on a GPU: one kernel forward, one backward, and the sum of the taps' gradients.
+
+A pyramid of contexts and values takes a kernel a scale, and one sum for the taps of all scales.
+"""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from maha_model.kernels.depthwise.pyramid import Pyramid, empty_pyramid, scale_lengths
 from maha_model.kernels.depthwise.triton_kernels import convolve_kernel, differentiate_kernel
+from maha_model.kernels.depthwise.triton_pyramid import coarsen_kernel, refine_kernel
+from maha_model.kernels.fuse.sums import plan_sums
 from maha_model.kernels.fuse.triton import Launch
+from maha_model.kernels.packing import unpacked
 
 _ROWS, _COLUMNS = (32, 64) if not triton.knobs.runtime.interpret else (128, 256)
 
@@ -49,6 +56,79 @@ def plan_backward(
         "x_strides": x.stride()[:2], **sizes,
     }  # fmt: skip
     return (grad_x, parts), Launch(differentiate_kernel, arguments, lambda _: _programs(B, N, D))
+
+
+def pyramid_forward(context: Tensor, value: Tensor, taps: list[Tensor], stride: int, left: int) -> Pyramid:
+    """See `pyramid.pyramid`."""
+    results, launches = plan_pyramid(context, value, taps, stride, left)
+    for launch in launches:
+        launch.run()
+    return results
+
+
+def plan_pyramid(
+    context: Tensor, value: Tensor, taps: list[Tensor], stride: int, left: int
+) -> tuple[Pyramid, list[Launch]]:
+    """The results of `pyramid_forward`, not yet computed, and the launches that compute them."""
+    B, N, D = context.shape
+    lengths = scale_lengths(N, stride, len(taps) + 1)
+    results = empty_pyramid(context, value, stride, len(taps))
+    scales = [unpacked(rows, B, lengths) for rows in (results.contexts, results.values)]
+    again = unpacked(results.coarse, B, lengths[1:])
+    fine, launches = [_with_contiguous_rows(x) for x in (context, value)], []
+    for level, each in enumerate(taps):
+        coarse = [of[level + 1] for of in scales]
+        arguments = {
+            "fine": tuple(fine), "fine_strides": tuple(x.stride()[:2] for x in fine), "coarse": tuple(coarse),
+            "copies": tuple(of[0] for of in scales), "again": again[level], "batch": B, "COPY": level == 0,
+            **_sizes(coarse[0], lengths[level], each, stride, 1, left),
+        }  # fmt: skip
+        del arguments["DILATION"]
+        launches.append(_fixed(coarsen_kernel, arguments, 2 * _programs(B, triton.cdiv(lengths[level], stride), D)))
+        fine = coarse
+    return results, launches
+
+
+def pyramid_backward(
+    grad_contexts: Tensor, grad_values: Tensor, context: Tensor, coarse: Tensor, values: Tensor, taps: list[Tensor],
+    stride: int, left: int,
+) -> tuple[Tensor, Tensor, list[Tensor]]:  # fmt: skip
+    """Gradients of context and value (B, N, D) and of the taps."""
+    results, launches = plan_pyramid_backward(grad_contexts, grad_values, context, coarse, values, taps, stride, left)
+    for launch in launches:
+        launch.run()
+    return results
+
+
+def plan_pyramid_backward(
+    grad_contexts: Tensor, grad_values: Tensor, context: Tensor, coarse: Tensor, values: Tensor, taps: list[Tensor],
+    stride: int, left: int,
+) -> tuple[tuple[Tensor, Tensor, list[Tensor]], list[Launch]]:  # fmt: skip
+    """The results of `pyramid_backward`, not yet computed, and the launches that compute them."""
+    B, N, D = context.shape
+    lengths = scale_lengths(N, stride, len(taps) + 1)
+    direct = [unpacked(grad.contiguous(), B, lengths) for grad in (grad_contexts, grad_values)]
+    rows = [[context.contiguous(), *unpacked(coarse, B, lengths[1:])], unpacked(values, B, lengths)]
+    grads, launches, parts = [of[-1] for of in direct], [], []
+    for level in reversed(range(len(taps))):
+        fine = [of[level] for of in rows]
+        found = [torch.empty_like(x) for x in fine]
+        wide = torch.promote_types(context.dtype, torch.float32)
+        parts.append(context.new_empty(2 * B * triton.cdiv(lengths[level], _ROWS), *taps[level].shape, dtype=wide))
+        arguments = {
+            "grad_coarse": tuple(grads), "grad_fine": tuple(of[level] for of in direct), "fine": tuple(fine),
+            "results": tuple(found), "parts": parts[-1], "batch": B,
+            **_sizes(grads[0], lengths[level], taps[level], stride, 1, left),
+        }  # fmt: skip
+        del arguments["DILATION"]
+        launches.append(_fixed(refine_kernel, arguments, 2 * _programs(B, lengths[level], D)))
+        grads = found
+    grad_taps = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in taps]
+    return (grads[0], grads[1], grad_taps), [*launches, plan_sums(parts[::-1], grad_taps)]
+
+
+def _fixed(kernel: object, arguments: dict[str, object], programs: int) -> Launch:
+    return Launch(kernel, arguments, lambda _: programs)
 
 
 def _sizes(out: Tensor, length: int, taps: Tensor, stride: int, dilation: int, left: int) -> dict[str, object]:

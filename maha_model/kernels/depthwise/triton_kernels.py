@@ -14,7 +14,7 @@ def _tile(rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _load(base, row, stride, column, there, width, REAL: tl.constexpr):
+def load_rows(base, row, stride, column, there, width, REAL: tl.constexpr):
     """Rows of a matrix, zero where not `there`."""
     at = base + row.to(tl.int64)[:, None] * stride + column
     return tl.load(at, mask=there[:, None] & (column < width), other=0).to(REAL)
@@ -30,7 +30,7 @@ def convolve_kernel(
     total = tl.zeros((ROWS, COLUMNS), REAL)
     for k in tl.static_range(K):
         i = STRIDE * j + (DILATION * k - LEFT)
-        read = _load(x + b * x_strides[0], i, x_strides[1], column, (i >= 0) & (i < length), width, REAL)
+        read = load_rows(x + b * x_strides[0], i, x_strides[1], column, (i >= 0) & (i < length), width, REAL)
         total += read * tl.load(taps + k * width + column, mask=column < width, other=0).to(REAL)
     at = out + (b * count + j)[:, None] * width + column
     tl.store(at, total.to(out.dtype.element_ty), mask=(j < count)[:, None] & (column < width))
@@ -44,13 +44,13 @@ def differentiate_kernel(
 ):  # fmt: skip
     """Tiles of x's gradient (B, length, D), and what these positions add to the gradients of the taps."""
     b, block, i, column = _tile(length, width, ROWS, COLUMNS)
-    here = _load(x + b * x_strides[0], i, x_strides[1], column, i < length, width, REAL)
+    here = load_rows(x + b * x_strides[0], i, x_strides[1], column, i < length, width, REAL)
     total = tl.zeros((ROWS, COLUMNS), REAL)
     for k in tl.static_range(K):
         since = i + (LEFT - DILATION * k)  # stride times the output that reads position i with this tap
         j = since // STRIDE
         there = (since >= 0) & (since % STRIDE == 0) & (j < count) & (i < length)
-        pulled = _load(grad + b * grad_strides[0], j, grad_strides[1], column, there, width, REAL)
+        pulled = load_rows(grad + b * grad_strides[0], j, grad_strides[1], column, there, width, REAL)
         total += pulled * tl.load(taps + k * width + column, mask=column < width, other=0).to(REAL)
         tl.store(parts + (block * K + k) * width + column, tl.sum(here * pulled, 0), mask=column < width)
     at = grad_x + (b * length + i)[:, None] * width + column

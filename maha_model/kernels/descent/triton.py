@@ -11,10 +11,11 @@ from maha_model.kernels.descent.geometry import Geometry
 from maha_model.kernels.descent.reference import beside_bounds, merge_parts
 from maha_model.kernels.descent.triton_kernels import attend_children, attend_tiles
 from maha_model.kernels.descent.triton_kernels_choice import choose, share_of_group
-from maha_model.kernels.descent.triton_kernels_keys import key_gradients
+from maha_model.kernels.descent.triton_kernels_keys import key_gradients, keys_of_tiles
 from maha_model.kernels.descent.triton_kernels_queries import query_gradients_of_children, query_gradients_of_tiles
 
 PROGRAMS = 1024  # that the kernel over keys is to have at least: several for a tile where the tiles are few
+_KEYS = 1024 if not triton.knobs.runtime.interpret else 2**16  # of a program of `keys_of_tiles`
 
 
 class Blocks(NamedTuple):
@@ -190,8 +191,11 @@ def _by_tile(tokens_BGMk: Tensor, tiles: int, width: int) -> tuple[Tensor, Tenso
     groups = tokens_BGMk.shape[0] * tokens_BGMk.shape[1]
     # a radix sort of narrow keys takes fewer passes
     dtype = torch.int16 if groups * (tiles + 1) < 2**15 else torch.int32
-    base = torch.arange(groups, device=tokens_BGMk.device, dtype=dtype)[:, None] * (tiles + 1)
-    tile = torch.where(tokens_BGMk < 0, -1, tokens_BGMk // width).view(groups, -1).to(dtype)
-    key = (tile + 1 + base).flatten().sort(stable=True)
-    bounds = base + torch.arange(1, tiles + 2, device=base.device, dtype=dtype)
+    keys = tokens_BGMk.new_empty(tokens_BGMk.numel(), dtype=dtype)
+    bounds = tokens_BGMk.new_empty(groups, tiles + 1, dtype=dtype)
+    count = max(keys.numel(), bounds.numel())
+    keys_of_tiles[(triton.cdiv(count, _KEYS),)](
+        tokens_BGMk.contiguous(), keys, bounds, keys.numel(), keys.numel() // groups, groups, tiles + 1, width, F=_KEYS
+    )
+    key = keys.sort(stable=True)
     return key.indices, torch.searchsorted(key.values, bounds)

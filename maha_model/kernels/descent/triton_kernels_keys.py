@@ -109,3 +109,16 @@ def key_gradients(
     column = tl.arange(0, DK)[None, :]
     inside = mine[:, None] & (column < sizes[6])
     tl.store(grad_k + out_row[:, None] * sizes[6] + column, (sum_k * SCALE).to(grad_k.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def keys_of_tiles(tokens, keys, bounds, count, per_group, groups, tiles, width, F: tl.constexpr):
+    """For every one of `count` tokens its tile of `width` and its group as one number, and where each such begins.
+
+    Of a group's `tiles` the first has the tokens that are none (-1).
+    """
+    at = tl.program_id(0).to(tl.int64) * F + tl.arange(0, F)
+    token = tl.load(tokens + at, mask=at < count, other=0)
+    tile = tl.where(token < 0, 0, token // width + 1)
+    tl.store(keys + at, (at // per_group * tiles + tile).to(keys.dtype.element_ty), mask=at < count)
+    tl.store(bounds + at, (at + 1).to(bounds.dtype.element_ty), mask=at < groups * tiles)

@@ -2,5 +2,6 @@
 
 from maha_model.kernels.rotary.operator import apply_rotary, apply_rotary_to_all, implementation
 from maha_model.kernels.rotary.reference import rotary_angles, rotate
+from maha_model.kernels.rotary.scales import rotate_scales
 
-__all__ = ["apply_rotary", "apply_rotary_to_all", "implementation", "rotary_angles", "rotate"]
+__all__ = ["apply_rotary", "apply_rotary_to_all", "implementation", "rotary_angles", "rotate", "rotate_scales"]

@@ -25,7 +25,7 @@ def apply_rotary_to_all(tensors: list[Tensor], lines: list[Line], base: float) -
         Tensors of the same shapes and dtypes. Angles and rotation are computed in float32, float64 for float64 input.
     """
     like = tensors[0]
-    if like.ndim == 4 and _uses_operator(device_kind(like), is_fake(like) or like.is_meta):
+    if like.ndim == 4 and uses_operator(like):
         firsts, steps = ([float(line[i]) for line in lines] for i in (0, 1))
         return torch.ops.maha.rotary(tensors, firsts, steps, float(base), False)
     return reference.apply_rotary_to_all(tensors, lines, base)
@@ -44,6 +44,11 @@ def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implem
             )
         return "reference"
     return "triton"
+
+
+def uses_operator(x: Tensor) -> bool:
+    """Whether the GPU's kernel serves x."""
+    return _uses_operator(device_kind(x), is_fake(x) or x.is_meta)
 
 
 @constant_when_compiled

@@ -19,14 +19,21 @@ def span_attention_by_flash(q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, span
     As everywhere in flash attention the gradient of the queries is summed in the order in which programs finish, but
     under torch.use_deterministic_algorithms.
     """
-    from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler, which commands without a model lack
-
     B, _, N, _ = v_BHNd.shape
     q_BHNd, k_BHNd, scale = widened(q_BHNd, k_BHNd, v_BHNd)
     # Sequences lie one after another; they begin at these rows.
     starts = torch.arange(0, B * N + 1, N, dtype=torch.int32, device=v_BHNd.device)
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_BHNd, k_BHNd, v_BHNd))
+    return attend_to_sequences(q, k, v, starts, N, span, causal, scale).unflatten(0, (B, N)).transpose(1, 2)
+
+
+def attend_to_sequences(
+    q_THd: Tensor, k_THd: Tensor, v_THd: Tensor, starts: Tensor, longest: int, span: int, causal: bool, scale: float
+) -> Tensor:
+    """The same of sequences that lie one after another and begin at the rows `starts`, int32; the last entry is T."""
+    from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler, which commands without a model lack
+
     window = span - 1, 0 if causal else span - 1
-    out = varlen_attn(q, k, v, starts, starts, N, N, scale=scale, window_size=window)
+    out = varlen_attn(q_THd, k_THd, v_THd, starts, starts, longest, longest, scale=scale, window_size=window)
     assert isinstance(out, Tensor)
-    return out.unflatten(0, (B, N)).transpose(1, 2)
+    return out

@@ -47,8 +47,7 @@ def span_attention(
     if span == "full" or span >= q_BHNd.shape[2]:
         q_BHNd, k_BHNd, scale = widened(q_BHNd, k_BHNd, v_BHNd)
         return F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd, is_causal=causal, scale=scale)
-    widths = q_BHNd.shape[3], v_BHNd.shape[3]
-    chosen = _implementation(device_kind(q_BHNd), q_BHNd.dtype, *widths, is_fake(q_BHNd) or q_BHNd.is_meta)
+    chosen = chosen_implementation(q_BHNd, v_BHNd)
     if chosen == "flash":
         return flash.span_attention_by_flash(q_BHNd, k_BHNd, v_BHNd, span, causal)
     if chosen == "blocks":
@@ -97,6 +96,11 @@ def _lost_on_gpu(dtype: torch.dtype, qk_width: int, width: int, present: bool) -
     if present and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
         return "flash attention needs compute capability 8.0"
     return None
+
+
+def chosen_implementation(q: Tensor, v: Tensor) -> Implementation:
+    """What computes spans of queries (..., dk) and values (..., d) that are shorter than the sequence."""
+    return _implementation(device_kind(q), q.dtype, q.shape[-1], v.shape[-1], is_fake(q) or q.is_meta)
 
 
 @constant_when_compiled

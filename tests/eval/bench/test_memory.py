@@ -26,8 +26,10 @@ def test_the_estimate_is_what_a_real_run_takes(name: str) -> None:
 @pytest.mark.parametrize("name", PEERS)
 def test_the_estimate_for_a_gpu_is_what_its_operators_take(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that a CPU can run; plain torch takes the place of GPU kernels that keep nothing but their inputs."""
-    for operator in ("rotary", "depthwise", "bounds"):
+    for operator in ("rotary", "depthwise", "bounds", "swiglu"):
         monkeypatch.setattr(f"maha_model.kernels.{operator}.operator._uses_operator", lambda *_: False)
+    monkeypatch.setattr("maha_model.kernels.depthwise.operator._runs_triton", lambda *_: False)
+    monkeypatch.setattr("maha_model.attention.packed.device_kind", lambda _: "cuda")
     monkeypatch.setattr("maha_model.kernels.span.flash.covers", lambda *_: False)
     monkeypatch.setattr("maha_model.kernels.cross_entropy.operator.device_kind", lambda _: "cpu")
     peer = PEERS[name]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from maha_model.inference.sampling import Sampling
@@ -19,7 +19,7 @@ def oracle(logits_V: list[float], sampling: Sampling) -> np.ndarray:
     weights = {token: float(np.exp((x[token] - x.max()) / sampling.temperature)) for token in order}
     total, seen, out = sum(weights.values()), 0.0, np.zeros(len(x))
     for token in order:
-        if sampling.top_p is not None and seen >= sampling.top_p * (1 + 1e-12):
+        if sampling.top_p is not None and seen >= sampling.top_p * (1 - 1e-9):
             break
         out[token] = weights[token]
         seen += weights[token] / total
@@ -35,6 +35,7 @@ def oracle(logits_V: list[float], sampling: Sampling) -> np.ndarray:
     top_k=st.none() | st.integers(1, 15),
     top_p=st.none() | st.floats(0.013, 0.991),
 )
+@example(rows=[[0, 0]], temperature=1, top_k=None, top_p=0.5)
 def test_probabilities_match_plain_numpy(
     rows: list[list[int]], temperature: float, top_k: int | None, top_p: float | None
 ) -> None:
@@ -42,6 +43,13 @@ def test_probabilities_match_plain_numpy(
     scaled = [[0.37 * value for value in row] for row in rows]
     found = sampling.probabilities(torch.tensor(scaled, dtype=torch.float64))
     np.testing.assert_allclose(found.numpy(), [oracle(row, sampling) for row in scaled], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("V", range(2, 30))
+def test_of_equal_tokens_those_with_the_smallest_ids_reach_a_share(V: int) -> None:
+    for kept in range(1, V):
+        (found,) = Sampling(top_p=kept / V).probabilities(torch.zeros(1, V))
+        assert found.nonzero().flatten().tolist() == list(range(kept))
 
 
 def test_draws_have_their_probabilities_and_repeat_with_the_seed() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from maha_model.kernels.checks import check_rotary_of_scales
 from maha_model.kernels.rotary import apply_rotary_to_all, reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,3 +59,18 @@ def test_far_positions_are_rotated_as_near_ones_are() -> None:
 def test_the_operator_is_well_formed() -> None:
     args = (case(torch.float64), [0.0, 1.5, 7.5], [1.0, 4.0, 16.0], 10000.0, False)
     torch.library.opcheck(torch.ops.maha.rotary.default, args)
+    rows, gains = torch.randn(2, 10, 12, dtype=torch.float64), torch.randn(2, 1, 12, dtype=torch.float64)
+    packed = [list(x.to(DEVICE).requires_grad_()) for x in (rows, gains)]
+    args = (*packed, 2, 3, [4, 1], [0.0, 1.5], [1.0, 4.0], 10000.0)
+    torch.library.opcheck(torch.ops.maha.rotate_scales.default, args)
+
+
+@pytest.mark.parametrize("way", ["plain torch", "kernel"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_packed_scales_with_gains_match_the_definition(
+    way: str, dtype: torch.dtype, request: pytest.FixtureRequest
+) -> None:
+    if way == "kernel":
+        request.getfixturevalue("launcher")
+    agreement = check_rotary_of_scales(DEVICE, dtype, 70, 6)
+    assert agreement.passed, agreement

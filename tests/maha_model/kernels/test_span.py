@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from maha_model.kernels.span import cpu, scores_computed, span_attention, span_attention_in_blocks
+from maha_model.kernels.packing import packed, unpacked
+from maha_model.kernels.span import (
+    cpu,
+    scores_computed,
+    span_attention,
+    span_attention_in_blocks,
+    span_attention_of_scales,
+)
 from maha_model.kernels.span.reference import span_attention as dense
 from pretrain.memory import LiveBytes
 
@@ -151,3 +158,30 @@ def test_narrow_keys_are_widened_once_however_many_windows_they_are_in() -> None
     assert out.shape == v.shape
     kept = live.now - size * 3 / 2  # beside the inputs
     assert kept < 4.5 * size  # queries, keys, the blocks' output and the whole one; log-sums and a mask
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("one_call", [False, True])
+def test_packed_scales_attend_to_themselves_alone(
+    causal: bool, one_call: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a kernel each, and by one for all sequences, in whose place is a loop over those that it is given."""
+    generator = torch.Generator().manual_seed(0)
+    lengths, B = [37, 9, 2], 3
+    q, k, v = (torch.randn(B * sum(lengths), 2, 8, generator=generator) for _ in range(3))
+
+    def loop(q, k, v, starts, longest, span, causal, scale):  # type: ignore[no-untyped-def]
+        assert longest == 37
+        assert scale == 8**-0.5
+        pairs = list(zip(starts.tolist(), starts.tolist()[1:], strict=False))
+        parts = [[x[first:last].transpose(0, 1)[None] for x in (q, k, v)] for first, last in pairs]
+        return torch.cat([dense(*part, span, causal)[0].transpose(0, 1) for part in parts])
+
+    if one_call:
+        pytest.importorskip("triton")
+        monkeypatch.setattr("maha_model.kernels.span.scales.chosen_implementation", lambda *_: "flash")
+        monkeypatch.setattr("maha_model.kernels.span.scales.attend_to_sequences", loop)
+    found = span_attention_of_scales(q, k, v, B, lengths, 5, causal)
+    scales = zip(*(unpacked(x, B, lengths) for x in (q, k, v)), strict=True)
+    wanted = [dense(*(x.transpose(1, 2) for x in scale), 5, causal).transpose(1, 2) for scale in scales]
+    torch.testing.assert_close(found, packed(wanted), rtol=1e-5, atol=1e-5)
