@@ -1,8 +1,14 @@
-"""Perplexity of a checkpoint: python eval/ppl.py --checkpoint RUN --data DATA [--split test] [--json]"""
+"""Perplexity of a checkpoint: python eval/ppl.py --checkpoint RUN --data DATA [--split test] [--json]
+
+Under torchrun all processes score together: windows in turn, or with --context-parallel P each in P parts.
+"""
+
+import os
 
 from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors
 from data_pipeline.json_text import to_json
 from eval.device import best_device, device_name
+from eval.ranks import launched_ranks
 from eval.scoring.evaluation import evaluate, evaluate_once
 from eval.undefined import quotient, shown
 from maha_model import ConfigError
@@ -24,17 +30,27 @@ def main() -> None:
         "--sparsity", type=float, help="another aggregation.sparsity (with gate: threshold); the score work is counted"
     )
     parser.add_argument("--keep", action="store_true", help="keep the result beside the checkpoint, or take a kept one")
+    parser.add_argument(
+        "--context-parallel", type=at_least(1), default=1, help="processes of a launch that share a window (default 1)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    with user_errors(ConfigError):
+    with (
+        user_errors(ConfigError, quiet=lambda _: int(os.environ.get("RANK", "0")) > 0),
+        launched_ranks(args.context_parallel, args.device) as (ranks, device),
+    ):
         if args.keep and args.sparsity is not None:
             raise UserError("--keep is for the model as it was trained; leave out --keep or --sparsity")
+        if ranks.count > 1 and (args.keep or args.sparsity is not None):
+            raise UserError("--keep and --sparsity are for one process; leave them out, or start one")
         manifest = Manifest.load(args.data)
-        window = (args.split, args.context, args.stride, args.batch_size, args.device)
+        window = (args.split, args.context, args.stride, args.batch_size, device)
         if args.keep:
             result = evaluate_once(args.checkpoint, manifest, *window)
         else:
-            result = evaluate(args.checkpoint, manifest, *window, args.sparsity)
+            result = evaluate(args.checkpoint, manifest, *window, args.sparsity, ranks)
+    if not ranks.is_main:
+        return
     score, speed = result.score, quotient(result.score.tokens, result.seconds)
     if args.json:
         print(to_json(result.to_dict()))

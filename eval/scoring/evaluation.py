@@ -12,12 +12,13 @@ import torch
 from data_pipeline import Manifest, UserError, read_documents
 from data_pipeline.files import atomic_write, sha256_of
 from data_pipeline.json_text import to_json
+from eval.ranks import Ranks
 from eval.scoring.octaves import Octaves, contexts_of_targets
 from eval.scoring.perplexity import Score, document_losses
 from eval.scoring.positions import OctaveBins
 from eval.undefined import quotient
 from eval.work import ScoreWork, turn_dial
-from maha_model import scale_weight_statistics
+from maha_model import CausalLM, ScaleWeights, scale_weight_statistics
 from pretrain.checkpoint import CheckpointInfo, find_checkpoint, load_model, read_info
 
 WINDOW_UNIT = 64
@@ -114,10 +115,12 @@ def _window(info: CheckpointInfo, context: int | None, stride: int | None) -> tu
 def evaluate(
     checkpoint: str | Path, manifest: Manifest, split: str = "test", context: int | None = None,
     stride: int | None = None, batch_size: int = 8, device: str = "cpu", sparsity: float | None = None,
+    ranks: Ranks | None = None,
 ) -> Evaluation:  # fmt: skip
     """Score a run's newest whole checkpoint, or a given one, on a split; stride defaults to half the context.
 
-    With a `sparsity` the scales have that price (`turn_dial`), and the work of the scores is counted.
+    With a `sparsity` the scales have that price (`turn_dial`), and the work of the scores is counted. Several `ranks`
+    score together, and every one gets the result.
 
     Raises:
         UserError: if checkpoint, data, context, stride or sparsity do not work, or the tokenizers differ.
@@ -138,7 +141,8 @@ def evaluate(
     scores, positions, windows, bigrams = [], OctaveBins(), Octaves(WINDOW_UNIT), Octaves(1)
     work = None if sparsity is None else ScoreWork()
     with work or nullcontext():
-        for document, losses in document_losses(model, read_documents(manifest, split), context, stride, batch_size):
+        documents = read_documents(manifest, split)
+        for document, losses in document_losses(model, documents, context, stride, batch_size, ranks):
             scores.append((document.info.title, Score.of(float(losses.sum()), document.info)))
             positions.add(losses)
             places, distances = contexts_of_targets(document.tokens, context, stride, batch_size, device)
@@ -146,8 +150,15 @@ def evaluate(
             bigrams.add(torch.from_numpy(losses), distances.cpu())
     seconds = time.perf_counter() - start
     first = next(read_documents(manifest, split)).tokens[:context].astype("int64")
-    layers = scale_weight_statistics(model, torch.from_numpy(first)[None].to(device))
+    layers = _scale_weights(model, torch.from_numpy(first)[None].to(device), ranks or Ranks())
     return Evaluation(
         path, info, model.num_parameters(), split, context, stride, scores, positions, windows, bigrams,
         [layer._asdict() for layer in layers], seconds, None if work is None else work.per_token(model),
     )  # fmt: skip
+
+
+def _scale_weights(model: CausalLM, ids_1N: torch.Tensor, ranks: Ranks) -> list[ScaleWeights]:
+    """Of one window, which the processes of a group share if it is long enough."""
+    shared = ids_1N.shape[1] >= ranks.padded(1, model.config)
+    split = model.context_parallel = ranks.split(ids_1N.shape[1], model.config) if shared else None
+    return scale_weight_statistics(model, ids_1N if split is None else ids_1N[:, split.own])

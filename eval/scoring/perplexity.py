@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from data_pipeline import DocumentInfo, TokenizedDocument, UserError
 from data_pipeline.indexed_dataset import Tokens
+from eval.ranks import Ranks
 from eval.undefined import perplexity, quotient
 from maha_model import CausalLM
 
@@ -113,9 +114,12 @@ def score_documents(
 
 
 def document_losses(
-    model: CausalLM, documents: Iterable[TokenizedDocument], context: int, stride: int, batch_size: int
-) -> Iterator[tuple[TokenizedDocument, Losses]]:
+    model: CausalLM, documents: Iterable[TokenizedDocument], context: int, stride: int, batch_size: int,
+    ranks: Ranks | None = None,
+) -> Iterator[tuple[TokenizedDocument, Losses]]:  # fmt: skip
     """Every document with the losses of its tokens but the first, scored by a sliding window.
+
+    Several `ranks` score together; every one calls this alike, and gets all losses.
 
     Raises:
         UserError: if context or stride cannot work with the model.
@@ -131,29 +135,42 @@ def document_losses(
         for document in ahead
         for window in sliding_windows(len(document.tokens) - 1, context, stride)
     )
-    losses = window_losses(model, stream, batch_size)
+    losses = window_losses(model, stream, batch_size, ranks)
     for document in behind:
         positions = len(document.tokens) - 1
         count = sum(1 for _ in sliding_windows(positions, context, stride))
         yield document, np.concatenate([np.empty(0), *islice(losses, count)])
 
 
-@torch.no_grad()
-def window_losses(model: CausalLM, windows: Iterable[tuple[Tokens, Window]], batch_size: int) -> Iterator[Losses]:
+def window_losses(
+    model: CausalLM, windows: Iterable[tuple[Tokens, Window]], batch_size: int, ranks: Ranks | None = None
+) -> Iterator[Losses]:
     """The losses of every window's scored targets: nats in float64, from log-probabilities in float32."""
+    stream, ranks = iter(windows), ranks or Ranks()
+    while batches := [batch for _ in range(ranks.places) if (batch := list(islice(stream, batch_size)))]:
+        own = batches[ranks.place] if ranks.place < len(batches) else []
+        found = ranks.gather(_batch_losses(model, own, ranks) if own else [])
+        for first in range(0, len(batches) * ranks.parts, ranks.parts):  # the processes of one batch, in order
+            for pieces in zip(*found[first : first + ranks.parts], strict=True):
+                yield np.concatenate(pieces)
+
+
+@torch.no_grad()
+def _batch_losses(model: CausalLM, batch: list[tuple[Tokens, Window]], ranks: Ranks) -> list[Losses]:
+    """Of the scored targets of each window that are in this process's part of it."""
     device = next(model.parameters()).device
-    stream = iter(windows)
-    while batch := list(islice(stream, batch_size)):
-        # shorter windows are padded at the end: in a causal model no earlier position depends on the padding
-        width = max(window.stop - window.start for _, window in batch)
-        ids = np.zeros((len(batch), width), dtype=np.int64)
-        targets = np.full_like(ids, _IGNORED)
-        for row, (tokens, (start, score_from, stop)) in enumerate(batch):
-            ids[row, : stop - start] = tokens[start:stop]
-            targets[row, score_from - start : stop - start] = tokens[score_from + 1 : stop + 1]
-        targets_BN = torch.from_numpy(targets).to(device)
-        scored = targets_BN != _IGNORED
-        hidden, _ = model.transformer(torch.from_numpy(ids).to(device))
-        logits = model.lm_head(hidden[scored]).float()  # logits of the scored positions alone
-        losses = F.cross_entropy(logits, targets_BN[scored], reduction="none").double()
-        yield from (row.cpu().numpy() for row in losses.split(scored.sum(1).tolist()))
+    # shorter windows are padded at the end: in a causal model no earlier position depends on the padding
+    width = ranks.padded(max(window.stop - window.start for _, window in batch), model.config)
+    ids = np.zeros((len(batch), width), dtype=np.int64)
+    targets = np.full_like(ids, _IGNORED)
+    for row, (tokens, (start, score_from, stop)) in enumerate(batch):
+        ids[row, : stop - start] = tokens[start:stop]
+        targets[row, score_from - start : stop - start] = tokens[score_from + 1 : stop + 1]
+    split = model.context_parallel = ranks.split(width, model.config)
+    own = slice(None) if split is None else split.own
+    targets_BN = torch.from_numpy(targets[:, own]).to(device)
+    scored = targets_BN != _IGNORED
+    hidden, _ = model.transformer(torch.from_numpy(ids[:, own]).to(device))
+    logits = model.lm_head(hidden[scored]).float()  # logits of the scored positions alone
+    losses = F.cross_entropy(logits, targets_BN[scored], reduction="none").double()
+    return [row.cpu().numpy() for row in losses.split(scored.sum(1).tolist())]

@@ -12,6 +12,7 @@ from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
 from tests.conftest import Run
 from tests.eval.conftest import MakeRun
+from tests.integration.forked import ForkedRun
 
 Check = Callable[..., None]
 
@@ -88,3 +89,29 @@ def test_ppl_mistakes_are_one_line_and_status_2(
     weights = next(damaged.rglob("rank-*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-7])
     assert_user_error(ppl(damaged), "no whole checkpoint left")
+
+
+def test_all_processes_of_a_launch_score_together(make_run: MakeRun, data: Manifest, run_command: Run) -> None:
+    """In turn, and with windows that two of them share; the first prints."""
+    run = make_run("maha")
+    command = ("--checkpoint", str(run), "--data", str(data.folder), "--json", "--batch-size", "3")
+    alone = json.loads(run_command("-m", "eval.ppl", *command).stdout.splitlines()[-1])
+    for processes, parts in ((2, 1), (4, 2)):
+        result = ForkedRun(processes, *command, "--context-parallel", str(parts), module="eval.ppl").wait()
+        assert result.returncode == 0, result.stdout
+        (line,) = [line for line in result.stdout.splitlines() if line.startswith("{")]
+        together = json.loads(line)
+        assert together["nll"] == pytest.approx(alone["nll"], rel=1e-6)
+        assert together["tokens"] == alone["tokens"]
+        for one, other in zip(together["scale_weights"], alone["scale_weights"], strict=True):
+            assert one["mean"] == pytest.approx(other["mean"], rel=1e-5)
+        assert [part["nll"] for part in together["documents"]] == pytest.approx(
+            [part["nll"] for part in alone["documents"]], rel=1e-6
+        )
+
+
+def test_processes_that_cannot_share_windows_are_one_line(run_command: Run, assert_user_error: Check) -> None:
+    command = ("-m", "eval.ppl", "--checkpoint", "none", "--data", "none", "--context-parallel")
+    assert_user_error(run_command(*command, 2), "--context-parallel 2 does not divide the 1 processes of the launch")
+    result = run_command(*command, 2, WORLD_SIZE="3", RANK="0")
+    assert_user_error(result, "does not divide the 3 processes of the launch; start a multiple of 2")

@@ -45,6 +45,15 @@ def rows_of(split: ContextSplit, place: int, width: int, factor: int) -> slice:
     return slice(first, (start + split.sizes[place]) // factor)
 
 
+def check_operator(split: ContextSplit) -> None:
+    """What torch checks of an operator: schema, shapes without data, registered gradient."""
+    tensors = [torch.randn(2, split.sizes[split.place], 3, requires_grad=True)]
+    torch.library.opcheck(
+        torch.ops.maha.extended.default, (tensors, [6], [1], list(SIZES), split.place, split.group),
+        test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
+    )  # fmt: skip
+
+
 def check_mean(split: ContextSplit) -> None:
     """The mean of means by their counts, one of them 0; gradients average to that of the whole."""
     values, counts = torch.tensor([2.0, torch.nan, 5.0]), torch.tensor([3, 0, 1])
@@ -65,6 +74,7 @@ def main() -> None:
     split = ContextSplit(SIZES, dist.get_rank(), register_group(dist.group.WORLD))
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         check_rows_and_gradients(split, dtype)
+    check_operator(split)
     check_mean(split)
     check_whole(split, torch.arange(30).view(2, 15))
     check_whole(split, torch.arange(30).view(2, 15) % 3 == 0)
