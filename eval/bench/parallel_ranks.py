@@ -14,7 +14,7 @@ from pretrain.memory import keep_freed_memory
 
 STEP = ModelConfig(vocab_size=512, d_model=256, num_layers=2, num_heads=4, d_ff=704, span=128)
 STEP_TOKENS, ROUNDS = 16384, 4
-LONG = ModelConfig(vocab_size=512, d_model=64, num_layers=2, num_heads=2, d_ff=176, span=128, num_scales=4)
+LONG = ModelConfig(vocab_size=512, d_model=32, num_layers=2, num_heads=2, d_ff=88, span=128, num_scales=4)
 
 
 def step_times(rank: int, count: int, folder: str) -> None:
@@ -23,6 +23,7 @@ def step_times(rank: int, count: int, folder: str) -> None:
     Those on a clock, and those of the processor.
     """
     group = _join(rank, count, folder)
+    keep_freed_memory()  # (not in a long step, whose peak of resident bytes then held freed blocks too)
     split = ContextSplit(part_sizes(STEP_TOKENS * count, count, STEP.context_unit), rank, group)
     torch.manual_seed(0)
     model = CausalLM(STEP)
@@ -62,7 +63,6 @@ def long_step(rank: int, count: int, folder: str, length: int) -> None:
 def _join(rank: int, count: int, folder: str) -> str:
     """The name of the group of all processes, each on a thread of its own."""
     torch.set_num_threads(1)
-    keep_freed_memory()
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
     assert dist.group.WORLD is not None
     return register_group(dist.group.WORLD)
