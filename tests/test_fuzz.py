@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline import Manifest, Tokenizer, UserError
 from data_pipeline.document_table import read_facts
 from data_pipeline.indexed_dataset import IndexedDataset
+from maha_model import CausalLM
 from pretrain.checkpoint import CheckpointTensors, load_model, read_info, sealed, verify_checkpoint
-from tests.pretrain.checkpoint.test_store import save
+from tests.pretrain.checkpoint.test_store import CONFIG, save
 
 FUZZ = settings(
     max_examples=40, deadline=60_000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -36,6 +38,13 @@ def damaged(content: bytes, kind: str, at: float, junk: bytes) -> bytes:
 damage = st.tuples(
     st.sampled_from(["replace", "cut", "overwrite"]), st.floats(0, 1), st.binary(min_size=1, max_size=64)
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """What torch imports for the first model on the device `meta` takes more than the limit."""
+    with torch.device("meta"):
+        CausalLM(CONFIG)
 
 
 def survives(read: Callable[[], object]) -> None:
