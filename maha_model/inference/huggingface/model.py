@@ -1,5 +1,6 @@
 """The model's classes in `transformers`: hidden states, and the language model over them."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from maha_model.inference.decoding import StreamingState
 from maha_model.inference.huggingface.cache import MAHACache
 from maha_model.inference.huggingface.config import MAHAPreTrainedConfig
 from maha_model.inference.huggingface.padding import first_tokens, turn
+from maha_model.inference.remote_code import AUTO_MAP, CODE, CODE_FILE
 from maha_model.layers import Embedding
 from maha_model.transformer import Head, Transformer
 
@@ -39,6 +41,13 @@ class MAHAPreTrained(PreTrainedModel):
         lacking = [name for name, p in self.named_parameters() if not getattr(p, "_is_hf_initialized", False)]
         if lacking:
             raise ValueError(f"the folder has no {', '.join(lacking[:3])}: it is damaged or of another model")
+
+    def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:
+        """With the reference to this package, as in an export."""
+        self.config.auto_map = AUTO_MAP
+        super().save_pretrained(save_directory, is_main_process, **kwargs)
+        if is_main_process:
+            (Path(save_directory) / CODE_FILE).write_text(CODE, encoding="utf-8")
 
     @property
     def is_in_one_place(self) -> bool:
@@ -247,3 +256,5 @@ class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
             generation_config.use_cache = self.is_in_one_place
             if generation_config.use_cache:
                 model_kwargs["cache"] = MAHACache()
+                if generation_config.is_assistant:  # its candidates are taken back
+                    model_kwargs["cache"].activate_past_recording()

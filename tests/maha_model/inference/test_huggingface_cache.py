@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import DynamicCache
 
-from maha_model import ModelConfig
 from maha_model.huggingface import MAHACache, MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM, MAHAPreTrainedTokenizer
 from tests.maha_model.inference.conftest import ids_of
-from tests.maha_model.test_causality import VOCABULARY, models
+from tests.maha_model.test_causality import VOCABULARY, build, models
 
 TEXTS = ["Bada", "A rather longer beginning, with more tokens", "Bada"]
 CHOICES: dict[str, dict[str, Any]] = {
@@ -25,10 +24,10 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 
 def random_model(seed: int, fields: dict[str, Any]) -> MAHAPreTrainedForCausalLM:
-    torch.manual_seed(seed)
-    sizes = {"vocab_size": VOCABULARY, "d_model": 8, "num_layers": 2, "num_heads": 2, "d_ff": 8, "init_std": 0.3}
-    config = ModelConfig(**{"context_length": 64, **sizes, **fields})
-    return MAHAPreTrainedForCausalLM(MAHAPreTrainedConfig(**config.to_dict())).eval()
+    own = build(seed, **fields)
+    model = MAHAPreTrainedForCausalLM(MAHAPreTrainedConfig(**own.config.to_dict())).double().eval()
+    model.load_state_dict(own.state_dict())
+    return model
 
 
 def padded(lengths: list[int], columns: int) -> tuple[Tensor, Tensor]:
@@ -46,7 +45,7 @@ def padded(lengths: list[int], columns: int) -> tuple[Tensor, Tensor]:
 def test_every_way_of_cutting_a_batch_gives_the_logits_of_the_full_forward(
     fields: dict[str, Any], lengths: list[int], cuts: list[int]
 ) -> None:
-    model = random_model(0, fields).double()
+    model = random_model(0, fields)
     ids, mask = padded(lengths, 40)
     expected = model(ids, attention_mask=mask, output_hidden_states=True)
     cache, logits, states, before = None, [], [], 0
