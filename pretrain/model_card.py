@@ -48,8 +48,9 @@ tags:
 
 # {run.resolve().name if run is not None else checkpoint.resolve().name}
 
-A causal language model of {parameters:,} parameters with {_PARTS[model.attention]} in {model.num_layers} layers of width {model.d_model}, for contexts
-of {model.context_length} tokens. Set `license` above before you pass it on: it is unknown here.
+A causal language model of {parameters:,} parameters with {_PARTS[model.attention]} in {model.num_layers} layers of
+width {model.d_model}, for contexts of {model.context_length} tokens. Set `license` above before
+you pass it on: it is unknown here.
 
 ## Training
 

@@ -4,4 +4,12 @@ from maha_model.inference.decoding import DecodingState, StreamingState
 from maha_model.inference.generation import DocumentTokenizer, StopStrings, generate, sample_tokens
 from maha_model.inference.sampling import Sampling
 
-__all__ = ["DecodingState", "DocumentTokenizer", "Sampling", "StopStrings", "StreamingState", "generate", "sample_tokens"]
+__all__ = [
+    "DecodingState",
+    "DocumentTokenizer",
+    "Sampling",
+    "StopStrings",
+    "StreamingState",
+    "generate",
+    "sample_tokens",
+]

@@ -128,8 +128,10 @@ class MAHAStream:
 
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times."""
-        for kept in (self.local.inputs, *self.contexts.windows, *self.values.windows, *self.scales):
-            kept.select(rows_K)
+        for window in (self.local.inputs, *self.contexts.windows, *self.values.windows):
+            window.select(rows_K)
+        for cache in self.scales:
+            cache.select(rows_K)
         self.newest = [x.index_select(0, rows_K) for x in self.newest]
         self.outputs = [x.index_select(0, rows_K) for x in self.outputs]
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,12 +11,11 @@ from transformers import Cache
 from maha_model.inference.decoding import StreamingState
 
 
-@dataclass
-class _Group:
+class _Group(NamedTuple):
     """Rows of the batch with the same number of pads, so that they stand at the same position."""
 
-    rows_K: Tensor
-    """Their indices in the batch."""
+    rows: Tensor
+    """Their indices (K) in the batch."""
     first: int
     """Column of their first token."""
     state: StreamingState
@@ -61,11 +60,11 @@ class MAHACache(Cache):
         for group in self._groups:
             skipped = 0 if before else group.first
             taken: list[Tensor] = []
-            hidden = group.state.advance(x_BND[group.rows_K, skipped:], None if inputs is None else taken)
+            hidden = group.state.advance(x_BND[group.rows, skipped:], None if inputs is None else taken)
             parts = [hidden, *taken]
             whole = whole or [part.new_zeros(x_BND.shape) for part in parts]
             for into, part in zip(whole, parts, strict=True):
-                into[group.rows_K, skipped:] = part
+                into[group.rows, skipped:] = part
         if inputs is not None:
             inputs += whole[1:]
         return whole[0]
@@ -75,7 +74,7 @@ class MAHACache(Cache):
         groups = []
         for group in self._groups:
             of_row = torch.full((self.batch_size,), -1, device=beam_idx.device)
-            of_row[group.rows_K] = torch.arange(len(group.rows_K), device=beam_idx.device)
+            of_row[group.rows] = torch.arange(len(group.rows), device=beam_idx.device)
             taken = of_row[beam_idx]
             rows_K = (taken >= 0).nonzero()[:, 0]
             if len(rows_K):
@@ -87,7 +86,7 @@ class MAHACache(Cache):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row so many times, the copies beside each other."""
-        rows_B = torch.cat([group.rows_K for group in self._groups]).sort().values
+        rows_B = torch.cat([group.rows for group in self._groups]).sort().values
         self.reorder_cache(rows_B.repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -135,7 +134,7 @@ class MAHACache(Cache):
     @property
     def batch_size(self) -> int:
         """Rows; -1 before the first forward."""
-        return sum(len(group.rows_K) for group in self._groups) or -1
+        return sum(len(group.rows) for group in self._groups) or -1
 
     @property
     def is_initialized(self) -> bool:

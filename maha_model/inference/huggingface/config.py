@@ -34,6 +34,10 @@ class MAHAPreTrainedConfig(PreTrainedConfig):
         """Of an export, also one of an earlier version."""
         return super().from_dict(ModelConfig.complete(config_dict), **kwargs)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Nothing: a saved folder refers to this package (`inference.remote_code`) instead of holding a copy of it."""
+
     def to_maha(self) -> ModelConfig:
         """The configuration in this package's own form."""
         return ModelConfig.from_dict(

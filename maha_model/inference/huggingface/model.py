@@ -49,6 +49,10 @@ class MAHAPreTrained(PreTrainedModel):
         if is_main_process:
             (Path(save_directory) / CODE_FILE).write_text(CODE, encoding="utf-8")
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
+        """Nothing: a saved folder refers to this package (`inference.remote_code`) instead of holding a copy of it."""
+
     @property
     def is_in_one_place(self) -> bool:
         """Whether all weights are on one device; a cache reads them past the hooks that move inputs and weights."""

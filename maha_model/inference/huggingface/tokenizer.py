@@ -35,6 +35,10 @@ class MAHAPreTrainedTokenizer(PreTrainedTokenizer):
         super().__init__(add_bos_token=add_bos_token, **{**defaults, **kwargs})
         self.add_bos_token = add_bos_token
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoTokenizer") -> None:
+        """Nothing: a saved folder refers to this package (`inference.remote_code`) instead of holding a copy of it."""
+
     @property
     def vocab_size(self) -> int:
         """Number of token ids."""

@@ -42,6 +42,8 @@ def test_saving_gives_the_weights_and_configuration_of_the_export(
     ids = ids_of((1, 20))
     assert torch.equal(again(ids).logits, model(ids).logits)
     assert AutoTokenizer.from_pretrained(tmp_path)("  two\n words").input_ids == tokenizer("  two\n words").input_ids
+    code = [sorted(file.name for file in path.glob("*.py")) for path in (folder, tmp_path)]
+    assert code == [["modeling_maha.py"]] * 2
     exported, saved = (json.loads((path / "config.json").read_text()) for path in (folder, tmp_path))
     assert {name: saved[name] for name in exported if name != "architectures"} == {
         name: value for name, value in exported.items() if name != "architectures"
@@ -158,3 +160,26 @@ def test_generation_is_the_argmax_of_our_model_one_by_one_for_every_row_of_a_bat
 def test_the_package_itself_needs_no_transformers(run_command: Run) -> None:
     script = "import sys, maha_model, pretrain.export; print([n for n in ('transformers',) if n in sys.modules])"
     assert run_command("-c", script).stdout.strip() == "[]"
+
+
+def test_a_folder_and_what_is_saved_from_it_load_by_their_reference_to_the_code(
+    tmp_path: Path, folder: Path, model: MAHAPreTrainedForCausalLM, run_command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    script = f"""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+path = {str(folder)!r}
+for again in ({str(tmp_path / "a")!r}, {str(tmp_path / "b")!r}):
+    model, tokenizer = (
+        auto.from_pretrained(path, trust_remote_code=True) for auto in (AutoModelForCausalLM, AutoTokenizer)
+    )
+    print(type(model).__module__, type(tokenizer).__module__)
+    model.save_pretrained(again)
+    tokenizer.save_pretrained(again)
+    path = again
+"""
+    lines = run_command("-c", script).stdout.split("\n")
+    assert lines[:2] == ["maha_model.inference.huggingface.model maha_model.inference.huggingface.tokenizer"] * 2
+    before, after = (safetensors.torch.load_file(path / "model.safetensors") for path in (folder, tmp_path / "b"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert sorted(path.name for path in (tmp_path / "b").glob("*.py")) == ["modeling_maha.py"]

@@ -1,4 +1,4 @@
-"""Generation in `transformers` with a cache: the tokens and logits of the full forward, whatever is done to the rows."""
+"""Generation in `transformers` with a cache: tokens and logits of the full forward, whatever is done to rows."""
 
 import copy
 from typing import Any

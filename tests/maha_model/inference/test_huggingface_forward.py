@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
-from maha_model.huggingface import MAHAPreTrainedForCausalLM, MAHAPreTrainedTokenizer
+from maha_model.huggingface import MAHAPreTrainedForCausalLM
 from pretrain.checkpoint import load_model
 from tests.maha_model.inference.conftest import ids_of
 
