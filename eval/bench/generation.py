@@ -5,8 +5,8 @@ the state, logits against the full forward; the same with a descent, whose state
 first 1k are those of a second sequence, decoded in turn with the last 1k of the long one, so that a busy machine slows
 both alike.
 
-With --transformers instead: `generate` of transformers with its cache and without, and beside transformers' own Llama of
-the same size. The sizes are small; --prompt 8192 --new 1024 --long 32768 are those of the limits.
+With --transformers instead: `generate` of transformers with a cache and without, and beside transformers' own Llama of
+the same size. The sizes are small; those of the limits are --prompt 8192 --new 1024 --long 32768.
 """
 
 import argparse
