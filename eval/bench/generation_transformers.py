@@ -76,7 +76,7 @@ def measure(
     cases += [(name, long, new, True) for name in built]
     for model in built.values():
         speed(model, batch, 64, 3, True)  # warm-up
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"model": name, "batch": batch, "prompt": n, "new": count, "cached": cached}
         | speed(built[name], batch, n, count, cached)
         for name, n, count, cached in cases
