@@ -1,5 +1,17 @@
 """Importing this module registers the model in `transformers`; see `maha_model.inference.huggingface`."""
 
-from maha_model.inference.huggingface import MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM, MAHAPreTrainedTokenizer
+from maha_model.inference.huggingface import (
+    MAHACache,
+    MAHAPreTrainedConfig,
+    MAHAPreTrainedForCausalLM,
+    MAHAPreTrainedModel,
+    MAHAPreTrainedTokenizer,
+)
 
-__all__ = ["MAHAPreTrainedConfig", "MAHAPreTrainedForCausalLM", "MAHAPreTrainedTokenizer"]
+__all__ = [
+    "MAHACache",
+    "MAHAPreTrainedConfig",
+    "MAHAPreTrainedForCausalLM",
+    "MAHAPreTrainedModel",
+    "MAHAPreTrainedTokenizer",
+]

@@ -1,9 +1,12 @@
-"""Decoding token by token: python eval/bench_generate.py [--checkpoint RUN] [--json].
+"""Decoding token by token: python eval/bench_generate.py [--checkpoint RUN] [--json], or --transformers.
 
 64k tokens one by one through a small MAHA model, random ones: time of the last 1k tokens against the first 1k, size of
 the state, logits against the full forward; the same with a descent, whose state grows as a cached Transformer's. The
 first 1k are those of a second sequence, decoded in turn with the last 1k of the long one, so that a busy machine slows
 both alike.
+
+With --transformers instead: `generate` of transformers with a cache and without, and beside transformers' own Llama of
+the same size. The sizes are small; those of the limits are --prompt 8192 --new 1024 --long 32768.
 """
 
 import argparse
@@ -14,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_pipeline import CommandParser, user_errors
+from data_pipeline import CommandParser, at_least, user_errors
+from eval.bench import generation_transformers
 from eval.bench.criteria import Criterion, print_report
 from maha_model import CausalLM, DecodingState, ModelConfig
 from pretrain.checkpoint import find_checkpoint, load_model
@@ -119,7 +123,23 @@ def main() -> None:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="a run's folder or a checkpoint (default: a fresh small MAHA model)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--transformers", action="store_true", help="measure generation in transformers instead")
+    sizes = parser.add_argument_group("with --transformers")
+    for name, value, text in (
+        ("batch", 8, "rows"),
+        ("prompt", 1024, "tokens before the new ones, with a cache and without"),
+        ("new", 64, "new tokens"),
+        ("uncached", 3, "new tokens without a cache, two at least"),
+        ("long", 4096, "tokens before the new ones of MAHA and of Llama"),
+    ):
+        least = 2 if name in ("new", "uncached") else 1
+        sizes.add_argument(f"--{name}", type=at_least(least), default=value, help=f"{text} (default {value})")
     args = parser.parse_args()
+    if args.transformers:
+        with user_errors():
+            measured = generation_transformers.measure(args.batch, args.prompt, args.new, args.uncached, args.long)
+        print_report(*measured, args.json)
+        return
     with user_errors():
         model = load_model(find_checkpoint(args.checkpoint)) if args.checkpoint else build("maha")
     descending = build("maha", **DESCENT)

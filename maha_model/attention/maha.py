@@ -70,7 +70,10 @@ class ScaleProjections(nn.Module):
     def forward(self, x_BnD: Tensor, level: int) -> Tensor:
         """(B, n, D) -> (B, n, H*dk)."""
         if self.config.projections == "shared" and level:
-            return self.matrices[0](x_BnD, self.gains(level))
+            matrix, gain_E = self.matrices[0], self.gains(level)
+            if isinstance(matrix, _Projection):
+                return matrix(x_BnD, gain_E)
+            return matrix(x_BnD) * gain_E  # a wrapper of it, such as LoRA's, whose own part has the gain too
         return self.matrices[level](x_BnD)
 
     def packed(self, rows_TD: Tensor, finest_BND: Tensor, coarse_TD: Tensor) -> tuple[Tensor, Tensor]:

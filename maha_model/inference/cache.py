@@ -22,6 +22,10 @@ class Window:
         self.last = torch.cat((self.last[:, x_BMD.shape[1] :], x_BMD[:, max(0, x_BMD.shape[1] - size) :]), dim=1)
         return self.last
 
+    def select(self, rows_K: Tensor) -> None:
+        """Keep these sequences of the batch, in this order; one may come several times."""
+        self.last = self.last.index_select(0, rows_K)
+
 
 class KeyValues:
     """Keys (B, H, W, dk) and values (B, H, W, d) of the last W tokens, the newest in the place of the oldest.
@@ -49,6 +53,10 @@ class KeyValues:
         for into, new in ((self.keys, keys_BHmd[:, :, m - kept :]), (self.values, values_BHmd[:, :, m - kept :])):
             into[:, :, start : start + to_end] = new[:, :, :to_end]
             into[:, :, : kept - to_end] = new[:, :, to_end:]
+
+    def select(self, rows_K: Tensor) -> None:
+        """Keep these sequences of the batch, in this order; one may come several times."""
+        self.keys, self.values = self.keys.index_select(0, rows_K), self.values.index_select(0, rows_K)
 
     def all(self) -> tuple[Tensor, Tensor]:
         """The keys and values that are kept, of a cache that grows in their order."""

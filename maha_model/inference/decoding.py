@@ -1,53 +1,62 @@
 """Decoding token by token: the model over a state whose size, without a descent, does not depend on their number."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maha_model.attention import rotary_line
+from maha_model.config import ModelConfig
 from maha_model.inference.streams import PyramidPosition, build_stream
 from maha_model.kernels.fuse import compute_dtype
 from maha_model.kernels.rotary import rotary_angles
 from maha_model.transformer import Block, CausalLM
 
 
-class DecodingState:
-    """The state of `model` (in evaluation mode) after the tokens so far of `batch_size` sequences of equal length.
+class StreamingState:
+    """The state of a transformer's `blocks` and final `norm` after the inputs so far of sequences of equal length.
 
-    The logits are those of the full forward. The size is O(L W D) a layer with a finite span; `standard` attention,
-    `span: full` and a descent keep every key and value, in room that doubles when it is full.
+    Outputs are those of the full forward, in evaluation mode. The size is O(L W D) a layer with a finite span;
+    `standard` attention, `span: full` and a descent keep every key and value, in room that doubles when it is full.
+
+    Args:
+        blocks: of the transformer.
+        norm: after the last of them.
+        config: of the model.
+        like: (B, 0), whose dtype and device the state has.
     """
 
-    def __init__(self, model: CausalLM, batch_size: int = 1) -> None:
-        self.model, self.config = model, model.config
+    def __init__(self, blocks: Iterable[nn.Module], norm: nn.Module, config: ModelConfig, like: Tensor) -> None:
+        self.config = config
         self.position = 0
         """Tokens so far."""
-        maha = self.config.attention == "maha"
-        self._qk_dim = self.config.scale_qk_dim if maha else self.config.head_dim
-        self._at = PyramidPosition(0, 0, 0, [self._angles(0) for _ in range(self.config.num_scales if maha else 1)])
-        like = model.lm_head.weight.new_zeros(batch_size, 0)
-        blocks = [block for block in model.transformer.blocks if isinstance(block, Block)]
-        self._layers = [(block, build_stream(block.attention, like)) for block in blocks]
+        maha = config.attention == "maha"
+        self._like = like[:0]
+        self._qk_dim = config.scale_qk_dim if maha else config.head_dim
+        self._at = PyramidPosition(0, 0, 0, [self._angles(0) for _ in range(config.num_scales if maha else 1)])
+        self._norm = norm
+        self._layers = [(block, build_stream(block.attention, like)) for block in blocks if isinstance(block, Block)]
 
-    @torch.inference_mode()
-    def prefill(self, ids_BN: Tensor) -> Tensor:
-        """Append a whole prompt, N >= 1, at once; logits (B, V) of the token after it.
+    def advance(self, x_BND: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
+        """Append N >= 1 tokens, given as embeddings; the hidden states (B, N, D) after the final norm.
 
-        Raises:
-            ValueError: if there is no token, or the state has some already.
+        All at once in a new state, else one by one. The inputs (B, N, D) of every block are appended to `inputs`.
         """
-        if self.position or not ids_BN.shape[1]:
-            raise ValueError("prefill takes the first tokens, at least one; give later ones to step")
-        self._advance(ids_BN)
-        return self._logits(ids_BN)
+        if x_BND.shape[1] > 1 and self.position:
+            found: list[list[Tensor]] = [[] for _ in range(x_BND.shape[1])]
+            hidden = [self.advance(x_B1D, into) for x_B1D, into in zip(x_BND.split(1, dim=1), found, strict=True)]
+            if inputs is not None:
+                inputs += [torch.cat(steps, dim=1) for steps in zip(*found, strict=True)]
+            return torch.cat(hidden, dim=1)
+        return self._norm(self._through_blocks(x_BND, inputs))
 
-    @torch.inference_mode()
-    def step(self, ids_B: Tensor) -> Tensor:
-        """Append one token a sequence; logits (B, V) of the next."""
-        self._advance(ids_B[:, None])
-        return self._logits(ids_B[:, None])
+    def select(self, rows_K: Tensor) -> None:
+        """Keep these sequences of the batch, in this order; one may come several times. Indices (K) int64."""
+        for _, stream in self._layers:
+            stream.select(rows_K)
 
     def tensors(self) -> Iterator[Tensor]:
         """All that is kept."""
@@ -57,9 +66,27 @@ class DecodingState:
         """Memory of all that is kept."""
         return sum({x.data_ptr(): x.untyped_storage().nbytes() for x in self.tensors()}.values())
 
-    def _advance(self, ids_BN: Tensor) -> None:
-        """Move on by N tokens, N = 1 unless the state is new."""
-        before, self.position = self.position, self.position + ids_BN.shape[1]
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        for module in (self._norm, *(block for block, _ in self._layers)):  # the model is the same one
+            memo.update({id(part): part for part in module.modules()})
+        new = object.__new__(type(self))
+        memo[id(self)] = new
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return new
+
+    def _through_blocks(self, x_BND: Tensor, inputs: list[Tensor] | None) -> Tensor:
+        """Before the final norm; N = 1 unless the state is new."""
+        self._move_on(x_BND.shape[1])
+        for block, stream in self._layers:
+            if inputs is not None:
+                inputs.append(x_BND)
+            take = stream.step if x_BND.shape[1] == 1 else stream.prefill
+            x_BND = x_BND + take(block.attention_norm(x_BND), self._at)
+            x_BND = x_BND + block.ffn(block.ffn_norm(x_BND))
+        return x_BND
+
+    def _move_on(self, count: int) -> None:
+        before, self.position = self.position, self.position + count
         at, ratio = self._at, self.config.ratio
         counts = [(self.position // ratio**level, before // ratio**level) for level in range(len(at.angles))]
         at.finished = sum(after > earlier for after, earlier in counts)
@@ -70,15 +97,38 @@ class DecodingState:
             at.angles[level] = self._angles(first + step * (counts[level][0] - 1))
 
     def _angles(self, position: float) -> tuple[Tensor, Tensor]:
-        weight = self.model.lm_head.weight
-        position_1 = torch.tensor([position], dtype=compute_dtype(weight.dtype), device=weight.device)
+        position_1 = self._like.new_tensor([position], dtype=compute_dtype(self._like.dtype))
         return rotary_angles(position_1, self._qk_dim, self.config.rope_base)
 
+
+class DecodingState(StreamingState):
+    """The state of `model` (in evaluation mode) after the tokens so far of `batch_size` sequences of equal length."""
+
+    def __init__(self, model: CausalLM, batch_size: int = 1) -> None:
+        transformer, self.model = model.transformer, model
+        like = model.lm_head.weight.new_zeros(batch_size, 0)
+        super().__init__(transformer.blocks, transformer.norm, model.config, like)
+
+    @torch.inference_mode()
+    def prefill(self, ids_BN: Tensor) -> Tensor:
+        """Append a whole prompt, N >= 1, at once; logits (B, V) of the token after it.
+
+        Raises:
+            ValueError: if there is no token, or the state has some already.
+        """
+        if self.position or not ids_BN.shape[1]:
+            raise ValueError("prefill takes the first tokens, at least one; give later ones to step")
+        return self._logits(ids_BN)
+
+    @torch.inference_mode()
+    def step(self, ids_B: Tensor) -> Tensor:
+        """Append one token a sequence; logits (B, V) of the next."""
+        return self._logits(ids_B[:, None])
+
     def _logits(self, ids_BN: Tensor) -> Tensor:
-        transformer = self.model.transformer
-        x_BND = transformer.embedding(ids_BN)
-        for block, stream in self._layers:
-            take = stream.step if ids_BN.shape[1] == 1 else stream.prefill
-            x_BND = x_BND + take(block.attention_norm(x_BND), self._at)
-            x_BND = x_BND + block.ffn(block.ffn_norm(x_BND))
-        return self.model.lm_head(transformer.norm(x_BND[:, -1]))
+        x_BND = self._through_blocks(self.model.transformer.embedding(ids_BN), None)
+        return self.model.lm_head(self._norm(x_BND[:, -1]))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo.update({id(part): part for part in self.model.modules()})
+        return super().__deepcopy__(memo)

@@ -126,6 +126,15 @@ class MAHAStream:
         kept = [(cache.keys, cache.values) for cache in self.scales]
         return chain((window.last for window in windows), *kept, self.newest, self.outputs)
 
+    def select(self, rows_K: Tensor) -> None:
+        """Keep these sequences of the batch, in this order; one may come several times."""
+        for window in (self.local.inputs, *self.contexts.windows, *self.values.windows):
+            window.select(rows_K)
+        for cache in self.scales:
+            cache.select(rows_K)
+        self.newest = [x.index_select(0, rows_K) for x in self.newest]
+        self.outputs = [x.index_select(0, rows_K) for x in self.outputs]
+
     def _newest_bound(self, level: int) -> Tensor:
         """The key (B, H, 1, 2 dk) of the scale's token that ends with the newest of the finest scale."""
         ratio = self.attention.config.ratio
@@ -165,6 +174,11 @@ class StandardStream:
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
         return self.cache.keys, self.cache.values, self.local.inputs.last
+
+    def select(self, rows_K: Tensor) -> None:
+        """Keep these sequences of the batch, in this order; one may come several times."""
+        self.cache.select(rows_K)
+        self.local.inputs.select(rows_K)
 
     def _project(self, x_BND: Tensor) -> tuple[Tensor, ...]:
         qkv = self.attention.qkv(x_BND).unflatten(-1, (3, self.attention.config.num_heads, -1))

@@ -7,6 +7,8 @@ From a run or one of its checkpoints, whatever ZeRO stage and world size trained
     config.json         the model's configuration, with "model_type": "maha"
     tokenizer.model     the SentencePiece model
     checkpoint.json     identity and checksums: evaluation reads an export like a checkpoint
+    README.md           the model card, and
+    modeling_maha.py    where transformers finds the code: not checksummed, theirs to change
 
 Training cannot continue from it. `transformers` loads the same folder once `maha_model.huggingface` is imported.
 """
@@ -16,10 +18,12 @@ from math import prod
 from pathlib import Path
 
 from data_pipeline import Tokenizer, UserError
+from maha_model.inference.remote_code import AUTO_MAP
 from pretrain.checkpoint.draft import Draft
 from pretrain.checkpoint.format import CONFIG, SHARDS, TOKENIZER, WEIGHTS
 from pretrain.checkpoint.models import model_config, open_model
 from pretrain.checkpoint.store import find_checkpoint
+from pretrain.model_card import write_card
 
 FILE_BYTES = 5 * 10**9
 """Of weights in one file, at most (more only for a single larger tensor); they are in memory at once."""
@@ -37,7 +41,8 @@ def export(checkpoint: str | Path, out: Path, file_bytes: int = FILE_BYTES) -> P
     info, tensors = open_model(path)
     tokenizer = Tokenizer(path / TOKENIZER)
     config = {
-        "model_type": "maha", "architectures": ["MAHAForCausalLM"], **model_config(info).to_dict(),
+        "model_type": "maha", "architectures": ["MAHAForCausalLM"], "auto_map": AUTO_MAP,
+        **model_config(info).to_dict(),
         # what generation pads with and stops at: the next document would begin there
         "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.unk_id,
     }  # fmt: skip
@@ -54,6 +59,7 @@ def export(checkpoint: str | Path, out: Path, file_bytes: int = FILE_BYTES) -> P
     except BaseException:
         draft.discard()
         raise
+    write_card(out, path, info, sum(map(prod, tensors.shapes.values())))
     return path
 
 

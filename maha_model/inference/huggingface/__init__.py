@@ -7,13 +7,22 @@ Parameters have the names of `CausalLM` and the configuration the fields of `Mod
 both. This is the one part of `maha_model` that needs more than torch: `transformers` and `sentencepiece`.
 """
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from maha_model.inference.huggingface.model import MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM
+from maha_model.inference.huggingface.cache import MAHACache
+from maha_model.inference.huggingface.config import MAHAPreTrainedConfig
+from maha_model.inference.huggingface.model import MAHAPreTrainedForCausalLM, MAHAPreTrainedModel
 from maha_model.inference.huggingface.tokenizer import MAHAPreTrainedTokenizer
 
 AutoConfig.register(MAHAPreTrainedConfig.model_type, MAHAPreTrainedConfig)
+AutoModel.register(MAHAPreTrainedConfig, MAHAPreTrainedModel)
 AutoModelForCausalLM.register(MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM)
 AutoTokenizer.register(MAHAPreTrainedConfig, slow_tokenizer_class=MAHAPreTrainedTokenizer)
 
-__all__ = ["MAHAPreTrainedConfig", "MAHAPreTrainedForCausalLM", "MAHAPreTrainedTokenizer"]
+__all__ = [
+    "MAHACache",
+    "MAHAPreTrainedConfig",
+    "MAHAPreTrainedForCausalLM",
+    "MAHAPreTrainedModel",
+    "MAHAPreTrainedTokenizer",
+]

@@ -1,66 +1,32 @@
-"""The model's configuration and class in `transformers`."""
+"""The model's classes in `transformers`: hidden states, and the language model over them."""
 
-import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutput
+from transformers import Cache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import can_return_tuple
 
-from maha_model.config import ModelConfig
-from maha_model.transformer import CausalLM
+from maha_model.inference.decoding import StreamingState
+from maha_model.inference.huggingface.cache import MAHACache
+from maha_model.inference.huggingface.config import MAHAPreTrainedConfig
+from maha_model.inference.huggingface.padding import first_tokens, turn
+from maha_model.inference.remote_code import AUTO_MAP, CODE, CODE_FILE
+from maha_model.layers import Embedding
+from maha_model.transformer import Head, Transformer
 
 
-class MAHAPreTrainedConfig(PreTrainedConfig):
-    """The fields of `ModelConfig`, checked as there, under their own names and the usual ones of `transformers`."""
-
-    model_type = "maha"
-    tie_word_embeddings = True
-    attribute_map = {  # noqa: RUF012  # the base class's name and form
-        "hidden_size": "d_model",
-        "intermediate_size": "d_ff",
-        "max_position_embeddings": "context_length",
-        "num_attention_heads": "num_heads",
-        "num_hidden_layers": "num_layers",
-    }
-
-    def __init__(self, **values: Any) -> None:
-        values = {self.attribute_map.get(name, name): value for name, value in values.items()}
-        names = [field.name for field in dataclasses.fields(ModelConfig)]
-        config = ModelConfig.from_dict({name: values.pop(name) for name in names if name in values})
-        for name, value in config.to_dict().items():
-            setattr(self, name, value)
-        super().__init__(**values)
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Of an export, also one of an earlier version."""
-        return super().from_dict(ModelConfig.complete(config_dict), **kwargs)
-
-    def to_maha(self) -> ModelConfig:
-        """The configuration in this package's own form."""
-        return ModelConfig.from_dict(
-            {field.name: getattr(self, field.name) for field in dataclasses.fields(ModelConfig)}
-        )
-
-
-class MAHAPreTrainedForCausalLM(PreTrainedModel, GenerationMixin):
-    """`CausalLM` with the interface of `transformers`: masks, shifted labels, `generate`."""
+class MAHAPreTrained(PreTrainedModel):
+    """What both classes share."""
 
     config_class = MAHAPreTrainedConfig
     base_model_prefix = "transformer"
-    accepts_loss_kwargs = True
-    _tied_weights_keys = {"lm_head.weight": "transformer.embedding.weight"}  # noqa: RUF012
+    supports_gradient_checkpointing = True
     _no_split_modules = ["Block"]  # noqa: RUF012
-    _is_stateful = True  # tokens cannot be taken back, as assisted generation would
-
-    def __init__(self, config: MAHAPreTrainedConfig) -> None:
-        super().__init__(config)
-        model = CausalLM(config.to_maha())
-        self.transformer, self.lm_head = model.transformer, model.lm_head
-        self.post_init()
 
     def init_weights(self) -> None:
         """Tie the embeddings; the model's parts have initialised themselves."""
@@ -76,64 +42,223 @@ class MAHAPreTrainedForCausalLM(PreTrainedModel, GenerationMixin):
         if lacking:
             raise ValueError(f"the folder has no {', '.join(lacking[:3])}: it is damaged or of another model")
 
+    def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:
+        """With the reference to this package, as in an export."""
+        self.config.auto_map = AUTO_MAP
+        super().save_pretrained(save_directory, is_main_process, **kwargs)
+        if is_main_process:
+            (Path(save_directory) / CODE_FILE).write_text(CODE, encoding="utf-8")
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
+        """Nothing: a saved folder refers to this package (`inference.remote_code`) instead of holding a copy of it."""
+
+    @property
+    def is_in_one_place(self) -> bool:
+        """Whether all weights are on one device; a cache reads them past the hooks that move inputs and weights."""
+        return len(set(getattr(self, "hf_device_map", {}).values())) <= 1
+
+
+class MAHAPreTrainedModel(MAHAPreTrained):
+    """The transformer without its head: hidden states after the final norm."""
+
+    def __init__(self, config: MAHAPreTrainedConfig) -> None:
+        super().__init__(config)
+        for name, part in Transformer(config.to_maha()).named_children():
+            self.add_module(name, part)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding, which is also the head."""
+        return self.embedding
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the embedding, whose gradient is still summed in float32; `tie_weights` gives it to the head."""
+        self.embedding = Embedding(value.num_embeddings, value.embedding_dim, _weight=value.weight)
+        self.embedding.weight = value.weight  # the same parameter
+
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        cache_position: Tensor | None = None,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states (B, N, D).
+
+        Args:
+            input_ids: (B, N) int64; or `inputs_embeds`, (B, N, D).
+            attention_mask: (B, N), 1 at tokens and 0 at padding, which may be at either end of a row, with a cache at
+                its left: its tokens are placed as if they began at position 0, and what stands at padding is
+                meaningless. With a cache that has tokens (B, all columns so far), or (B, N).
+            position_ids: must count a row's tokens one by one; where they begin is of no account.
+            cache: of an earlier forward, which ended before these columns; or a new one.
+            inputs_embeds: see `input_ids`.
+            use_cache: whether to begin a cache. What is computed with one has no gradient.
+            output_hidden_states: the inputs of all blocks and the output, L + 1 tensors (B, N, D).
+            output_attentions: refused if true; there is no matrix of them.
+            cache_position: of no account, since a cache counts its columns itself.
+
+        Raises:
+            ValueError: if an argument cannot be honoured.
+        """
+        del cache_position
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        if output_attentions:
+            raise ValueError("output_attentions is not possible: no layer makes a matrix of attention weights")
+        x_BND = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        x_BND = self.dropout(x_BND)
+        wants_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        inputs: list[Tensor] | None = [] if wants_states else None
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            use_cache = False
+        if cache is not None or use_cache:
+            cache = self._cache_of(cache)
+            with torch.no_grad():
+                hidden_BND = self._advance(cache, x_BND, attention_mask, position_ids, inputs)
+        else:
+            hidden_BND = self._through_blocks(x_BND, attention_mask, position_ids, inputs)
+        states = None if inputs is None else (*inputs, hidden_BND)
+        return BaseModelOutputWithPast(last_hidden_state=hidden_BND, cache=cache, hidden_states=states)
+
+    def _through_blocks(
+        self, x_BND: Tensor, mask_BN: Tensor | None, position_ids: Tensor | None, inputs: list[Tensor] | None
+    ) -> Tensor:
+        """The full forward."""
+        first_B = None
+        if mask_BN is not None or position_ids is not None:
+            mask_BN = x_BND.new_ones(x_BND.shape[:2]) if mask_BN is None else mask_BN
+            first_B = first_tokens(mask_BN, position_ids, cached=False)
+            first_B = first_B if first_B.any() else None
+        x_BND = x_BND if first_B is None else turn(x_BND, first_B)
+        for block in self.blocks:
+            if inputs is not None:
+                inputs.append(x_BND)
+            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                x_BND, _ = self._gradient_checkpointing_func(block, x_BND)
+            else:
+                x_BND, _ = block(x_BND)
+        x_BND = self.norm(x_BND)
+        if first_B is None:
+            return x_BND
+        if inputs is not None:
+            inputs[:] = [turn(x, -first_B) for x in inputs]
+        return turn(x_BND, -first_B)
+
+    def _advance(
+        self,
+        cache: MAHACache,
+        x_BND: Tensor,
+        mask_BN: Tensor | None,
+        position_ids: Tensor | None,
+        inputs: list[Tensor] | None,
+    ) -> Tensor:
+        """Through the states of a cache."""
+        B, N, _ = x_BND.shape
+        mask_BN = x_BND.new_ones(B, N) if mask_BN is None else mask_BN[:, -N:] if mask_BN.dim() == 2 else mask_BN
+        first_B = first_tokens(mask_BN, position_ids, cached=True)
+        if not cache.is_initialized:
+            cache.start(first_B, self._new_state)
+        elif first_B.any():
+            raise ValueError("attention_mask has padding behind the tokens of the cache; pad at the left")
+        return cache.advance(x_BND, inputs)
+
+    def _new_state(self, rows: int) -> StreamingState:
+        like = self.embedding.weight.new_zeros(rows, 0)
+        return StreamingState(self.blocks, self.norm, self.config.to_maha(), like)
+
+    def _cache_of(self, cache: Cache | None) -> MAHACache:
+        if not self.is_in_one_place:
+            raise ValueError("a cache needs all weights on one device; leave out use_cache, or device_map")
+        if cache is None:
+            return MAHACache()
+        if not isinstance(cache, MAHACache):
+            raise ValueError(f"cache is a {type(cache).__name__}; give that of an earlier output, or use_cache=True")
+        return cache
+
+
+class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
+    """`CausalLM` with the interface of `transformers`: masks, shifted labels, `generate` with a cache."""
+
+    accepts_loss_kwargs = True
+    _tied_weights_keys = {"lm_head.weight": "transformer.embedding.weight"}  # noqa: RUF012
+
+    def __init__(self, config: MAHAPreTrainedConfig) -> None:
+        super().__init__(config)
+        self.transformer = MAHAPreTrainedModel(config)
+        self.lm_head = Head(config.d_model, config.vocab_size, bias=False)
+        self.post_init()
+
     def get_input_embeddings(self) -> nn.Module:
         """The embedding, which is also the head."""
         return self.transformer.embedding
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the embedding; `tie_weights` gives it to the head."""
-        self.transformer.embedding = value
+        self.transformer.set_input_embeddings(value)
 
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
     @can_return_tuple
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        cache_position: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> CausalLMOutput:
+    ) -> CausalLMOutputWithPast:
         """Predict the next token everywhere.
 
         Args:
-            input_ids: (B, N) int64.
-            attention_mask: (B, N), 1 at tokens and 0 at padding, which may be at either end of a row: its tokens are
-                placed as if they began at position 0, and what is predicted at padding is meaningless.
+            input_ids: and the arguments not named here: see `MAHAPreTrainedModel.forward`.
             labels: (B, N) int64, the input itself: labels[:, t] is scored with the prediction at t - 1; -100 is not.
             logits_to_keep: of the last positions only; 0 means all.
             num_items_in_batch: what to divide the summed loss by, instead of the number of scored labels.
 
         Raises:
-            ValueError: if padding lies between the tokens of a row.
+            ValueError: if an argument cannot be honoured.
         """
-        if attention_mask is None:
-            hidden_BND, _ = self.transformer(input_ids)
-        else:
-            # Positions count from a row's first token, and coarse tokens lie on that grid: left padding would shift
-            # it. So rows are turned until they begin with a token; what then follows them is visible to no token.
-            first_B1 = attention_mask.long().argmax(1, keepdim=True)
-            column_N = torch.arange(input_ids.shape[1], device=input_ids.device)
-            turned_BN, back_BN = (column_N + first_B1) % len(column_N), (column_N - first_B1) % len(column_N)
-            if attention_mask.gather(1, turned_BN).long().diff(dim=1).gt(0).any():
-                raise ValueError("attention_mask has padding between tokens; a row is padded at its left or right end")
-            hidden_BND, _ = self.transformer(input_ids.gather(1, turned_BN))
-            hidden_BND = hidden_BND.gather(1, back_BN[..., None].expand_as(hidden_BND))
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits_BNV = self.lm_head(hidden_BND[:, keep])
+        found = self.transformer(
+            input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache, output_hidden_states,
+            output_attentions, cache_position, return_dict=True,
+        )  # fmt: skip
+        logits_BNV = self.lm_head(slice_logits_to_keep(found.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
             loss = self.loss_function(logits_BNV, labels, logits_BNV.shape[-1], num_items_in_batch=num_items_in_batch)
-        return CausalLMOutput(loss=loss, logits=logits_BNV)
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits_BNV, cache=found.cache, hidden_states=found.hidden_states
+        )  # fmt: skip
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         """No: a layer keeps keys and values of several scales."""
         return False
 
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """The whole sequence at every step, with `use_cache` or without: there is no cache yet."""
-        return {
-            "input_ids": input_ids, "attention_mask": attention_mask, "logits_to_keep": kwargs.get("logits_to_keep", 0)
-        }  # fmt: skip
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """A cache of this model's own; none for weights in several places, which go through hooks."""
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        if model_kwargs.get("cache") is None and generation_config.use_cache is not False:
+            generation_config.use_cache = self.is_in_one_place
+            if generation_config.use_cache:
+                model_kwargs["cache"] = MAHACache()
+                if generation_config.is_assistant:  # its candidates are taken back
+                    model_kwargs["cache"].activate_past_recording()

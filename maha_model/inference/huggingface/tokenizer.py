@@ -1,5 +1,6 @@
 """The data set's SentencePiece model as a tokenizer of `transformers`."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from itertools import groupby
@@ -14,7 +15,8 @@ class MAHAPreTrainedTokenizer(PreTrainedTokenizer):
     """The SentencePiece model that a data set was made with, so that any text has the token ids it had in training.
 
     A text begins with the beginning-of-sequence token unless `add_bos_token` is false. In training that token separates
-    documents, so it is also what ends a generated one. Special tokens written out in a text are text.
+    documents, so it is also what ends a generated one. Special tokens of the SentencePiece model written out in a text
+    are text; tokens that were added to it are tokens.
     """
 
     vocab_files_names = {"vocab_file": "tokenizer.model"}  # noqa: RUF012
@@ -33,6 +35,10 @@ class MAHAPreTrainedTokenizer(PreTrainedTokenizer):
         super().__init__(add_bos_token=add_bos_token, **{**defaults, **kwargs})
         self.add_bos_token = add_bos_token
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoTokenizer") -> None:
+        """Nothing: a saved folder refers to this package (`inference.remote_code`) instead of holding a copy of it."""
+
     @property
     def vocab_size(self) -> int:
         """Number of token ids."""
@@ -41,6 +47,20 @@ class MAHAPreTrainedTokenizer(PreTrainedTokenizer):
     def get_vocab(self) -> dict[str, int]:
         """Token ids by piece."""
         return {**{self.processor.id_to_piece(i): i for i in range(self.vocab_size)}, **self.added_tokens_encoder}
+
+    def tokenize(self, text: str, **kwargs: Any) -> list[str]:
+        """Pieces of a text, tokens that were added among them."""
+        if not kwargs.get("split_special_tokens", self.split_special_tokens):
+            return super().tokenize(text, **kwargs)
+        added = self._added_beyond_pieces()
+        if not added:
+            return self._tokenize(text)
+        longest_first = sorted(map(re.escape, added), key=len, reverse=True)
+        parts = re.split(f"({'|'.join(longest_first)})", text)
+        return [token for part in parts for token in ([part] if part in added else self._tokenize(part))]
+
+    def _added_beyond_pieces(self) -> set[str]:
+        return {token for token, index in self.added_tokens_encoder.items() if index >= self.vocab_size}
 
     def _tokenize(self, text: str, **_: Any) -> list[str]:
         return self.processor.encode(text, out_type=str)
@@ -52,8 +72,8 @@ class MAHAPreTrainedTokenizer(PreTrainedTokenizer):
         return self.processor.id_to_piece(index)
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """The text of pieces; special tokens are written out."""
-        special = set(self.all_special_tokens)
+        """The text of pieces; special and added tokens are written out."""
+        special = {*self.all_special_tokens, *self._added_beyond_pieces()}
         runs = ((written, list(run)) for written, run in groupby(tokens, special.__contains__))
         return "".join("".join(run) if written else self.processor.decode(run) for written, run in runs)
 

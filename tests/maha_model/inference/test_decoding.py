@@ -123,3 +123,21 @@ def test_a_prompt_is_taken_in_once_and_holds_a_token() -> None:
     state.step(torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match="give later ones to step"):
         state.prefill(torch.zeros(1, 4, dtype=torch.int64))
+
+
+@settings(deadline=None, max_examples=12)
+@given(fields=models, prompt=st.integers(1, 30), rows=st.lists(st.integers(0, 2), min_size=1, max_size=5))
+def test_rows_of_a_state_are_selected_and_repeated_like_sequences_of_the_batch(
+    fields: dict, prompt: int, rows: list[int]
+) -> None:
+    model, ids = build(0, **fields).double(), torch.randint(VOCABULARY, (3, 40))
+    state, expected = DecodingState(model, 3), DecodingState(model, len(rows))
+    state.prefill(ids[:, :prompt])
+    expected.prefill(ids[rows, :prompt])
+    copied = copy.deepcopy(state)
+    state.select(torch.tensor(rows))
+    for t in range(prompt, 40):
+        wanted = expected.step(ids[rows, t])
+        torch.testing.assert_close(state.step(ids[rows, t]), wanted, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(copied.step(ids[:, t])[rows], wanted, rtol=1e-9, atol=1e-9)
+    assert next(iter(copied.model.parameters())) is next(iter(model.parameters()))

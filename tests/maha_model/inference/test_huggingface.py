@@ -14,36 +14,8 @@ from data_pipeline import Manifest, Tokenizer
 from maha_model import CausalLM, ConfigError, ModelConfig
 from maha_model.huggingface import MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM, MAHAPreTrainedTokenizer
 from pretrain.checkpoint import load_model, verify_checkpoint
-from pretrain.export import export
 from tests.conftest import Run
-from tests.pretrain.checkpoint.test_store import save
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, data: Manifest) -> Path:
-    """An export of a small random model over the data set's vocabulary."""
-    out = tmp_path_factory.mktemp("hub")
-    config = ModelConfig(
-        vocab_size=data.vocab_size, context_length=32, d_model=16, num_layers=2, num_heads=2, d_ff=24, span=4,
-        num_scales=3, init_std=0.3,
-    )  # fmt: skip
-    save(out / "run", data, 1, config=config)
-    export(out / "run", out / "export")
-    return out / "export"
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> MAHAPreTrainedForCausalLM:
-    return AutoModelForCausalLM.from_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(folder: Path) -> MAHAPreTrainedTokenizer:
-    return AutoTokenizer.from_pretrained(folder)
-
-
-def ids_of(shape: tuple[int, int], seed: int = 0) -> torch.Tensor:
-    return torch.randint(3, 500, shape, generator=torch.Generator().manual_seed(seed))
+from tests.maha_model.inference.conftest import ids_of
 
 
 def test_one_folder_has_two_readers(folder: Path, model: MAHAPreTrainedForCausalLM) -> None:
@@ -70,6 +42,8 @@ def test_saving_gives_the_weights_and_configuration_of_the_export(
     ids = ids_of((1, 20))
     assert torch.equal(again(ids).logits, model(ids).logits)
     assert AutoTokenizer.from_pretrained(tmp_path)("  two\n words").input_ids == tokenizer("  two\n words").input_ids
+    code = [sorted(file.name for file in path.glob("*.py")) for path in (folder, tmp_path)]
+    assert code == [["modeling_maha.py"]] * 2
     exported, saved = (json.loads((path / "config.json").read_text()) for path in (folder, tmp_path))
     assert {name: saved[name] for name in exported if name != "architectures"} == {
         name: value for name, value in exported.items() if name != "architectures"
@@ -186,3 +160,27 @@ def test_generation_is_the_argmax_of_our_model_one_by_one_for_every_row_of_a_bat
 def test_the_package_itself_needs_no_transformers(run_command: Run) -> None:
     script = "import sys, maha_model, pretrain.export; print([n for n in ('transformers',) if n in sys.modules])"
     assert run_command("-c", script).stdout.strip() == "[]"
+
+
+def test_a_folder_and_what_is_saved_from_it_load_by_their_reference_to_the_code(
+    tmp_path: Path, folder: Path, model: MAHAPreTrainedForCausalLM, run_command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    script = f"""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+path = {str(folder)!r}
+for again in ({str(tmp_path / "a")!r}, {str(tmp_path / "b")!r}):
+    model, tokenizer = (
+        auto.from_pretrained(path, trust_remote_code=True) for auto in (AutoModelForCausalLM, AutoTokenizer)
+    )
+    print("classes of", type(model).__module__, type(tokenizer).__module__)
+    model.save_pretrained(again)
+    tokenizer.save_pretrained(again)
+    path = again
+"""
+    lines = [line for line in run_command("-c", script).stdout.split("\n") if line.startswith("classes of")]
+    ours = "maha_model.inference.huggingface"
+    assert lines == [f"classes of {ours}.model {ours}.tokenizer"] * 2
+    before, after = (safetensors.torch.load_file(path / "model.safetensors") for path in (folder, tmp_path / "b"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert sorted(path.name for path in (tmp_path / "b").glob("*.py")) == ["modeling_maha.py"]

@@ -1,0 +1,45 @@
+"""Where the rows of a padded batch begin, and rows turned to begin at column 0.
+
+A model's positions count from a row's first token, and coarse tokens lie on that grid, which padding at the left would
+shift. So a full forward runs over turned rows, what follows a row's tokens being visible to none of them, and a cache
+keeps rows with different numbers of pads apart.
+"""
+
+import torch
+from torch import Tensor
+
+
+def first_tokens(attention_mask: Tensor, position_ids: Tensor | None, cached: bool) -> Tensor:
+    """The column (B) int64 of each row's first token.
+
+    Args:
+        attention_mask: (B, N), 1 at tokens and 0 at padding.
+        position_ids: None or (B or 1, N), which must count the tokens of a row one by one, as this model does itself.
+        cached: whether rows go on behind column N - 1, where they must then have a token.
+
+    Raises:
+        ValueError: if the mask has another form or padding between the tokens of a row; or if positions do not count.
+    """
+    if attention_mask.dim() != 2:
+        raise ValueError(f"attention_mask has shape {tuple(attention_mask.shape)}; give (rows, tokens), 1 at tokens")
+    kept_BN = attention_mask.bool()
+    if position_ids is not None:
+        both = kept_BN[:, 1:] & kept_BN[:, :-1]
+        if ((position_ids.diff(dim=-1) != 1) & both).any():
+            raise ValueError(
+                "position_ids do not count the tokens of a row one by one; leave them out, and give every sequence of "
+                "a packed batch a row of its own"
+            )
+    first_B = kept_BN.long().argmax(1)
+    if ((kept_BN[:, 1:] & ~kept_BN[:, :-1]).sum(1) + kept_BN[:, 0] > 1).any():
+        raise ValueError("attention_mask has padding between tokens; a row is padded at its left or right end")
+    if cached and not kept_BN[:, -1].all():
+        raise ValueError("attention_mask has padding at the right, where a cache goes on; pad at the left")
+    return first_B
+
+
+def turn(x_BND: Tensor, by_B: Tensor) -> Tensor:
+    """Row b of (B, N, D) turned by by_B[b] columns to the left, its first ones behind its last."""
+    column_N = torch.arange(x_BND.shape[1], device=x_BND.device)
+    from_BN = (column_N + by_B[:, None]) % len(column_N)
+    return x_BND.gather(1, from_BN[..., None].expand_as(x_BND))

@@ -1,0 +1,60 @@
+"""An export's model card: what is found about the run, and nothing of the machine it ran on."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_pipeline import Manifest
+from pretrain.checkpoint import verify_checkpoint
+from pretrain.export import export
+from tests.pretrain.checkpoint.test_store import save
+
+
+def score(data: Manifest, perplexity: float) -> dict[str, Any]:
+    values = {"split": "test", "context": 16, "token_perplexity": perplexity, "word_perplexity": 99, "bits_per_byte": 2}
+    return {"key": {"data": data.fingerprint}, **values}
+
+
+def card_of(run: Path, out: Path) -> tuple[dict[str, Any], str]:
+    """The fields at the top, and the text."""
+    export(run, out)
+    _, fields, text = (out / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(fields), text
+
+
+def test_a_card_has_the_text_the_tokens_the_scores_and_a_licence_to_fill_in(tmp_path: Path, data: Manifest) -> None:
+    run = tmp_path / "books"
+    path, model = save(run, data, 7)
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": str(data.folder)}))
+    (run / "evaluations").mkdir()
+    (run / "evaluations" / f"{path.name}-test-16-8.json").write_text(json.dumps(score(data, 123.4)))
+    (run / "evaluations" / f"{path.name}-test-16-4.json").write_text("damaged")
+    (run / "evaluations" / "step-00000006-test-16-8.json").write_text(json.dumps(score(data, 567.8)))
+    fields, text = card_of(run, tmp_path / "out")
+    assert fields["license"] == "unknown"
+    assert "# books" in text
+    assert f"{model.num_parameters():,} parameters" in text
+    assert f"| text | {data.request['source']} |" in text
+    assert "| tokens seen | 896 |" in text  # 7 steps of 128
+    assert "| test | 16 | 123.4 | 99 | 2 |" in text
+    assert "567.8" not in text
+    assert str(tmp_path) not in text
+    assert str(data.folder) not in text
+
+
+def test_without_its_run_a_checkpoint_has_a_card_too(tmp_path: Path, data: Manifest) -> None:
+    path, _ = save(tmp_path / "books", data, 1)
+    shutil.move(path, tmp_path / "alone")
+    _, text = card_of(tmp_path / "alone", tmp_path / "out")
+    assert "| text | unknown |" in text
+    assert "None was found" in text
+
+
+def test_a_card_may_be_changed(tmp_path: Path, data: Manifest) -> None:
+    save(tmp_path / "run", data, 1)
+    card_of(tmp_path / "run", tmp_path / "out")
+    (tmp_path / "out" / "README.md").write_text("mine")
+    verify_checkpoint(tmp_path / "out")
