@@ -46,8 +46,11 @@ def _check(parts: list[Manifest]) -> None:
     first, there = parts[0], dict[int, Manifest]()
     for manifest in parts:
         if "part" not in manifest.request:
-            raise UserError(f"{manifest.folder} is no part of a data set; make one with data_pipeline.prepare --part")
-        part = Part.parse(manifest.request["part"])
+            raise UserError(
+                f"{manifest.folder} is no part of a data set but a whole one: use it as it is, or make parts with "
+                "data_pipeline.prepare --part K/N, N at least 2"
+            )
+        part = _part_of(manifest)
         different = difference(manifest.request | {"part": f"of {part.count}"}, first.request | {"part": _count(first)})
         if not different and manifest.tokenizer_sha256 != first.tokenizer_sha256:
             different = "their tokenizers differ: prepare all with the same version of sentencepiece"
@@ -62,7 +65,15 @@ def _check(parts: list[Manifest]) -> None:
 
 
 def _count(manifest: Manifest) -> str:
-    return f"of {Part.parse(manifest.request.get('part', '1/1')).count}"
+    return f"of {_part_of(manifest).count if 'part' in manifest.request else 1}"
+
+
+def _part_of(manifest: Manifest) -> Part:
+    part = manifest.request["part"]
+    try:
+        return Part.parse(part)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{manifest.folder}/manifest.json is damaged: its part is {part!r}") from error
 
 
 def _make(parts: list[Manifest], folder: Path, request: Request) -> None:

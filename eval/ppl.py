@@ -8,7 +8,7 @@ import os
 from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors
 from data_pipeline.json_text import to_json
 from eval.device import best_device, device_name
-from eval.ranks import launched_ranks
+from eval.ranks import OwnError, launched_ranks
 from eval.scoring.evaluation import evaluate, evaluate_once
 from eval.undefined import quotient, shown
 from maha_model import ConfigError
@@ -36,14 +36,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     with (
-        user_errors(ConfigError, quiet=lambda _: int(os.environ.get("RANK", "0")) > 0),
+        user_errors(ConfigError, quiet=_is_printed_by_rank_0),
         launched_ranks(args.context_parallel, args.device) as (ranks, device),
     ):
         if args.keep and args.sparsity is not None:
             raise UserError("--keep is for the model as it was trained; leave out --keep or --sparsity")
         if ranks.count > 1 and (args.keep or args.sparsity is not None):
             raise UserError("--keep and --sparsity are for one process; leave them out, or start one")
-        manifest = Manifest.load(args.data)
+        manifest = ranks.each(lambda: Manifest.load(args.data))
         window = (args.split, args.context, args.stride, args.batch_size, device)
         if args.keep:
             result = evaluate_once(args.checkpoint, manifest, *window)
@@ -65,6 +65,10 @@ def main() -> None:
     if result.score_work is not None:
         print(f"  score work            {shown(result.score_work, 0):>10}   (multiply-adds per token)")
     print(f"  {shown(speed, 0)} tokens/s")
+
+
+def _is_printed_by_rank_0(error: Exception) -> bool:
+    return int(os.environ.get("RANK", "0")) > 0 and not isinstance(error, OwnError)
 
 
 if __name__ == "__main__":

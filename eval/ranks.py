@@ -5,7 +5,7 @@ one gets all results; the first prints them.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,10 +14,14 @@ import torch
 import torch.distributed as dist
 
 from data_pipeline import UserError
-from maha_model import ModelConfig
+from maha_model import ConfigError, ModelConfig
 from maha_model.parallel import ContextSplit, part_sizes, register_group
 
 T = TypeVar("T")
+
+
+class OwnError(UserError):
+    """A mistake about one process, which no other can report."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,25 @@ class Ranks:
             return None
         return ContextSplit(part_sizes(length, self.parts, config.context_unit), self.rank % self.parts, self.group)
 
+    def each(self, function: Callable[[], T]) -> T:
+        """This process's result of a function that every process runs. Collective.
+
+        Raises:
+            UserError: on all processes alike, what the first process raised for which it failed; so none waits.
+        """
+        result: T | None = None
+        failure = ""
+        try:
+            result = function()
+        except (UserError, ConfigError, OSError) as error:
+            if self.count == 1:
+                raise
+            failure = str(error)
+        for rank, message in enumerate(self.gather(failure)):
+            if message:
+                raise UserError(f"rank {rank}: {message}" if rank else message)
+        return result  # type: ignore[return-value]
+
     def gather(self, value: T) -> list[T]:
         """The values of all processes, in the order of their ranks. Collective."""
         if self.count == 1:
@@ -70,7 +93,8 @@ def launched_ranks(parts: int, device: str) -> Iterator[tuple[Ranks, str]]:
     """The processes of the launch, and this one's device of the kind `device`; their group is closed at the end.
 
     Raises:
-        UserError: if `parts` does not divide their number, or a process has no GPU of its own.
+        UserError: if `parts` does not divide their number, their rendezvous is not known, or (`OwnError`) a process has
+            no GPU of its own.
     """
     count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if count % parts:
@@ -81,10 +105,15 @@ def launched_ranks(parts: int, device: str) -> Iterator[tuple[Ranks, str]]:
     if count == 1:
         yield Ranks(), device
         return
+    if lacking := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise UserError(
+            f"WORLD_SIZE is {count}, but {', '.join(lacking)} are not set; start all processes with torchrun, or unset "
+            "WORLD_SIZE"
+        )
     if device == "cuda":
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
-            raise UserError(
+            raise OwnError(
                 f"process {local} of this machine has no GPU of its own; start at most {torch.cuda.device_count()}, or "
                 "give --device cpu"
             )

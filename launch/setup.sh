@@ -46,6 +46,8 @@ if [ -n "$wheels" ]; then
       || fail "$wheels has no torch, nor has '$python' outside of a virtual environment; name one that has with PYTHON=..., or fill the folder without --without-torch"
     torch=
     with=(--system-site-packages)
+    [ ! -x "$venv/bin/python" ] || "$venv/bin/python" -c "import torch" 2>/dev/null \
+      || fail "$venv is there and has no torch, nor does it see that of '$python'; remove it and run this again"
   fi
 fi
 

@@ -15,15 +15,22 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def fail(message: str) -> NoReturn:
+    """End with one line and status 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def pip(*arguments: str) -> None:
     """Run it; its messages are the user's. Exit with status 2 where it fails."""
     command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        sys.exit(f"error: pip {arguments[0]} failed; its own lines above name the cause")
+        fail(f"pip {arguments[0]} failed; its own lines above name the cause")
 
 
 def stand_in_for_torch(folder: Path) -> None:
@@ -62,7 +69,10 @@ def main() -> None:
     parser.add_argument("--without-torch", action="store_true", help="the cluster has torch")
     parser.add_argument("extras", metavar="EXTRA", nargs="*", default=["sample"])
     options = parser.parse_args()
-    options.wheels.mkdir(parents=True, exist_ok=True)
+    try:
+        options.wheels.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"cannot make the folder {options.wheels}: {error.strerror}; give another")
     needed = resolved(options.extras, not options.without_torch)
     listed = options.wheels.resolve() / "requirements.txt"
     listed.write_text("".join(f"{each}\n" for each in needed), encoding="utf-8")

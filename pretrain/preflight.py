@@ -113,12 +113,13 @@ def find_resume(config: RunConfig, verify: Callable[[Path], None] = verify_check
 def check_resume(checkpoint: Path, config: RunConfig, manifest: Manifest) -> None:
     """Raises UserError unless the checkpoint is of this run's model, data set and tokenizer."""
     info = read_info(checkpoint)
-    configured, trained = (json.loads(json.dumps(it.to_dict())) for it in (config.model, model_config(info)))
-    different = [f"{key} {trained[key]}" for key in configured if trained[key] != configured[key]]
+    configured, trained = (json.loads(json.dumps(it.effective())) for it in (config.model, model_config(info)))
+    different = [
+        f"--model.{key} {json.dumps(trained[key])}" for key in configured if trained.get(key) != configured[key]
+    ]
     if different:
         raise UserError(
-            f"{checkpoint} is of another model ({', '.join(different)}); "
-            "give the options it was trained with, or another --out"
+            f"{checkpoint} is of another model ({', '.join(different)}); give these options, or another --out"
         )
     if info.tokenizer_sha256 != manifest.tokenizer_sha256:
         raise UserError(f"{checkpoint} was trained with another tokenizer than that of {manifest.folder}")

@@ -107,6 +107,18 @@ def evaluate_once(
     return result
 
 
+def _load(path: Path, manifest: Manifest, split: str, device: str) -> tuple[CheckpointInfo, CausalLM]:
+    """The checkpoint's index and model, for data of its tokenizer that are whole."""
+    info = read_info(path)
+    if info.tokenizer_sha256 != manifest.tokenizer_sha256:
+        raise UserError(
+            f"{path} was trained with another tokenizer than that of {manifest.folder}; prepare the data with the "
+            f"checkpoint's, or evaluate on the data set it was trained on"
+        )
+    manifest.verify([split])
+    return info, load_model(path, device)
+
+
 def _window(info: CheckpointInfo, context: int | None, stride: int | None) -> tuple[int, int]:
     context = info.model["context_length"] if context is None else context
     return context, max(1, context // 2) if stride is None else stride
@@ -125,15 +137,10 @@ def evaluate(
     Raises:
         UserError: if checkpoint, data, context, stride or sparsity do not work, or the tokenizers differ.
     """
-    path = find_checkpoint(checkpoint)
-    info = read_info(path)
-    if info.tokenizer_sha256 != manifest.tokenizer_sha256:
-        raise UserError(
-            f"{path} was trained with another tokenizer than that of {manifest.folder}; prepare the data with the "
-            f"checkpoint's, or evaluate on the data set it was trained on"
-        )
-    manifest.verify([split])
-    model = load_model(path, device)
+    ranks = ranks or Ranks()
+    # one checkpoint for all: a run that goes on may save another while the processes look for the newest
+    path = ranks.gather(ranks.each(lambda: find_checkpoint(checkpoint)))[0]
+    info, model = ranks.each(lambda: _load(path, manifest, split, device))
     if sparsity is not None:
         turn_dial(model, sparsity)
     context, stride = _window(info, context, stride)

@@ -228,6 +228,11 @@ class ModelConfig:
         """A saved configuration with the fields that it lacks and whose default is another than models had before."""
         return {"key_summary": "taps", "coarse_span": None, **values}
 
+    def effective(self) -> dict[str, Any]:
+        """`to_dict` without the options of a descent where there is none: they make no difference then."""
+        options = () if self.attention == "maha" and self.descent else ("key_summary", "coarse_span", "descent_groups")
+        return {name: value for name, value in self.to_dict().items() if name not in options}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
         return dataclasses.asdict(self)

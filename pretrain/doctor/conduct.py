@@ -54,7 +54,10 @@ def examine(options: Options) -> int:
         names = ", ".join(check.name for check in checks)
         raise UserError(f"--only {options.only}: no check has a name that begins so; there are {names}, {NAME}")
     folder = options.out or Path.cwd()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError) as error:
+        raise UserError(f"cannot make the folder {folder} ({error.strerror}); give another as --out") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write to {folder}; give another folder as --out")
     device = local_device()

@@ -143,6 +143,21 @@ def test_a_damaged_part_is_named_and_nothing_is_left(
     assert not (tmp_path / "set").exists()
 
 
+def test_a_whole_data_set_and_a_damaged_name_of_a_part_are_refused(
+    parts: list[Path], whole: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="but a whole one: use it as it is"):
+        merge([whole], tmp_path / "set")
+    for wrong in ("zz", 5):
+        shutil.copytree(parts[0], tmp_path / str(wrong))
+        manifest = tmp_path / str(wrong) / "manifest.json"
+        values = json.loads(manifest.read_text())
+        values["request"]["part"] = wrong
+        manifest.write_text(json.dumps(values))
+        with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+            merge([tmp_path / str(wrong)], tmp_path / "set")
+
+
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/2", "1/2/3", "²/3"])
 def test_what_is_no_part_is_refused(
     text: str, run_command: Run, assert_user_error: Callable[..., None], capsys: pytest.CaptureFixture[str]

@@ -167,7 +167,10 @@ def test_mistakes_are_one_line_and_status_2_through_the_launcher(
     """Two through the script; the other two by the command that it calls."""
     assert_user_error(runs.launch("single", 1), "holds a run already; continue it with --resume auto")
     assert_user_error(runs.launch("new", 3), "not a multiple of micro_batch_size 2 times 3 processes")
-    for option, message in (("--model.d_ff=64", "is of another model (d_ff 48)"), ("--seed=5", "has seed 0, not 5")):
+    for option, message in (
+        ("--model.d_ff=64", "is of another model (--model.d_ff 48)"),
+        ("--seed=5", "has seed 0, not 5"),
+    ):
         options = runs.options("single", "--resume=auto", option)
         assert_user_error(run_command("-m", "pretrain.preflight", *options, WORLD_SIZE="1"), message)
     assert not (runs.folder / "new").exists()

@@ -89,6 +89,20 @@ def test_torch_that_is_there_serves_where_the_folder_has_none(project: Path, tmp
     assert "system-site-packages = true" in (project / ".venv" / "pyvenv.cfg").read_text()
 
 
+def test_an_environment_that_sees_no_torch_is_named(project: Path, tmp_path: Path, assert_user_error) -> None:  # type: ignore[no-untyped-def]
+    """As a plain set-up leaves it that failed for want of internet."""
+    add_wheel(tmp_path, "torch", "2.0")
+    with zipfile.ZipFile(tmp_path / "torch-2.0-py3-none-any.whl") as wheel:
+        wheel.extractall(tmp_path / "there")
+    subprocess.run([BASE, "-m", "venv", "--without-pip", project / ".venv"], check=True)
+    blind = project / ".venv" / "bin" / "python"
+    blind.unlink()
+    blind.write_text("#!/bin/sh\nexit 1\n")
+    blind.chmod(0o755)
+    result = setup(project, "wheels", PYTHONPATH=str(tmp_path / "there"))
+    assert_user_error(result, ".venv is there and has no torch")
+
+
 def test_what_is_missing_is_named(project: Path, assert_user_error) -> None:  # type: ignore[no-untyped-def]
     assert_user_error(setup(project, "nowhere"), "--offline nowhere is no folder of wheels")
     if subprocess.run([BASE, "-c", "import torch"], capture_output=True, check=False).returncode:

@@ -73,8 +73,27 @@ def test_a_field_that_the_configuration_has_got_since_counts_as_its_default(tmp_
     older = save(tmp_path / "older", data, 1, model=info.model)[0]
     check_resume(older, RunConfig(model=model), data)
     other = dataclasses.replace(CONFIG, recency=0.0)
-    with pytest.raises(UserError, match=r"is of another model \(recency None\)"):
+    with pytest.raises(UserError, match=r"is of another model \(--model.recency null\)"):
         check_resume(older, RunConfig(model=other), data)
+
+
+@pytest.mark.parametrize("attention", ["maha", "standard", "longformer"])
+def test_options_of_a_descent_make_no_other_model_without_one(attention: str, tmp_path: Path, data: Manifest) -> None:
+    """A run's own config.yaml of before they were there continues it."""
+    model = dataclasses.replace(CONFIG, attention=attention)
+    saved = {name: value for name, value in model.to_dict().items() if name not in ("key_summary", "coarse_span")}
+    path = save(tmp_path, data, 1, model=saved)[0]
+    check_resume(path, RunConfig(model=model), data)
+
+
+def test_the_options_that_a_descent_was_trained_with_are_given_as_they_are_typed(
+    tmp_path: Path, data: Manifest
+) -> None:
+    model = dataclasses.replace(CONFIG, attention="maha", descent=1, query="fine", positions="token", span=8)
+    saved = {name: value for name, value in model.to_dict().items() if name not in ("key_summary", "coarse_span")}
+    path = save(tmp_path, data, 1, model=saved)[0]
+    with pytest.raises(UserError, match='--model.coarse_span null, --model.key_summary "taps"'):
+        check_resume(path, RunConfig(model=model), data)
 
 
 def test_a_default_that_has_other_parameters_is_refused_before_anything_is_restored(

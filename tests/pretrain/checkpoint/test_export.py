@@ -76,6 +76,11 @@ def test_the_command(tmp_path: Path, data: Manifest, run_command: Run) -> None:
     assert done.returncode == 0, done.stderr
     assert "exported to" in done.stdout
     assert (tmp_path / "out" / "model.safetensors.index.json").exists()
+    for wrong_size in ("inf", "nan", "-1", "0"):
+        refused = run_command(
+            "-m", "pretrain.export", tmp_path / "run", "--out", tmp_path / "x", "--file-gb", wrong_size
+        )
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     wrong = run_command("-m", "pretrain.export", tmp_path / "nothing", "--out", tmp_path / "other")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert not (tmp_path / "other").exists()

@@ -1,0 +1,50 @@
+"""What processes of a launch do together when one of them fails."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+
+from data_pipeline import UserError
+from eval.ranks import Ranks
+
+Run = Callable[..., object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Launched(Ranks):
+    """Of two processes, the other one's values given."""
+
+    other: tuple = ()
+
+    def gather(self, value):  # type: ignore[no-untyped-def]
+        values = [self.other[0], self.other[0]]
+        values[self.rank] = value
+        return values
+
+
+def fail() -> None:
+    raise UserError("no data here; prepare them")
+
+
+def test_a_mistake_on_one_process_is_raised_on_all() -> None:
+    with pytest.raises(UserError, match=r"^rank 1: no data here"):
+        Launched(0, 2, other=("no data here; prepare them",)).each(lambda: 3)
+    with pytest.raises(UserError, match=r"^rank 1: no data here"):
+        Launched(1, 2, other=("",)).each(fail)
+    with pytest.raises(UserError, match=r"^no data here"):
+        Launched(0, 2, other=("",)).each(fail)
+    assert Launched(1, 2, other=("",)).each(lambda: 3) == 3
+    with pytest.raises(UserError, match=r"^no data here"):
+        Ranks().each(fail)
+
+
+def test_a_launch_without_a_rendezvous_is_a_mistake(
+    run_command: Run, assert_user_error: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert_user_error(
+        run_command("-m", "eval.ppl", "--checkpoint", "c", "--data", "d"), "RANK, MASTER_ADDR, MASTER_PORT are not set"
+    )
