@@ -92,7 +92,7 @@ def test_the_options_that_a_descent_was_trained_with_are_given_as_they_are_typed
     model = dataclasses.replace(CONFIG, attention="maha", descent=1, query="fine", positions="token", span=8)
     saved = {name: value for name, value in model.to_dict().items() if name not in ("key_summary", "coarse_span")}
     path = save(tmp_path, data, 1, model=saved)[0]
-    with pytest.raises(UserError, match='--model.coarse_span null, --model.key_summary "taps"'):
+    with pytest.raises(UserError, match=r'--model\.coarse_span null, --model\.key_summary "taps"'):
         check_resume(path, RunConfig(model=model), data)
 
 
