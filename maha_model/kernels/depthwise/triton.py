@@ -11,8 +11,8 @@ from torch import Tensor
 from maha_model.kernels.depthwise.pyramid import Pyramid, empty_pyramid, scale_lengths
 from maha_model.kernels.depthwise.triton_kernels import convolve_kernel, differentiate_kernel
 from maha_model.kernels.depthwise.triton_pyramid import coarsen_kernel, refine_kernel
-from maha_model.kernels.fuse.sums import plan_sums
 from maha_model.kernels.fuse.triton import Launch
+from maha_model.kernels.fuse.triton_plan_sums import plan_sums
 from maha_model.kernels.packing import unpacked
 
 _ROWS, _COLUMNS = (32, 64) if not triton.knobs.runtime.interpret else (128, 256)

@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from maha_model.kernels.fuse.sums import plan_sums
 from maha_model.kernels.fuse.triton import Launch
+from maha_model.kernels.fuse.triton_plan_sums import plan_sums
 from maha_model.kernels.packing import unpacked
 from maha_model.kernels.rotary.operator import empty_results
 from maha_model.kernels.rotary.triton_kernels import rotary_kernel
