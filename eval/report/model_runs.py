@@ -42,8 +42,12 @@ class ModelRuns:
     @property
     def complexity(self) -> str:
         """Order of the score entries of N tokens as our implementation computes them, W being the span."""
-        quadratic = self.config.attention == "standard" or self.config.span == "full"
-        return "O(N²)" if quadratic else "O(N·W)"
+        config = self.config
+        if config.attention == "standard" or config.span == "full":
+            return "O(N²)"
+        if config.attention == "maha" and config.descent:  # the coarsest scale is seen whole
+            return f"O(N·(W + N/{config.ratio ** (config.num_scales - 1)}))"
+        return "O(N·W)"
 
     def sample(self, unit: str) -> Sample:
         """A property of `Score`, such as `word_perplexity`, over the seeds."""

@@ -26,3 +26,11 @@ def test_a_curve_has_the_steps_that_every_seed_has() -> None:
     second = [{"step": step, "loss": 10.0 * step} for step in (2, 3, 4)]
     (model,) = group_runs([run(0, first), run(1, second)])
     assert model.curve("loss") == [(2, (2.0, 20.0)), (3, (3.0, 30.0))]
+
+
+def test_a_descent_sees_its_coarsest_scale_whole() -> None:
+    descent = {"descent": 4, "query": "fine", "positions": "token"}
+    runs = run(attention="standard"), run(), run(**descent), run(span="full"), run(attention="longformer", descent=4)
+    assert [group_runs([one])[0].complexity for one in runs] == [
+        "O(N²)", "O(N·W)", "O(N·(W + N/16))", "O(N²)", "O(N·W)",
+    ]  # fmt: skip
