@@ -175,7 +175,7 @@ def alike(chosen: Tensor, expected: Tensor, case: Case, share: Tensor, expected_
     return same
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(case=cases(most=60))
 def test_the_definition_is_that_of_a_loop_over_queries(case: Case) -> None:
     for inputs, expected in walk(case, torch.float64):
@@ -187,7 +187,7 @@ def test_the_definition_is_that_of_a_loop_over_queries(case: Case) -> None:
                 torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(case=cases(), dtype=st.sampled_from([torch.float64, torch.float32]))
 def test_the_compiled_form_equals_the_definition(case: Case, dtype: torch.dtype) -> None:
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
@@ -217,7 +217,7 @@ def gradients(attend: Callable[..., tuple[Tensor, ...]], inputs: tuple, seed: in
     return chosen, list(torch.autograd.grad(loss, wanted, materialize_grads=True))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(case=cases(exact=False))
 def test_gradients_are_those_of_the_definition(case: Case) -> None:
     for inputs, _ in walk(case, torch.float64):
@@ -280,7 +280,7 @@ def descend_all(q: Tensor, scales: list[tuple[Tensor, Tensor]], case: Case, star
     return torch.cat([*outputs, *(torch.zeros_like(outputs[0]) for _ in range(len(scales) - len(outputs)))], -1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(case=cases(exact=False), data=st.data())
 def test_nothing_before_a_changed_token_changes(case: Case, data: st.DataObject) -> None:
     """Bitwise, whatever the changed numbers are."""
