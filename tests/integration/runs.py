@@ -66,12 +66,14 @@ class LaunchedRun:
         return subprocess.CompletedProcess([], self._process.wait(seconds), self.output, "")
 
     def kill(self) -> None:
-        """SIGKILL to the ranks, the launcher and its shell."""
+        """SIGKILL to the ranks, the launcher and its shell; returns when they are gone, and their locks with them."""
+        ranks = self.ranks
         if self.poll() is None:
             shell = psutil.Process(self._process.pid)
             kill([shell, *shell.children(recursive=True)])
         while self.ranks:
             kill(self.ranks)
+        psutil.wait_procs(ranks, 30)
         self._process.wait(30)
 
 
