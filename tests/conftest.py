@@ -30,6 +30,11 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined: before anything imports one
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: at the end one worker would be alone with it."""
+    items.sort(key=lambda item: "tests/integration/test_training.py" not in item.nodeid)
+
+
 def book(seed: int, words: int) -> str:
     """Deterministic text with the statistics of a toy language: frequent words, sentences, lines."""
     rng = random.Random(seed)

@@ -167,7 +167,7 @@ def test_a_bfloat16_pass_is_one_graph_whatever_is_recomputed(options: dict, poli
 
 
 @pytest.mark.parametrize("policy", ["none", "selective", "block"])
-@pytest.mark.parametrize("options", [{}, DESCENT, {"attention": "standard"}, {"attention": "longformer"}])
+@pytest.mark.parametrize("options", [{}, DESCENT, {"attention": "standard"}])
 def test_what_a_gpu_runs_is_one_graph_too(options: dict, policy: str) -> None:
     """Of tensors that have shapes alone, in whose place a GPU's would come."""
     pytest.importorskip("triton")

@@ -37,7 +37,7 @@ def rounding(model: CausalLM, ids_BN: Tensor) -> float:
     return ((full - wanted).abs().max() / wanted.abs().max()).item()
 
 
-@settings(deadline=None, max_examples=70)
+@settings(deadline=None, max_examples=40)
 @given(
     fields=models,
     dtype=st.sampled_from(list(DTYPES)),
