@@ -102,6 +102,7 @@ void backward(Tensor grad, Tensor x, Tensor taps, int64_t stride, int64_t dilati
     a.grad = data<const Stored>(grad);
     a.grad_batch = grad.stride(0);
     a.grad_row = grad.stride(1);
+    STD_TORCH_CHECK(pieces.size(0) == a.batch * a.pieces(a.outputs), "a sum for every piece of PIECE rows");
     input_gradient(a, data<Stored>(grad_x));
     Real* sums = data<Real>(pieces);
     for_pieces(a, a.outputs, [&](int64_t b, int64_t begin, int64_t end) {
