@@ -1,6 +1,7 @@
 """Which implementation of an operator runs, and one warning where a faster one is lost."""
 
 import contextlib
+import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -102,3 +103,20 @@ def implementation_on_cpu(
         name = str(dtype).removeprefix("torch.")
         warn_once(operator, f"{name} has no compiled code for the CPU, plain torch is slower; use one of {names}")
     return otherwise
+
+
+def implementation_on_gpu(operator: str, otherwise: str, warn: bool = True) -> Implementation:
+    """`triton` where the kernels in this operator's folder can be imported, else `reference`.
+
+    Args:
+        operator: name of the folder.
+        otherwise: what the reference costs, for the warning.
+        warn: whether to.
+    """
+    try:
+        importlib.import_module(f"maha_model.kernels.{operator}.triton")
+    except ImportError:
+        if warn:
+            warn_once(operator, f"Triton cannot be imported; {otherwise} (pip install triton)")
+        return "reference"
+    return "triton"

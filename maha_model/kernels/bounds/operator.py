@@ -11,8 +11,8 @@ from maha_model.kernels.dispatch import (
     constant_when_compiled,
     device_kind,
     implementation_on_cpu,
+    implementation_on_gpu,
     is_fake,
-    warn_once,
 )
 from maha_model.kernels.native import DTYPES
 
@@ -39,13 +39,7 @@ def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implem
         return implementation_on_cpu("bounds", dtype, DTYPES, cpu.kernels(dtype), "reference", warn)
     if device != "cuda":
         return "reference"
-    try:
-        from maha_model.kernels.bounds import triton  # noqa: F401
-    except ImportError:
-        if warn:
-            warn_once("bounds", "Triton cannot be imported; several operations a scale are slower (pip install triton)")
-        return "reference"
-    return "triton"
+    return implementation_on_gpu("bounds", "several operations a scale are slower", warn)
 
 
 @constant_when_compiled

@@ -11,8 +11,8 @@ from maha_model.kernels.dispatch import (
     constant_when_compiled,
     device_kind,
     implementation_on_cpu,
+    implementation_on_gpu,
     is_fake,
-    warn_once,
 )
 from maha_model.kernels.native import DTYPES
 
@@ -33,13 +33,7 @@ def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implem
         return implementation_on_cpu("depthwise", dtype, DTYPES, cpu.kernels(dtype), "reference", warn)
     if device != "cuda":
         return "reference"
-    try:
-        from maha_model.kernels.depthwise import triton  # noqa: F401
-    except ImportError:
-        if warn:
-            warn_once("depthwise", "Triton cannot be imported; an operation a tap is slower (pip install triton)")
-        return "reference"
-    return "triton"
+    return implementation_on_gpu("depthwise", "an operation a tap is slower", warn)
 
 
 def runs_triton(x: Tensor) -> bool:

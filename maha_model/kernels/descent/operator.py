@@ -13,8 +13,8 @@ from maha_model.kernels.dispatch import (
     constant_when_compiled,
     device_kind,
     implementation_on_cpu,
+    implementation_on_gpu,
     is_fake,
-    warn_once,
 )
 from maha_model.kernels.native import DTYPES
 
@@ -65,15 +65,7 @@ def attend_level(
 def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implementation:
     """What attends to a scale on a kind of device: `cpu`, `triton` or `reference`."""
     if device == "cuda":
-        try:
-            from maha_model.kernels.descent import triton  # noqa: F401
-        except ImportError:
-            if warn:
-                warn_once(
-                    "descent", "Triton cannot be imported; plain torch takes quadratic memory (pip install triton)"
-                )
-            return "reference"
-        return "triton"
+        return implementation_on_gpu("descent", "plain torch takes quadratic memory", warn)
     if device != "cpu":
         return "reference"
     return implementation_on_cpu("descent", dtype, DTYPES, cpu.kernels(dtype), "reference", warn)

@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor
 
-from maha_model.kernels.dispatch import Implementation, constant_when_compiled, device_kind, is_fake, warn_once
+from maha_model.kernels.dispatch import (
+    Implementation,
+    constant_when_compiled,
+    device_kind,
+    implementation_on_gpu,
+    is_fake,
+)
 from maha_model.kernels.rotary import reference
 from maha_model.kernels.rotary.reference import Line
 
@@ -35,15 +41,7 @@ def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implem
     """What rotates on a kind of device: `triton` or `reference`."""
     if device != "cuda":
         return "reference"
-    try:
-        from maha_model.kernels.rotary import triton  # noqa: F401
-    except ImportError:
-        if warn:
-            warn_once(
-                "rotary", "Triton cannot be imported; 20 operations take the place of a kernel (pip install triton)"
-            )
-        return "reference"
-    return "triton"
+    return implementation_on_gpu("rotary", "20 operations take the place of a kernel", warn)
 
 
 def uses_operator(x: Tensor) -> bool:

@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor
 
-from maha_model.kernels.dispatch import Implementation, constant_when_compiled, device_kind, is_fake, warn_once
+from maha_model.kernels.dispatch import (
+    Implementation,
+    constant_when_compiled,
+    device_kind,
+    implementation_on_gpu,
+    is_fake,
+)
 from maha_model.kernels.swiglu import reference
 
 
@@ -18,15 +24,7 @@ def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implem
     """What computes it on a kind of device: `triton` or `reference`."""
     if device != "cuda":
         return "reference"
-    try:
-        from maha_model.kernels.swiglu import triton  # noqa: F401
-    except ImportError:
-        if warn:
-            warn_once(
-                "swiglu", "Triton cannot be imported; 8 operations take the place of 2 kernels (pip install triton)"
-            )
-        return "reference"
-    return "triton"
+    return implementation_on_gpu("swiglu", "8 operations take the place of 2 kernels", warn)
 
 
 @constant_when_compiled
