@@ -20,7 +20,9 @@ from tests.integration.forked import run_module
 
 pytest_plugins = ["tests.skips"]
 ROOT = Path(__file__).parent.parent
-hypothesis.settings.register_profile("suite", deadline=None)  # a busy machine is no fault
+hypothesis.settings.register_profile(  # a busy machine is no fault
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("suite")
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # two workers share the cores

@@ -30,7 +30,7 @@ class Aggregator(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config.aggregation
-        self.head_start = config.head_start
+        self.head_start, self.descends = config.head_start, config.descent > 0
         self.num_scales, self.num_heads, self.ratio = config.num_scales, config.num_heads, config.ratio
         strategy, target = self.config.strategy, self.config.target
         self.solves = strategy in ("convex", "nash", "best_response")
@@ -58,16 +58,20 @@ class Aggregator(nn.Module):
     def initialize_parameters(self) -> None:
         """Start the finest scale ahead of the others by `head_start`; training raises the weights of coarse ones.
 
-        Players of a game each gain by their own output (paper equation 8) and start with that alone.
+        Players of a game each gain by their own output (paper equation 8): around the weight of that the finest scale
+        starts higher by half of it, the others lower.
         """
         if self.utility is not None:
             bias_LH = torch.zeros(self.num_scales, self.num_heads)
             bias_LH[0] = self.head_start
+            if self.problem.own_gain:
+                bias_LH -= self.head_start / 2
             with torch.no_grad():
                 self.utility.bias.copy_(bias_LH.flatten())
-            # Of unit size whatever the width where the finest scale is ahead, so that some tokens start with a coarse
-            # one: a vertex of the simplex has no gradient. Else weights start inside of their set.
-            normal_(self.utility.weight, std=(1.0 if self.head_start else 0.1) * self.utility.in_features**-0.5)
+            # Of unit size whatever the width where spans alone start with the finest scale, so that some tokens start
+            # with a coarse one: a vertex of the simplex has no gradient. Else weights start inside of their set.
+            at_vertex = self.head_start and not self.descends
+            normal_(self.utility.weight, std=(1.0 if at_vertex else 0.1) * self.utility.in_features**-0.5)
 
     def forward(
         self,

@@ -27,8 +27,9 @@ class AggregationConfig:
     sparsity: float = 0.1
     """lambda >= 0, price of a unit of weight. Constant, hence without effect, on the simplex with equal costs."""
     head_start: float | None = None
-    """Utility of the finest scale before training, the others' being 0. null: 3 for `convex` with spans alone, where
-    equal weights would dilute it before anything is learned; else 0: a vertex of the simplex has no gradient."""
+    """By how much the utility of the finest scale is above the others' before training, which else dilute it before
+    anything is learned. null: with a descent three quarters of `redundancy` + `ridge` for `convex` and `nash`, where
+    all scales still have weight; with spans alone 3 for `convex`; else 0."""
     costs: list[float] | None = None
     """c_l, relative price of each scale; null means 1 for every scale."""
     normalize: bool = False

@@ -202,9 +202,13 @@ class ModelConfig:
     @property
     def head_start(self) -> float:
         """Utility of the finest scale before training."""
-        if self.aggregation.head_start is not None:
-            return self.aggregation.head_start
-        return 3.0 if self.aggregation.strategy == "convex" and not self.descent else 0.0
+        aggregation = self.aggregation
+        if aggregation.head_start is not None:
+            return aggregation.head_start
+        if self.descent and aggregation.strategy in ("convex", "nash", "best_response"):
+            # three quarters of where outputs at right angles leave the other scales nothing
+            return 0.75 * (aggregation.redundancy + aggregation.ridge)
+        return 3.0 if aggregation.strategy == "convex" else 0.0
 
     @classmethod
     def named(cls, name: str, **overrides: Any) -> "ModelConfig":

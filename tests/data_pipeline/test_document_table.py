@@ -20,7 +20,9 @@ from data_pipeline.document_table import (
 )
 from data_pipeline.errors import UserError
 
-shared_folder = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+shared_folder = settings(
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 counts = st.integers(0, 2**40)
 facts = st.builds(
     Fact,

@@ -19,7 +19,9 @@ def write_shard(prefix: Path, documents: list[np.ndarray], dtype: np.dtype) -> N
 
 
 documents = st.lists(st.lists(st.integers(0, 60000), max_size=30), min_size=1, max_size=8)
-shared_folder = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+shared_folder = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @shared_folder

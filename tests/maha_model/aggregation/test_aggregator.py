@@ -175,3 +175,29 @@ def test_impossible_settings_are_refused() -> None:
         AggregationConfig(strategy="convx")
     with pytest.raises(ConfigError, match="must be positive"):
         AggregationConfig(ridge=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, [5 / 6, 1 / 12, 1 / 12]), ({"redundancy": 0.5, "ridge": 0.2}, [5 / 6, 1 / 12, 1 / 12]),
+        ({"strategy": "nash"}, [7 / 8, 1 / 8, 1 / 8]),
+        ({"strategy": "nash", "redundancy": 0.5, "ridge": 0.5}, [7 / 8, 1 / 8, 1 / 8]),
+    ],
+)  # fmt: skip
+def test_with_a_descent_the_finest_scale_starts_ahead_and_the_others_with_weight(
+    fields: dict, expected: list[float]
+) -> None:
+    """Of outputs at right angles: three quarters of the way from equal weights to where the others have none."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=5, context_length=64, d_model=64, num_layers=1, num_heads=1, d_ff=8, descent=2, query="fine",
+        positions="token", aggregation=AggregationConfig(sparsity=0.0, **fields),
+    )  # fmt: skip
+    aggregator = Aggregator(config)
+    initialize(aggregator, config)
+    outputs = list(torch.eye(64)[:L].view(L, 1, 1, 1, 64).expand(-1, 1, 1, 500, -1))
+    value = torch.zeros(1, 500, 1, 64)
+    weights = aggregator(torch.randn(1, 500, 64), outputs, value, EVERYWHERE)[1]
+    torch.testing.assert_close(weights.mean((1, 2, 3)), torch.tensor(expected), atol=0.02, rtol=0)
+    assert (weights > 0).float().mean() > 0.8
