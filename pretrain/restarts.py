@@ -1,4 +1,4 @@
-"""Whether a run that a fault has ended starts again: python -m pretrain.restarts begin|end ... -- [the run's options]
+"""Whether a run that a fault has ended starts again: python -m pretrain.restarts begin|end|interrupted ... -- [the run's options]
 
 launch/pretrain.sh and launch/pretrain.sbatch call it around every start. RUN/restarts.json holds the step of the newest
 checkpoint at the last start, and how many restarts in a row have brought no newer one: that number has a limit.
@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from data_pipeline import CommandParser, UserError, user_errors
@@ -137,11 +137,16 @@ def _path(run: Path) -> Path:
     return run / "restarts.json"
 
 
+def _started(run: Path, launch: str) -> Starts:
+    starts = read_starts(run)
+    if starts is None or starts.launch != launch:
+        raise UserError(f"{_path(run)} has no start of {launch}; call it with `begin` before")
+    return starts
+
+
 def _end(config: RunConfig, launch: str, budget: int, status: int) -> str:
     """After a fault: what the script needs for another start, "PAUSE NODE RESUME". Raises SpentError."""
-    before = read_starts(config.out)
-    if before is None or before.launch != launch:
-        raise UserError(f"{config.out} has no start of {launch}; call `begin` first")
+    before = _started(config.out, launch)
     reason = described(status)
     newest = newest_step(config.out)
     starts = after_fault(before, newest, budget, reason, config.out)
@@ -156,7 +161,7 @@ def _end(config: RunConfig, launch: str, budget: int, status: int) -> str:
 def main() -> None:
     """The command; status 3 where the restarts are spent."""
     parser = CommandParser(prog="pretrain.restarts", description=__doc__, allow_abbrev=False)
-    parser.add_argument("when", choices=("begin", "end"), help="before the processes start; after a fault")
+    parser.add_argument("when", choices=("begin", "end", "interrupted"), help="before a start; after a fault, a stop")
     parser.add_argument("--launch", required=True, help="names the command or job whose restarts are counted")
     parser.add_argument("--budget", type=int, required=True, help="restarts in a row without a newer checkpoint")
     parser.add_argument("--status", type=int, default=1, help="with which the processes have ended")
@@ -168,6 +173,8 @@ def main() -> None:
             if given.when == "begin":
                 wait_until_unclaimed(config.out, 2 * config.peer_timeout)
                 write_starts(config.out, begin(config.out, given.launch, given.budget, time.time()))
+            elif given.when == "interrupted":
+                write_starts(config.out, replace(_started(config.out, given.launch), running=False))
             else:
                 write_line(_end(config, given.launch, given.budget, given.status), sys.stdout)
         except SpentError as error:

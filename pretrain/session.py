@@ -20,7 +20,7 @@ from pretrain.callbacks.heartbeats import own_connection
 from pretrain.callbacks.mlflow_store import make_experiment
 from pretrain.callbacks.nonfinite import NonFiniteGuard
 from pretrain.callbacks.spikes import SpikeGuard
-from pretrain.callbacks.stop_signals import StopSignals
+from pretrain.callbacks.stop_signals import StopBeforeLimit, StopSignals, job_end
 from pretrain.callbacks.tracking import Tracking
 from pretrain.callbacks.watchdog import TimeLimits, Watchdog
 from pretrain.checkpoint import prepare_to_continue, read_info
@@ -147,6 +147,7 @@ def _standard_callbacks(
     checkpointing = Checkpointing(manifest, progress.step)
     return [
         StopSignals(),
+        StopBeforeLimit(job_end(), lambda: checkpointing.seconds),
         TimeLimits(watchdog),
         NonFiniteGuard(config.max_skipped_steps),
         SpikeGuard(config, progress, checkpointing),
