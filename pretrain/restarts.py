@@ -1,4 +1,4 @@
-"""Whether a run that a fault has ended starts again: python -m pretrain.restarts begin|end|interrupted ... -- [the run's options]
+"""Whether a run starts again after a fault: python -m pretrain.restarts begin|end|interrupted ... -- [its options]
 
 launch/pretrain.sh and launch/pretrain.sbatch call it around every start. RUN/restarts.json holds the step of the newest
 checkpoint at the last start, and how many restarts in a row have brought no newer one: that number has a limit.
@@ -17,6 +17,7 @@ from maha_model import ConfigError
 from pretrain.checkpoint import check_sizes, find_checkpoint, has_checkpoint, read_info
 from pretrain.claim import check_unclaimed
 from pretrain.config import RunConfig, parse_config
+from pretrain.diagnostics import find_culprit, newest_records
 from pretrain.output import write_line
 
 FIRST_PAUSE, LONGEST_PAUSE = 30, 300
@@ -144,18 +145,27 @@ def _started(run: Path, launch: str) -> Starts:
     return starts
 
 
+def _cause(run: Path, since: float, status: int) -> tuple[str, str]:
+    """What has ended the processes since then, in a line, and the host at fault, "-" where none is known."""
+    records = newest_records(run, since)
+    if not records:
+        return described(status), UNKNOWN_NODE
+    culprit = find_culprit(records)
+    return culprit.why, culprit.hosts[0] if len(culprit.hosts) == 1 else UNKNOWN_NODE
+
+
 def _end(config: RunConfig, launch: str, budget: int, status: int) -> str:
     """After a fault: what the script needs for another start, "PAUSE NODE RESUME". Raises SpentError."""
     before = _started(config.out, launch)
-    reason = described(status)
+    reason, node = _cause(config.out, before.since, status)
     newest = newest_step(config.out)
-    starts = after_fault(before, newest, budget, reason, config.out)
+    starts = replace(after_fault(before, newest, budget, reason, config.out), since=time.time())
     write_starts(config.out, starts)
     write_line(f"{reason}; starting again from step {newest} ({starts.spent} of {budget} times)", sys.stderr)
     wait_until_unclaimed(config.out, 2 * config.peer_timeout)
     # a run that branches off another's checkpoint has none of its own at first
     resume = "auto" if has_checkpoint(config.out) or config.resume == "none" else config.resume
-    return f"{pause_before(starts.spent)} {UNKNOWN_NODE} {resume}"
+    return f"{pause_before(starts.spent)} {node} {resume}"
 
 
 def main() -> None:

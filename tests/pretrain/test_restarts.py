@@ -24,7 +24,7 @@ def test_a_restart_counts_until_a_newer_checkpoint_is_there(tmp_path: Path) -> N
 
 def test_a_run_that_saves_nothing_is_given_up_too(tmp_path: Path) -> None:
     starts = after_fault(Starts("a", 0, 0, True, 0.0), 0, 1, "a fault", tmp_path)
-    with pytest.raises(SpentError, match="started again once without .* no step is saved yet"):
+    with pytest.raises(SpentError, match=r"started again once without .* no step is saved yet"):
         after_fault(starts, 0, 1, "a fault", tmp_path)
 
 
