@@ -39,6 +39,7 @@ SelectTypeParameters=CR_Core
 ReturnToService=2
 KillWait=60
 SlurmdTimeout=5
+MessageTimeout=60
 {nodes}
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
