@@ -80,9 +80,11 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--rank-gb-s", type=float, default=1.0, help="GB/s that a process writes (default 1)")
     parser.add_argument("--storage-gb-s", type=float, default=20.0, help="GB/s of all processes (default 20)")
     parser.add_argument(
-        "--mfu", type=float, help="share of a device's peak that training reaches: prints bytes on the wire, seconds of\n"
-        "a step and the time that faults take, with the three that follow",
-    )  # fmt: skip
+        "--mfu",
+        type=float,
+        help="share of a device's peak that training reaches: prints bytes on the wire, seconds\n"
+        "of a step and the time that faults take, with the three that follow",
+    )
     parser.add_argument("--tflops", type=float, default=989.0, help="of a device's peak (default 989, an H100's)")
     parser.add_argument(
         "--device-days-per-fault", type=float, default=2100.0, metavar="D",

@@ -38,7 +38,6 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
 KillWait=60
-SlurmdTimeout=5
 MessageTimeout=60
 {nodes}
 PreemptType=preempt/partition_prio
@@ -110,10 +109,19 @@ class SlurmCluster:
         self._start("slurmd", "-D", "-N", node)
 
     def kill_node(self, node: str) -> None:
-        """Kill the daemon of a node; what it has started goes on, unseen by Slurm."""
+        """Kill the daemon of a node; what it has started goes on, unseen by Slurm. The node is down at once.
+
+        Slurm would wait for SlurmdTimeout, which would have to be longer than any stall of a busy machine.
+        """
         daemon = self._daemons.pop(f"slurmd{node}")
         daemon.kill()
         daemon.wait()
+        self.command("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=crashed")
+
+    def return_node(self, node: str) -> None:
+        """Start the daemon of a node that was down; jobs may run there again."""
+        self.start_node(node)
+        self.command("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
     def command(self, *arguments: str) -> str:
         """Run one of Slurm's commands; its output."""

@@ -180,7 +180,7 @@ def test_a_job_goes_on_after_a_killed_task_and_a_crashed_node_without_them_until
         cluster.wait_for(job, ("PENDING",), 90)
     finally:
         kill([crashed])
-        cluster.start_node("n3")
+        cluster.return_node("n3")
     newer = read_info(find_checkpoint(run)).step
     assert saved < newer < STEPS
 
@@ -190,7 +190,8 @@ def test_a_job_goes_on_after_a_killed_task_and_a_crashed_node_without_them_until
     output = jobs.output(name, job)
     assert (state["JobState"], state["Restarts"], state["ExcNodeList"]) == ("FAILED", "2", "n2"), output
     (line,) = [line for line in output.splitlines() if line.startswith("error: ") and "not any more" in line]
-    assert "the processes ended with status 137 (SIGKILL); started again once without a newer checkpoint" in line
+    assert "(SIG" in line  # KILL, or TERM of the other task
+    assert "; started again once without a newer checkpoint, not any more: " in line
     assert f"step {newer} is saved in {run}; mend the cause, then go on with --resume auto" in line
     losses, whole_losses = jobs.losses(name), jobs.losses("whole")
     assert losses == {step: whole_losses[step] for step in losses}
