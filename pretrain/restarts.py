@@ -147,7 +147,10 @@ def _started(run: Path, launch: str) -> Starts:
 
 def _cause(run: Path, since: float, status: int) -> tuple[str, str]:
     """What has ended the processes since then, in a line, and the host at fault, "-" where none is known."""
-    records = newest_records(run, since)
+    try:
+        records = newest_records(run, since)
+    except UserError:  # a record that was cut must not keep the run from going on
+        records = []
     if not records:
         return described(status), UNKNOWN_NODE
     culprit = find_culprit(records)

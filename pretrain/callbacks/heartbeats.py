@@ -94,7 +94,10 @@ class Heartbeats:
         A launcher ends the others when one process ends, so none ends before all have written.
         """
         until = time.monotonic() + seconds
-        others = [rank for rank in range(1, self._world_size) if rank not in besides] if self._rank == 0 else [0]
+        expected = range(1, self._world_size) if self._rank == 0 else range(1)
+        others = [rank for rank in expected if rank not in besides]
+        if self._rank and not others:
+            return  # the store is in the process that is lost
         with contextlib.suppress(dist.DistError):
             if self._rank:
                 self._store.set(_record_key(self._rank), "")

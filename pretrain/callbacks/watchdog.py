@@ -50,7 +50,7 @@ class Watchdog:
         self._step_timeout, self._peer_timeout = step_timeout, peer_timeout
         self._before_exit, self._record, self._clock = before_exit, record, clock
         self._interval = min(5.0, peer_timeout / 5)
-        self._closed = threading.Event()
+        self._closed, self._ending = threading.Event(), threading.Lock()
         self._activity, self._since = "starting", clock()
         self._heartbeats = Heartbeats(connect, rank, world_size, clock)
         self._threads = [
@@ -90,6 +90,8 @@ class Watchdog:
 
     def end(self, fault: Fault) -> None:
         """Print the reason, leave a record and end the process, without waiting for long for any thread or peer."""
+        if not self._ending.acquire(blocking=False):
+            threading.Event().wait()  # the other thread ends the process
         if 0 not in fault.lost:
             _within(RECORD_SECONDS, lambda: self._heartbeats.publish(fault.reason))
         try_line(f"error: {fault.reason}", sys.stderr)
