@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from data_pipeline import CommandParser, UserError, user_errors
+from data_pipeline import CommandParser, UserError, at_least, user_errors
 from data_pipeline.files import atomic_write
 from maha_model import ConfigError
 from pretrain.checkpoint import check_sizes, find_checkpoint, has_checkpoint, read_info
@@ -176,7 +176,7 @@ def main() -> None:
     parser = CommandParser(prog="pretrain.restarts", description=__doc__, allow_abbrev=False)
     parser.add_argument("when", choices=("begin", "end", "interrupted"), help="before a start; after a fault, a stop")
     parser.add_argument("--launch", required=True, help="names the command or job whose restarts are counted")
-    parser.add_argument("--budget", type=int, required=True, help="restarts in a row without a newer checkpoint")
+    parser.add_argument("--budget", type=at_least(0), required=True, help="restarts in a row without a newer one")
     parser.add_argument("--status", type=int, default=1, help="with which the processes have ended")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     with user_errors(ConfigError):

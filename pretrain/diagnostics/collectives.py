@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from torch._C._distributed_c10d import _dump_fr_trace_json  # noqa: PLC2701 - it has no public name
+from torch._C._distributed_c10d import _dump_fr_trace_json  # type: ignore[attr-defined] # noqa: PLC2701
 
 WRITTEN = 50
 """Collectives in a record, of those that torch keeps."""
