@@ -105,7 +105,7 @@ def soak(faults: list[Fault], folder: Path, start: Callable[..., Run], report: C
 
 def strike(run: Run, fault: Fault, out: Path, at: int) -> Row:
     """Wait for the fault's moment and cause the fault. AssertionError if the run ends before or hangs after."""
-    until = time.monotonic() + 200
+    until = time.monotonic() + 600
 
     def wait_for(happens: Callable[[], bool]) -> None:
         while not happens():
@@ -137,7 +137,7 @@ def strike(run: Run, fault: Fault, out: Path, at: int) -> Row:
     if fault.kind == "one rank":
         time.sleep(fault.delay)
         kill(run.ranks[fault.rank : fault.rank + 1])
-        status = run.wait(60).returncode
+        status = run.wait(300).returncode
         assert status != 0
     elif fault.kind == RESTARTED:
         time.sleep(fault.delay)
@@ -150,7 +150,7 @@ def strike(run: Run, fault: Fault, out: Path, at: int) -> Row:
         free = os.statvfs(out)
         with filler.open("wb") as file:
             file.write(bytes(max(0, free.f_bavail * free.f_frsize - 200_000)))
-        result = run.wait(60)
+        result = run.wait(300)
         status = result.returncode
         assert (status, result.stdout.count("error: no space left on the device")) == (2, 1), result.stdout
         assert "Traceback" not in result.stdout, result.stdout
