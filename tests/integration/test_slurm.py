@@ -80,9 +80,9 @@ class Jobs:
         """Wait until the run's metrics hold `step`."""
         self.wait_until(name, job, lambda: max(self.losses(name), default=0) >= step)
 
-    def wait_until(self, name: str, job: str, happens: Callable[[], bool]) -> None:
+    def wait_until(self, name: str, job: str, happens: Callable[[], bool], seconds: float = 150) -> None:
         """Wait for it, but not for ever."""
-        until = time.monotonic() + 150
+        until = time.monotonic() + seconds
         while not happens():
             assert time.monotonic() < until, self.output(name, job)
             time.sleep(0.01)
