@@ -1,26 +1,29 @@
 #!/usr/bin/env bash
-# Train on one node or many: bash launch/pretrain.sh --config FILE [--nproc N] [--hostfile F] [--launcher L] [any option]
+# Train on one node or many: bash launch/pretrain.sh --config FILE [--nproc N] [--hostfile F] [--launcher L] [--restarts N] [any option]
 #   --nproc N     processes on this machine (default: its GPUs, or 1 without)
 #   --hostfile F  lines "HOST slots=N": train on all of them, started by
 #   --launcher L  pdsh (over ssh, the default), openmpi (mpirun) or slurm (srun, in an allocation)
+#   --restarts N  after a fault (not a mistake, not a signal) start again from the newest checkpoint, up to N times in a row
+#                 without a newer one (default 0)
 # Everything else goes to the run's configuration; see --help.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 fail() { echo "error: $1" >&2; exit 2; }
 
-nproc="" hostfile="" launcher="" options=()
+nproc="" hostfile="" launcher="" restarts=0 options=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --nproc|--hostfile|--launcher)
+    --nproc|--hostfile|--launcher|--restarts)
       [ $# -ge 2 ] || fail "$1 needs a value"
       case $1 in
         --nproc) nproc=$2 ;;
         --hostfile) hostfile=$2 ;;
         --launcher) launcher=$2 ;;
+        --restarts) restarts=$2 ;;
       esac
       shift 2 ;;
-    --nproc=*|--hostfile=*|--launcher=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+    --nproc=*|--hostfile=*|--launcher=*|--restarts=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
     *) options+=("$1"); shift ;;
   esac
 done
@@ -49,6 +52,7 @@ if [ "$gpus" -eq 0 ]; then
 fi
 [ -n "$nproc" ] || nproc=$((gpus > 0 ? gpus : 1))
 [[ $nproc =~ ^[1-9][0-9]*$ ]] || fail "--nproc is '$nproc'; it must be a positive number"
+[[ $restarts =~ ^[0-9]+$ ]] || fail "--restarts is '$restarts'; it must be a number, 0 for none"
 if [ -n "$hostfile" ]; then
   hostfile=${hostfile/#\~\//$HOME/}  # which bash leaves as it is after `--hostfile=`
   [ -s "$hostfile" ] || fail "--hostfile $hostfile does not exist or is empty; write one line 'HOST slots=N' per node"
@@ -86,30 +90,23 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(( ($(nproc) + nproc - 1) / nproc ))}
 # Mistakes are found here, in seconds and one line, before any process is launched.
 WORLD_SIZE=$world "$python" -m pretrain.preflight ${options[@]+"${options[@]}"}
 
-train=(pretrain.train ${options[@]+"${options[@]}"})
 MAHA_LAUNCH=$(</proc/sys/kernel/random/uuid)  # what signal_ranks.py finds this launch's processes by, on any host
 export MAHA_LAUNCH
 deepspeed=(deepspeed --log_level "${MAHA_LAUNCHER_LOG:-error}" --no_local_rank --module)
 if [ -n "$hostfile" ]; then
   # what pdsh and mpirun pass on only by name; srun passes on everything
   variables=$(compgen -e | grep -E \
-    '^(PATH|LD_LIBRARY_PATH|PYTHONPATH|DS_ACCELERATOR|OMP_NUM_THREADS|(MAHA|MLFLOW|GLOO|NCCL|TORCH_NCCL)_.*)$')
-  export MASTER_PORT=${MASTER_PORT:-$((20000 + ${SLURM_JOB_ID:-9500} % 20000))}
+    '^(PATH|LD_LIBRARY_PATH|PYTHONPATH|DS_ACCELERATOR|OMP_NUM_THREADS|(MAHA|MLFLOW|GLOO|NCCL|TORCH_NCCL|TORCH_FR)_.*)$')
+  given_port=${MASTER_PORT:-}
   file=$(mktemp)
   trap 'rm -f "$file"' EXIT
 fi
 case $launcher in
-  "")
-    # a port of its own, so that two runs on one machine do not meet
-    port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-    start=("${deepspeed[@]}" "${devices[@]}" --master_addr 127.0.0.1 --master_port "$port" "${train[@]}") ;;
   pdsh)
     for name in $variables; do echo "$name=${!name}"; done >"$file"
     export DS_ENV_FILE=$file
     # a node that vanishes must not leave ssh, and with it this command, waiting for ever
-    export PDSH_SSH_ARGS_APPEND="${PDSH_SSH_ARGS_APPEND:-} -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
-    # (--force_multi: a single host need not be this one)
-    start=("${deepspeed[@]}" --hostfile "$hostfile" --force_multi --master_port "$MASTER_PORT" "${train[@]}") ;;
+    export PDSH_SSH_ARGS_APPEND="${PDSH_SSH_ARGS_APPEND:-} -o ServerAliveInterval=5 -o ServerAliveCountMax=3" ;;
   openmpi)  # mpirun itself: DeepSpeed's form gives the processes neither rank nor rendezvous
     # a lost node is found after 20 s, not 8 minutes
     export OMPI_MCA_oob_tcp_keepalive_{time,intvl}=5 OMPI_MCA_oob_tcp_keepalive_probes=3
@@ -118,37 +115,64 @@ case $launcher in
     MASTER_ADDR=$("${mpi[@]}" -n 1 hostname -I | awk '{print $1}') \
       || fail "mpirun cannot start a process on the hosts of $hostfile; try: ${mpi[*]} hostname"
     export MASTER_ADDR
-    for name in $variables MASTER_ADDR MASTER_PORT; do mpi+=(-x "$name"); done
-    start=("${mpi[@]}" -n "$world" "$python" -u -m "${train[@]}") ;;
+    for name in $variables MASTER_ADDR MASTER_PORT; do mpi+=(-x "$name"); done ;;
   slurm)  # srun itself, for the same reason; one task for each line of a list of hosts
     awk '{for (i = 0; i < $2; i++) print $1}' <<<"$nodes" >"$file"
     MASTER_ADDR=$(scontrol --oneliner show node "${nodes%% *}" | sed -nE 's/.*NodeAddr=([^ ]+).*/\1/p') \
       || fail "Slurm has no node ${nodes%% *}, the first of $hostfile; name the nodes as squeue does"
-    export MASTER_ADDR SLURM_HOSTFILE=$file
-    start=(srun -n "$world" --distribution=arbitrary --kill-on-bad-exit=1 "$python" -u -m "${train[@]}") ;;
+    export MASTER_ADDR SLURM_HOSTFILE=$file ;;
 esac
 
-# (in a session of its own: at a terminal's Ctrl-C a launcher would kill its processes)
-setsid "${start[@]}" &
-runner=$!
+# prepare_start NUMBER: the command of that start, counted from 0, into `start`
+prepare_start() {
+  local train=(pretrain.train ${options[@]+"${options[@]}"}) port
+  # a port for each start: what is left of the start before, on a host out of reach, does not meet the new processes
+  [ -z "$hostfile" ] || export MASTER_PORT=${given_port:-$((20000 + (${SLURM_JOB_ID:-9500} + $1) % 20000))}
+  case $launcher in
+    "")
+      # a port of its own, so that two runs on one machine do not meet
+      port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+      start=("${deepspeed[@]}" "${devices[@]}" --master_addr 127.0.0.1 --master_port "$port" "${train[@]}") ;;
+    pdsh)  # (--force_multi: a single host need not be this one)
+      start=("${deepspeed[@]}" --hostfile "$hostfile" --force_multi --master_port "$MASTER_PORT" "${train[@]}") ;;
+    openmpi) start=("${mpi[@]}" -n "$world" "$python" -u -m "${train[@]}") ;;
+    slurm) start=(srun -n "$world" --distribution=arbitrary --kill-on-bad-exit=1 "$python" -u -m "${train[@]}") ;;
+  esac
+}
+
+# signal_found SIGNAL: send it to all processes of this launch that run on its hosts
+signal_found() {
+  if [ -z "$hostfile" ]; then
+    "$python" "$root/launch/signal_ranks.py" "$1" "$MAHA_LAUNCH" || true
+    return
+  fi
+  local hosts find
+  hosts=$(awk '{print $1}' <<<"$nodes" | paste -sd,)
+  find=$(printf '%q %q' "$(command -v "$python")" "$root/launch/signal_ranks.py")
+  PDSH_RCMD_TYPE=ssh pdsh -w "$hosts" "$find $1 $MAHA_LAUNCH" || true
+}
 
 # signal_ranks SIGNAL: send it to the processes that train, which finish their step, save and end; it would end DeepSpeed's
 # launcher and leave them running.
 signal_ranks() {
+  [ -n "$runner" ] || return 0
   case $launcher in
     "")  # they are the launcher's grandchildren
       for node in $(pgrep -P "$runner"); do
         for rank in $(pgrep -P "$node"); do kill "-$1" "$rank" 2>/dev/null || true; done
       done ;;
-    pdsh)
-      hosts=$(awk '{print $1}' <<<"$nodes" | paste -sd,)
-      find=$(printf '%q %q' "$(command -v "$python")" "$root/launch/signal_ranks.py")
-      PDSH_RCMD_TYPE=ssh pdsh -w "$hosts" "$find $1 $MAHA_LAUNCH" || true ;;
+    pdsh) signal_found "$1" ;;
     *)  # mpirun and srun pass SIGUSR1 on, and at SIGTERM end the processes; SIGINT too would make them go without
       [ "$1" = INT ] || kill "-$1" "$runner" 2>/dev/null || true ;;
   esac
 }
-stopped=""
+
+# kill_left: end what is left of a start that has failed; mpirun and srun leave nothing
+kill_left() {
+  case $launcher in ""|pdsh) signal_found KILL ;; esac
+}
+
+stopped="" runner=""
 # (SIGHUP: the terminal or the connection of ssh has closed. Under nohup it is ignored, and the run goes on.)
 trap 'stopped=1; signal_ranks USR1' TERM HUP
 # A second Ctrl-C ends at once: SIGTERM besides, for processes that do not train yet, and SIGINT again and again, since one
@@ -159,11 +183,40 @@ end_at_once() {
   while sleep 1 && kill -0 "$runner" 2>/dev/null; do signal_ranks INT; done
 }
 trap 'if [ -z "$stopped" ]; then stopped=1; signal_ranks USR1; else end_at_once; fi' INT
-status=0
-wait "$runner" || status=$?
-while kill -0 "$runner" 2>/dev/null; do wait "$runner" || true; done  # a wait that ended with a signal
-if [ -n "$stopped" ]; then
+
+# run_once: start the command of `start` and wait for its end; its exit status into `status`
+run_once() {
+  # (in a session of its own: at a terminal's Ctrl-C a launcher would kill its processes)
+  setsid "${start[@]}" &
+  runner=$!
   status=0
   wait "$runner" || status=$?
-fi
-exit "$status"
+  while kill -0 "$runner" 2>/dev/null; do wait "$runner" || true; done  # a wait that ended with a signal
+  if [ -n "$stopped" ]; then
+    status=0
+    wait "$runner" || status=$?
+  fi
+  runner=""
+}
+
+# judge begin|end ...: what keeps count of the restarts without a newer checkpoint
+judge() {
+  "$python" -m pretrain.restarts "$@" --launch "$MAHA_LAUNCH" --budget "$restarts" -- ${options[@]+"${options[@]}"}
+}
+
+# One loop for all launchers. torchrun's --max-restarts starts the processes of one host, also after a mistake, and counts
+# without regard to checkpoints: pdsh, mpirun and srun would need this loop besides.
+[ "$restarts" -eq 0 ] || judge begin
+for ((number = 0; ; number++)); do
+  prepare_start "$number"
+  [ -z "$stopped" ] || exit 130
+  run_once
+  [ "$restarts" -gt 0 ] && [ "$status" -ne 0 ] && [ "$status" -ne 2 ] && [ -z "$stopped" ] || exit "$status"
+  kill_left
+  answer=$(judge end --status "$status") || exit "$status"
+  read -r pause _ resume <<<"$answer"
+  sleep "$pause" &
+  wait $! || kill $! 2>/dev/null || true  # a signal has come
+  [ -z "$stopped" ] || exit "$status"
+  options+=(--resume "$resume")
+done

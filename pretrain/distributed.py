@@ -87,7 +87,12 @@ def world_size_from_environment() -> int:
 def process_name() -> str:
     """Rank and host, of all but rank 0, which has no name: "rank 3 (HOST)"."""
     rank = rank_from_environment()
-    return f"rank {rank} ({socket.gethostname()})" if rank else ""
+    return f"rank {rank} ({host_name()})" if rank else ""
+
+
+def host_name() -> str:
+    """This machine's name; under Slurm the node's, by which Slurm can exclude it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def is_printed_elsewhere() -> Callable[[Exception], bool]:
@@ -155,10 +160,11 @@ def join_process_group(timeout: float = 1800.0) -> Rank:
     """Join the group that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT describe; alone by default.
 
     Under mpirun and srun the first three are theirs. The rendezvous listens on MASTER_ADDR only. No collective waits
-    longer than `timeout` seconds.
+    longer than `timeout` seconds; torch's flight recorder keeps the last ones.
     """
     rank, world_size = rank_from_environment(), world_size_from_environment()
     device = take_local_device()
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")  # collectives that torch's flight recorder keeps
     store = rendezvous(rank, world_size, timeout)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size)}
     backend = open_process_group(store, store.host, rank, world_size, device, timeout)

@@ -7,12 +7,14 @@ takes, for models of 1, 7 and 70 billion parameters on 8 to 512 devices.
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import Any, get_args
 
 from data_pipeline import CommandParser, UserError, at_least, user_errors
 from maha_model import ConfigError
 from pretrain.config import RunConfig, parse_config
 from pretrain.memory import DeviceKind, Plan, Planner, checkpoint_table, resolved
+from pretrain.operation import Assumptions, Operation, describe_operation, operation
 
 MIB, GIB = 2**20, 2**30
 
@@ -77,6 +79,20 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--checkpoints", action="store_true", help="the table of what saving takes, and nothing else")
     parser.add_argument("--rank-gb-s", type=float, default=1.0, help="GB/s that a process writes (default 1)")
     parser.add_argument("--storage-gb-s", type=float, default=20.0, help="GB/s of all processes (default 20)")
+    parser.add_argument(
+        "--mfu",
+        type=float,
+        help="share of a device's peak that training reaches: prints bytes on the wire, seconds\n"
+        "of a step and the time that faults take, with the three that follow",
+    )
+    parser.add_argument("--tflops", type=float, default=989.0, help="of a device's peak (default 989, an H100's)")
+    parser.add_argument(
+        "--device-days-per-fault", type=float, default=2100.0, metavar="D",
+        help="days of one device until a fault ends the run (default 2100: Llama 3's 419 in 54 days of 16,384)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--restart-minutes", type=float, default=10.0, help="from a fault to the next step (default 10)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, in bytes")
     options, rest = parser.parse_known_args(args)
     with user_errors(ConfigError):
@@ -92,6 +108,11 @@ def main(args: list[str] | None = None) -> None:
         fit: dict[str, Any] = {}
         seconds = plan.checkpoints.seconds(*_speeds(options))
         lines = describe(plan, config, options.world_size, options.device, seconds)
+        costs: Operation | None = None
+        if options.mfu is not None:
+            given = _assumptions(options)
+            costs = operation(config, options.world_size, given)
+            lines += describe_operation(costs, given, config.checkpoint_interval)
         if options.device_gib is not None:
             limit = int(options.device_gib * GIB)
             fit["fits"] = peak <= limit
@@ -99,7 +120,11 @@ def main(args: list[str] | None = None) -> None:
             fit["change"] = found and found[0]
             lines.append(_verdict(peak, options.device_gib, found))
     if options.json:
-        print(json.dumps({**plan.to_dict(), "peak": peak, "save_seconds": seconds, **fit}))
+        print(
+            json.dumps(
+                {**plan.to_dict(), "peak": peak, "save_seconds": seconds, **(asdict(costs) if costs else {}), **fit}
+            )
+        )
     else:
         print("\n".join(lines))
 
@@ -120,6 +145,14 @@ def _speeds(options: argparse.Namespace) -> tuple[float, float]:
         if not speed > 0:
             raise UserError(f"{option} is {speed}; it must be positive")
     return options.rank_gb_s * 1e9, options.storage_gb_s * 1e9
+
+
+def _assumptions(options: argparse.Namespace) -> Assumptions:
+    names = ("mfu", "tflops", "device_days_per_fault", "restart_minutes")
+    for name in names:
+        if not getattr(options, name) > 0:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be positive")
+    return Assumptions(*(getattr(options, name) for name in names))
 
 
 def _verdict(peak: int, device_gib: float, found: tuple[str, int] | None) -> str:

@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 import deepspeed
 import torch
 
-from data_pipeline import Manifest, WindowDataset
+from data_pipeline import Manifest, UserError, WindowDataset
+from maha_model import ConfigError
 from pretrain.batches import Batch, Share, TrainingBatches
 from pretrain.callbacks.base import Callback, TrainingError
 from pretrain.callbacks.checkpointing import Checkpointing, find_together
@@ -20,13 +21,14 @@ from pretrain.callbacks.heartbeats import own_connection
 from pretrain.callbacks.mlflow_store import make_experiment
 from pretrain.callbacks.nonfinite import NonFiniteGuard
 from pretrain.callbacks.spikes import SpikeGuard
-from pretrain.callbacks.stop_signals import StopSignals
+from pretrain.callbacks.stop_signals import StopBeforeLimit, StopSignals, job_end
 from pretrain.callbacks.tracking import Tracking
 from pretrain.callbacks.watchdog import TimeLimits, Watchdog
 from pretrain.checkpoint import prepare_to_continue, read_info
 from pretrain.checkpoint.engine_state import restore_checkpoint
 from pretrain.claim import claimed
 from pretrain.config import RunConfig, parse_config
+from pretrain.diagnostics import Fault, FlightRecorder, new_folder
 from pretrain.distributed import Rank, is_communication_error, join_process_group, world_size_from_environment
 from pretrain.engine import build_engine, build_optimizer
 from pretrain.memory import keep_freed_memory
@@ -92,6 +94,7 @@ def _claimed_session(config: RunConfig, manifest: Manifest, rank: Rank) -> Itera
         config.step_timeout,
         config.peer_timeout,
         before_exit=close_lost_run,
+        record=FlightRecorder(rank.on_main(lambda: new_folder(config.out)), rank).write,
     )
     engine, progress = _build_engine(config, manifest, rank)
     rank.on_main(open_run)
@@ -108,15 +111,26 @@ def _claimed_session(config: RunConfig, manifest: Manifest, rank: Rank) -> Itera
         for callback in reversed(trainer.callbacks):
             callback.on_failure(trainer)
         failed = False
+        watchdog.record(Fault("error", str(error)))
         sys.exit(f"error: {_advice(trainer, str(error))}" if rank.is_main else 1)
-    except RuntimeError as error:
-        reason = watchdog.explain() if is_communication_error(error) else None
-        if reason is None:
+    except (UserError, ConfigError):
+        raise
+    except Exception as error:
+        # at once: where a rank is lost, the launcher may end this process at any moment
+        lost = is_communication_error(error)
+        watchdog.record(Fault("collective" if lost else "error", _line(error)))
+        fault = watchdog.explain() if lost else None
+        if fault is None:
             raise
-        watchdog.end(reason)
+        watchdog.end(fault)
     finally:
         watchdog.close(failed)
         torch.distributed.destroy_process_group()
+
+
+def _line(error: Exception) -> str:
+    """Type and message in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
 def _build_engine(config: RunConfig, manifest: Manifest, rank: Rank) -> tuple[deepspeed.DeepSpeedEngine, Progress]:
@@ -147,6 +161,7 @@ def _standard_callbacks(
     checkpointing = Checkpointing(manifest, progress.step)
     return [
         StopSignals(),
+        StopBeforeLimit(job_end(), lambda: checkpointing.seconds),
         TimeLimits(watchdog),
         NonFiniteGuard(config.max_skipped_steps),
         SpikeGuard(config, progress, checkpointing),

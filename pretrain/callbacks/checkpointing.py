@@ -1,6 +1,7 @@
 """Checkpoints during training: every rank's share is copied between two steps and written beside those that follow."""
 
 import functools
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,8 @@ class Checkpointing(Callback):
         """`saved_step` is the step that needs no checkpoint: the one that the run starts from."""
         self._manifest, self._saved_step = manifest, saved_step
         self._writer = BackgroundWriter()
+        self.seconds = 0.0
+        """What the longest save of this process has taken so far, from its begin to the last byte."""
 
     def failed(self) -> bool:
         """Whether the last checkpoint could not be written."""
@@ -92,6 +95,7 @@ class Checkpointing(Callback):
             return
         trainer.begin(f"the checkpoint of step {progress.step}")
         self.wait(trainer)
+        start = time.monotonic()
         folder, name = rank.on_main(lambda: self._begin(config.out, progress.step))
         pieces = stage(own_pieces(trainer.engine), pinned=rank.device.type == "cuda")
         for callback in trainer.callbacks:
@@ -113,9 +117,10 @@ class Checkpointing(Callback):
                 spikes=progress.spikes,
                 passed_over=progress.passed_over,
             )
-            self._writer.start(functools.partial(self._finish, config, info, write, exchange))
+            job: Callable[[], object] = functools.partial(self._finish, config, info, write, exchange)
         else:
-            self._writer.start(functools.partial(exchange.report, folder, write))
+            job = functools.partial(exchange.report, folder, write)
+        self._writer.start(functools.partial(self._timed, job, start))
         self._saved_step = progress.step
 
     def wait(self, trainer: "Trainer") -> None:
@@ -123,6 +128,10 @@ class Checkpointing(Callback):
         if not trainer.rank.is_main:
             self._writer.wait()
         trainer.rank.on_main(self._writer.wait)
+
+    def _timed(self, job: Callable[[], object], start: float) -> None:
+        job()
+        self.seconds = max(self.seconds, time.monotonic() - start)
 
     def _begin(self, run: Path, step: int) -> tuple[Path, str]:
         """On the main process: the folder for the ranks' parts, and a name for the save's messages."""

@@ -7,11 +7,13 @@ import contextlib
 import math
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Protocol
 
 import torch.distributed as dist
+
+from pretrain.distributed import host_name
 
 _REASON = "watchdog/reason"
 _CONNECT_SECONDS = 5.0
@@ -49,25 +51,27 @@ class Heartbeats:
         `clock` gives seconds.
         """
         self._connect, self._store, self._rank, self._clock = connect, connect(), rank, clock
+        self._world_size = world_size
         peers = range(1, world_size) if rank == 0 else range(1)
         now = clock()
         self._changed = {peer: now for peer in peers if peer != rank}
         self._beats: dict[int, bytes] = {}
-        self._hosts: dict[int, str] = {}
+        self.hosts: dict[int, str] = {}
+        """Of the peers, as far as known."""
         self._count = 0
         self.reason: str | None = None
-        """Why rank 0 has ended the run, where it has."""
+        """Why another rank has ended the run, where one has."""
 
     def exchange(self) -> bool:
         """Write this rank's heartbeat and read the peers'. False if the store, in rank 0's process, is gone."""
         try:
             if self._count == 0:
-                self._store.set(_host_key(self._rank), socket.gethostname())
+                self._store.set(_host_key(self._rank), host_name())
             self._count += 1
             self._store.set(_beat_key(self._rank), str(self._count))
             for peer in self._changed:
                 self._read(peer)
-            if self._rank and self._store.check([_REASON]):
+            if self._store.check([_REASON]):
                 self.reason = self._store.get(_REASON).decode()
         except dist.DistError:
             return self._reconnect()
@@ -78,18 +82,46 @@ class Heartbeats:
         self._set(_beat_key(self._rank), "failed" if failed else "done")
 
     def publish(self, reason: str) -> None:
-        """Leave rank 0's reason to end the run for those that would only find its heartbeat missing."""
-        if self._rank == 0:
-            self._set(_REASON, reason)
+        """Leave the reason to end the run for those that would only find a heartbeat missing; the first one stays."""
+        with contextlib.suppress(dist.DistError):
+            if self._store.check([_REASON]):
+                return
+        self._set(_REASON, reason)
+
+    def wait_for_records(self, besides: Collection[int], seconds: float) -> None:
+        """This rank has left its record: return when all have but those `besides`, or after that many seconds.
+
+        A launcher ends the others when one process ends, so none ends before all have written.
+        """
+        until = time.monotonic() + seconds
+        expected = range(1, self._world_size) if self._rank == 0 else range(1)
+        others = [rank for rank in expected if rank not in besides]
+        if self._rank and not others:
+            return  # the store is in the process that is lost
+        with contextlib.suppress(dist.DistError):
+            if self._rank:
+                self._store.set(_record_key(self._rank), "")
+            while others and time.monotonic() < until:
+                others = [rank for rank in others if not self._store.check([_record_key(rank)])]
+                time.sleep(0.05)
+            if self._rank == 0:
+                self._store.set(_record_key(0), "")
+
+    def silence(self) -> dict[int, float]:
+        """Seconds since the last change of each peer's heartbeat; infinite if its process has ended."""
+        return {peer: self._clock() - changed for peer, changed in self._changed.items()}
+
+    def lost_ranks(self, patience: float) -> list[int]:
+        """Peers without a change for more than `patience` seconds."""
+        return [rank for rank, spent in self.silence().items() if spent > patience and self._beats.get(rank) != b"done"]
 
     def lost_peers(self, patience: float) -> tuple[str, str] | None:
         """Ranks (hosts) without a change for more than `patience` seconds, and what ended them; None if all beat."""
-        silent = {peer: self._clock() - changed for peer, changed in self._changed.items()}
-        lost = [peer for peer, spent in silent.items() if spent > patience and self._beats.get(peer) != b"done"]
+        silence, lost = self.silence(), self.lost_ranks(patience)
         if not lost:
             return None
-        ended = all(math.isinf(silent[peer]) for peer in lost)
-        named = ", ".join(f"{peer} ({self._hosts.get(peer, 'host unknown')})" for peer in lost[:8])
+        ended = all(math.isinf(silence[peer]) for peer in lost)
+        named = ", ".join(f"{peer} ({self.hosts.get(peer, 'host unknown')})" for peer in lost[:8])
         more = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
         return named + more, "its process ended" if ended else f"no sign of life for {patience:.0f} s"
 
@@ -123,8 +155,8 @@ class Heartbeats:
         self._beats[peer] = beat
         if beat == b"failed":
             self._changed[peer] = -math.inf
-        if peer not in self._hosts and self._store.check([_host_key(peer)]):
-            self._hosts[peer] = self._store.get(_host_key(peer)).decode()
+        if peer not in self.hosts and self._store.check([_host_key(peer)]):
+            self.hosts[peer] = self._store.get(_host_key(peer)).decode()
 
 
 def own_connection(store: dist.TCPStore, timeout: float) -> dist.TCPStore:
@@ -140,6 +172,10 @@ def own_connection(store: dist.TCPStore, timeout: float) -> dist.TCPStore:
 
 def _beat_key(rank: int) -> str:
     return f"watchdog/alive/{rank}"
+
+
+def _record_key(rank: int) -> str:
+    return f"watchdog/record/{rank}"
 
 
 def _host_key(rank: int) -> str:

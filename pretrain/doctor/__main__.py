@@ -1,5 +1,7 @@
 """Whether this machine can train, checked in minutes: python -m pretrain.doctor [--json] [--quick] [--out FOLDER]
 
+With --run RUN instead what the ranks of a run have left at its last fault, and which of them is likely the culprit.
+
 What is here, every kernel against its definition, steps of the real trainer, a resume; under srun, torchrun or the
 deepspeed launcher on every rank, with an all-reduce between them. Exit status 1 if anything fails.
 """
@@ -14,6 +16,7 @@ from pathlib import Path
 from data_pipeline import CommandParser, at_least, user_errors, user_path
 from pretrain.distributed import is_printed_elsewhere, process_name
 from pretrain.doctor.conduct import Options, examine
+from pretrain.doctor.last_fault import tell_last_fault
 
 
 def main() -> None:
@@ -33,12 +36,15 @@ def main() -> None:
     parser.add_argument(
         "--time-limit", type=at_least(1), default=900, metavar="SECONDS", help="of a rank's own checks (default 900)"
     )
+    parser.add_argument("--run", type=Path, help="compare what its ranks have left at its last fault; check nothing")
     logging.getLogger("DeepSpeed").setLevel(os.environ.get("MAHA_DEEPSPEED_LOG", "WARNING"))
     # the deepspeed launcher adds --local_rank, which is read from the environment
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # in order: without files left behind
     with user_errors(quiet=is_printed_elsewhere(), process=process_name()):
         given = parser.parse_args(arguments)
+        if given.run is not None:
+            sys.exit(tell_last_fault(user_path(given.run), given.json))
         out = None if given.out is None else user_path(given.out)
         status = examine(Options(given.json, given.quick, given.only, out, given.time_limit))
     # A check that hangs stays in its thread, and threads of gloo may hold tensors: either would spoil an orderly end.

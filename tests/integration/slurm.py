@@ -1,4 +1,4 @@
-"""A Slurm cluster of two nodes on this machine, of real daemons: munged, slurmctld and two slurmd.
+"""A Slurm cluster of three nodes on this machine, of real daemons: munged, slurmctld and a slurmd for each node.
 
 Jobs of the partition `urgent` preempt those of `main`, which have a minute to end and go back into the queue.
 """
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+NODES = ("n1", "n2", "n3")
 DAEMONS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
 
 CONFIG = """
@@ -37,12 +38,12 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
 KillWait=60
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=1 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=1 State=UNKNOWN
+MessageTimeout=60
+{nodes}
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
-PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
+PartitionName=main Nodes={names} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes={names} MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
 
 
@@ -60,19 +61,24 @@ class SlurmCluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-        self._daemons: list[subprocess.Popen[bytes]] = []
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "SlurmCluster":
-        controller, first, second = _free_ports(3)
+        controller, *ports = _free_ports(1 + len(NODES))
+        host = socket.gethostname().split(".")[0]
+        nodes = (
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 State=UNKNOWN"
+            for name, port in zip(NODES, ports, strict=True)
+        )
         (self.folder / "state").mkdir(parents=True)
         self.folder.chmod(0o755)
         (self.folder / "slurm.conf").write_text(
             CONFIG.format(
                 folder=self.folder,
-                host=socket.gethostname().split(".")[0],
+                host=host,
                 controller=controller,
-                first=first,
-                second=second,
+                nodes="\n".join(nodes),
+                names=",".join(NODES),
             )
         )
         key = self.folder / "munge.key"
@@ -82,20 +88,40 @@ class SlurmCluster:
         self._start("munged", "--foreground", "--force", f"--key-file={key}", *files)
         self._wait(lambda: (self.folder / "munge.socket").exists())
         self._start("slurmctld", "-D")
-        for node in ("n1", "n2"):
+        for node in NODES:
             (self.folder / f"spool-{node}").mkdir()
-            self._start("slurmd", "-D", "-N", node)
+            self.start_node(node)
         self._wait(lambda: self.command("sinfo", "--noheader", "--format=%T").split() == ["idle"])
         return self
 
     def __exit__(self, *_: object) -> None:
-        for daemon in reversed(self._daemons):
+        daemons = list(self._daemons.values())
+        for daemon in reversed(daemons):
             daemon.terminate()
-        for daemon in self._daemons:
+        for daemon in daemons:
             try:
                 daemon.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 daemon.kill()
+
+    def start_node(self, node: str) -> None:
+        """Start the daemon of a node."""
+        self._start("slurmd", "-D", "-N", node)
+
+    def kill_node(self, node: str) -> None:
+        """Kill the daemon of a node; what it has started goes on, unseen by Slurm. The node is down at once.
+
+        Slurm would wait for SlurmdTimeout, which would have to be longer than any stall of a busy machine.
+        """
+        daemon = self._daemons.pop(f"slurmd{node}")
+        daemon.kill()
+        daemon.wait()
+        self.command("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=crashed")
+
+    def return_node(self, node: str) -> None:
+        """Start the daemon of a node that was down; jobs may run there again."""
+        self.start_node(node)
+        self.command("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
     def command(self, *arguments: str) -> str:
         """Run one of Slurm's commands; its output."""
@@ -124,10 +150,10 @@ class SlurmCluster:
         return job
 
     def _start(self, name: str, *arguments: str) -> None:
-        log = (self.folder / f"{name}{arguments[-1] if name == 'slurmd' else ''}.out").open("wb")
-        self._daemons.append(
-            subprocess.Popen([_find(name) or name, *arguments], env=self.env, stdout=log, stderr=subprocess.STDOUT)
-        )
+        key = f"{name}{arguments[-1] if name == 'slurmd' else ''}"
+        log = (self.folder / f"{key}.out").open("ab")
+        command = [_find(name) or name, *arguments]
+        self._daemons[key] = subprocess.Popen(command, env=self.env, stdout=log, stderr=subprocess.STDOUT)
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         until = time.monotonic() + 30

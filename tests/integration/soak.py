@@ -1,10 +1,12 @@
 """Break one run again and again, start it again each time; in the end it must be the run that nothing happened to.
 
-    python -m tests.integration.soak --kills 20 [--seed 0] [--precision float32|bfloat16]
+    python -m tests.integration.soak --kills 20 [--seed 0] [--precision float32|bfloat16] [--context-parallel 1|2]
 
-Two processes under launch/pretrain.sh, their folder on a small disk of its own (so it needs root). Kinds of faults take
-turns, hypothesis chooses the points. Prints a table; fails unless every step's loss, learning rate and gradient norm,
-every evaluation, the last weights and the last Adam moments are bitwise those of an undisturbed run.
+Two processes under launch/pretrain.sh, their folder on a small disk of its own (so it needs root). Each writes its part
+of a checkpoint; with --context-parallel 2 they share every window. Kinds of faults take turns, hypothesis chooses the
+points; after one kind the run starts again by itself (--restarts). Prints a table; fails unless every step's loss,
+learning rate and gradient norm, every evaluation, the last weights and the last Adam moments are bitwise those of an
+undisturbed run.
 """
 
 import argparse
@@ -27,6 +29,9 @@ from tests.integration.forked import ForkedRun
 from tests.integration.runs import EVAL_INTERVAL, MODEL, TRAINING, LaunchedRun, kill, read_losses
 
 KINDS = ("one rank", "all", "saving", "evaluating", "disk full")
+RESTARTED = "restarted"
+LAUNCHED_KINDS = (KINDS[0], RESTARTED, *KINDS[1:])
+"""With a launcher that starts a run again. The kind after it ends the launcher too, which might start it once more."""
 STEPS_PER_FAULT = 28  # no fault lets a run come further than that
 DISK = "16m"
 
@@ -52,8 +57,8 @@ class Row(NamedTuple):
     status: int
 
 
-def choose_faults(count: int, entropy: int) -> list[Fault]:
-    """The kinds in turn, at points that hypothesis draws."""
+def choose_faults(count: int, entropy: int, kinds: tuple[str, ...] = KINDS) -> list[Fault]:
+    """`kinds` in turn, at points that hypothesis draws."""
     points: list[tuple[int, int, float]] = []
 
     @seed(entropy)
@@ -64,7 +69,7 @@ def choose_faults(count: int, entropy: int) -> list[Fault]:
         points.append((steps, rank, delay))
 
     draw()
-    return [Fault(KINDS[number % len(KINDS)], *point) for number, point in enumerate(points)]
+    return [Fault(kinds[number % len(kinds)], *point) for number, point in enumerate(points)]
 
 
 def soak(faults: list[Fault], folder: Path, start: Callable[..., Run], report: Callable[[str], None] = print) -> None:
@@ -75,18 +80,24 @@ def soak(faults: list[Fault], folder: Path, start: Callable[..., Run], report: C
     assert result.returncode == 0, result.stdout
     report(f"{'':>4} {'fault':<11} {'from step':>9} {'to step':>7} {'in the act':>10} {'exit status':>11}")
     with small_disk(disturbed):
+        run: Run | None = None
         for number, fault in enumerate(faults, start=1):
             at = read_info(find_checkpoint(disturbed)).step if has_checkpoint(disturbed) else 0
-            run = start(disturbed, steps, "--resume=auto")
+            restarts = ["--restarts=1"] if fault.kind == RESTARTED else []
+            run = run or start(disturbed, steps, "--resume=auto", *restarts)
+            goes_on = False
             try:
                 row = strike(run, fault, disturbed, at)
+                goes_on = fault.kind == RESTARTED
             finally:
-                run.kill()
+                if not goes_on:
+                    run.kill()
+                    run = None
             report(
                 f"{number:>4} {fault.kind:<11} {row.start:>9} {row.reached:>7} {'yes' if row.hit else 'no':>10} "
                 f"{row.status:>11}"
             )
-        result = start(disturbed, steps, "--resume=auto").wait(600)
+        result = (run or start(disturbed, steps, "--resume=auto")).wait(600)
         assert result.returncode == 0, result.stdout
         compare(undisturbed, disturbed)
     report(f"{len(read_losses(undisturbed))} steps: every loss and the last weights are bitwise the undisturbed run's")
@@ -94,7 +105,7 @@ def soak(faults: list[Fault], folder: Path, start: Callable[..., Run], report: C
 
 def strike(run: Run, fault: Fault, out: Path, at: int) -> Row:
     """Wait for the fault's moment and cause the fault. AssertionError if the run ends before or hangs after."""
-    until = time.monotonic() + 200
+    until = time.monotonic() + 600
 
     def wait_for(happens: Callable[[], bool]) -> None:
         while not happens():
@@ -126,14 +137,20 @@ def strike(run: Run, fault: Fault, out: Path, at: int) -> Row:
     if fault.kind == "one rank":
         time.sleep(fault.delay)
         kill(run.ranks[fault.rank : fault.rank + 1])
-        status = run.wait(60).returncode
+        status = run.wait(300).returncode
         assert status != 0
+    elif fault.kind == RESTARTED:
+        time.sleep(fault.delay)
+        before = run.ranks
+        kill(before[fault.rank : fault.rank + 1])
+        wait_for(lambda: len(set(run.ranks) - set(before)) == 2)
+        status = 0
     elif fault.kind == "disk full":
         filler = out / "filler"
         free = os.statvfs(out)
         with filler.open("wb") as file:
             file.write(bytes(max(0, free.f_bavail * free.f_frsize - 200_000)))
-        result = run.wait(60)
+        result = run.wait(300)
         status = result.returncode
         assert (status, result.stdout.count("error: no space left on the device")) == (2, 1), result.stdout
         assert "Traceback" not in result.stdout, result.stdout
@@ -191,6 +208,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="faults (default 20)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the points that hypothesis draws")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the run")
+    parser.add_argument(
+        "--context-parallel", type=int, choices=(1, 2), default=1, metavar="P", help="processes to a window"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
@@ -199,10 +219,15 @@ def main() -> None:
         data = prepare(find_source(str(folder)), folder / "data", vocab_size=512, workers=1, shard_tokens=9000).folder
 
         def start(out: Path, *more: str) -> Run:
-            precision = f"--precision={options.precision}"
-            return LaunchedRun(2, f"--data={data}", f"--out={out}", *MODEL, *TRAINING, precision, *more)
+            kind = (f"--precision={options.precision}", f"--context_parallel={options.context_parallel}")
+            return LaunchedRun(2, f"--data={data}", f"--out={out}", *MODEL, *TRAINING, *kind, *more)
 
-        soak(choose_faults(options.kills, options.seed), folder, start, lambda line: print(line, flush=True))
+        soak(
+            choose_faults(options.kills, options.seed, LAUNCHED_KINDS),
+            folder,
+            start,
+            lambda line: print(line, flush=True),
+        )
 
 
 if __name__ == "__main__":

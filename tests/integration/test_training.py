@@ -4,13 +4,14 @@ import json
 import math
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 
 import mlflow
 import pytest
 
-from pretrain.checkpoint import find_checkpoint, load_model
+from pretrain.checkpoint import find_checkpoint, load_model, read_info
 from tests.conftest import Run
 from tests.integration.runs import STEPS, Runs, kill, largest_difference, signals, wait_for_step, wait_until
 
@@ -71,11 +72,26 @@ def test_a_run_in_bfloat16_learns_and_repeats_itself_bitwise_after_a_kill(runs: 
     assert 1e-5 < largest_difference(losses, two) < 0.1
 
 
-def test_a_lost_rank_ends_the_run_and_the_other_goes_on_alone(runs: Runs, single: dict[int, float]) -> None:
-    run = runs.start("moved", 2, "--deepspeed=ds_configs/zero3.json")
+def test_a_lost_rank_is_started_again_until_that_brings_nothing_and_the_other_goes_on_alone(
+    runs: Runs, single: dict[int, float]
+) -> None:
+    """One restart in a row without a newer checkpoint; in the second start a process is killed before it trains."""
+    run = runs.start("moved", 2, "--deepspeed=ds_configs/zero3.json", "--restarts=1")
+    wait_until(lambda: len(run.ranks) == 2, run)
+    first = run.ranks
     wait_for_step(runs.folder / "moved", 8, run)
+    kill(first[-1:])
+    wait_until(lambda: len(set(run.ranks) - set(first)) == 2, run)
+    saved = read_info(find_checkpoint(runs.folder / "moved")).step
+    again = f"rank 1 ({socket.gethostname()}) left nothing: killed, or its machine is gone; starting again from step"
+    assert f"{again} {saved} (1 of 1 times)" in run.output
     kill(run.ranks[-1:])
-    assert run.wait(60).returncode != 0
+    result = run.wait(60)
+    assert result.returncode not in (0, 2), result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("error: ") and "not any more" in line]
+    assert "(SIGKILL); started again once without a newer checkpoint" in line
+    assert f"step {saved} is saved in {runs.folder / 'moved'}; mend the cause, then go on with --resume auto" in line
+    assert run.ranks == []
     result = runs.fork("moved", 1, "--deepspeed=ds_configs/zero0.json", "--resume=auto").wait()
     assert result.returncode == 0, result.stdout
     assert "resumed " in result.stdout

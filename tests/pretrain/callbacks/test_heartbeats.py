@@ -137,12 +137,12 @@ def test_a_failed_peer_is_lost_at_once_and_one_that_is_done_never(ranks: list[He
     assert ranks[0].lost_peers(60) == ("1 (host unknown)", "its process ended")
 
 
-def test_the_main_process_publishes_why_it_ends(ranks: list[Heartbeats]) -> None:
-    ranks[1].publish("not heard: rank 0 alone publishes")
+def test_the_first_reason_to_end_reaches_every_rank(ranks: list[Heartbeats]) -> None:
+    ranks[1].publish("lost rank 0")
     ranks[0].publish("lost rank 2")
-    ranks[1].exchange()
-    ranks[0].exchange()
-    assert (ranks[0].reason, ranks[1].reason) == (None, "lost rank 2")
+    for rank in ranks:
+        rank.exchange()
+    assert [rank.reason for rank in ranks] == ["lost rank 0"] * 3
 
 
 def test_a_connection_of_the_real_store_that_breaks_is_opened_again(

@@ -3,20 +3,30 @@
 Timeouts are short only where a test needs them to be over: what takes its time on a busy machine is no fault.
 """
 
+import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from pretrain.diagnostics import find_culprit, newest_records
+from tests.conftest import ROOT, Run
+
 SETUP = """
-import signal, sys, time
+import signal, sys, threading, time
+from pathlib import Path
+import torch
 import torch.distributed as dist
 from pretrain.callbacks.heartbeats import own_connection
 from pretrain.callbacks.watchdog import Watchdog
+from pretrain.diagnostics import FlightRecorder
+from pretrain.distributed import Rank, open_process_group
 
 rank, world_size, port = map(int, sys.argv[1:4])
 step_timeout, peer_timeout = map(float, sys.argv[4:])
@@ -38,7 +48,10 @@ def beats(of):
 store = dist.TCPStore("127.0.0.1", port, is_master=rank == 0, wait_for_workers=False)
 store.set(f"up/{rank}", "")
 store.wait([f"up/{other}" for other in range(world_size)])  # the last one may have imported for long
-dog = Watchdog(lambda: own_connection(store, 60.0), rank, world_size, step_timeout, peer_timeout, clock=clock)
+this = Rank(rank, world_size, torch.device("cpu"), store)
+recorder = FlightRecorder(Path("diagnostics", "now"), this)
+connect = lambda: own_connection(store, 60.0)
+dog = Watchdog(connect, rank, world_size, step_timeout, peer_timeout, record=recorder.write, clock=clock)
 dog.begin("step 7")
 """
 SECONDS = 120  # until a process that does not end fails its test
@@ -46,7 +59,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(tmp_path: Path) -> Iterator[Start]:
     """start(rank, body, ...) -> the process; all use one port, none outlives the test."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -58,7 +71,9 @@ def start() -> Iterator[Start]:
     ) -> subprocess.Popen[str]:
         arguments = map(str, (rank, world_size, port, step_timeout, peer_timeout))
         command = [sys.executable, "-c", SETUP + textwrap.dedent(body), *arguments]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, **pipes, env=env, cwd=tmp_path))
         return started[-1]
 
     yield start
@@ -103,6 +118,43 @@ def test_a_step_that_hangs_prints_every_stack_and_ends(start: Start) -> None:
     assert "watchdog: rank 0 of 1 on " in errors
     assert "in hangs_here" in errors
     assert "in step 7, more than step_timeout 1; its stacks are above" in errors
+
+
+def test_at_a_hang_every_rank_leaves_its_record_and_the_one_that_hangs_is_named(
+    start: Start, run_command: Run, tmp_path: Path
+) -> None:
+    """Rank 1 never comes to the second all-reduce, in which rank 0 waits for it."""
+    body = """
+        os.environ["TORCH_FR_BUFFER_SIZE"] = "10"
+        open_process_group(store, "127.0.0.1", rank, world_size, this.device, 600.0)
+
+        def hangs_here():
+            signal.pause()
+
+        def set_clock_forward():
+            global later
+            time.sleep(0.5)
+            until(lambda: min(beats(0), beats(1)) >= 2)
+            later = 1000.0
+
+        dist.all_reduce(torch.ones(3))
+        threading.Thread(target=set_clock_forward, daemon=True).start()
+        dist.all_reduce(torch.ones(3)) if rank == 0 else hangs_here()
+    """
+    ranks = [start(rank, "import os\n" + textwrap.dedent(body), step_timeout=500) for rank in (0, 1)]
+    errors = [process.communicate(timeout=SECONDS)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [1, 1], errors
+    records = newest_records(tmp_path)
+    assert [record.rank for record in records] == [0, 1]
+    assert "in hangs_here" in records[1].stacks
+    assert records[0].collectives[-1]["name"] == "gloo:all_reduce"
+    assert all(record.memory["host_bytes"] > 1e7 for record in records)
+    assert find_culprit(records).ranks == (1,)
+    result = run_command("-m", "pretrain.doctor", "--run", tmp_path, "--json")
+    assert result.returncode == 0, result.stderr
+    assert f"likely culprit: rank 1 ({socket.gethostname()}) is behind: it has begun 1 collectives" in result.stderr
+    report = json.loads(result.stdout)
+    assert (report["culprit"]["ranks"], len(report["ranks"])) == ([1], 2)
 
 
 def test_ranks_that_are_done_are_not_missed(start: Start) -> None:
