@@ -10,7 +10,7 @@ from data_pipeline.errors import UserError, user_errors
 from data_pipeline.files import user_path
 from data_pipeline.manifest import Manifest
 from data_pipeline.sample_order import SampleOrder
-from data_pipeline.tokenizer import Tokenizer
+from data_pipeline.tokenizer import Tokenizer, tokenizer_file
 from data_pipeline.windows import WindowDataset
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "WindowDataset",
     "at_least",
     "read_documents",
+    "tokenizer_file",
     "user_errors",
     "user_path",
 ]

@@ -1,4 +1,4 @@
-"""An export's README.md and reference to the code: files beside the weights that their user may change.
+"""An export's README.md, reference to the code and settings of a JSON tokenizer: files beside the weights that their user may change.
 
 So they are no part of what checkpoint.json checksums. The README is a model card of the Hugging Face hub.
 """
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from data_pipeline import Manifest, UserError
+from data_pipeline import Manifest, Tokenizer, UserError
 from maha_model import ModelConfig
-from maha_model.inference.remote_code import CODE, CODE_FILE
+from maha_model.inference.remote_code import CODE, CODE_FILE, TOKENIZER_CONFIG
 
 if TYPE_CHECKING:
     from pretrain.checkpoint import CheckpointInfo
@@ -31,6 +31,13 @@ def write_card(out: Path, checkpoint: Path, info: "CheckpointInfo", parameters: 
     """
     (out / CARD).write_text(card(checkpoint, info, parameters), encoding="utf-8")
     (out / CODE_FILE).write_text(CODE, encoding="utf-8")
+
+
+def write_tokenizer_config(out: Path, tokenizer: Tokenizer) -> None:
+    """Write `tokenizer_config.json` into the export `out`: how transformers reads its `tokenizer.json`."""
+    names = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.bos_id, "pad_token": tokenizer.unk_id}
+    config = TOKENIZER_CONFIG | {name: tokenizer.name(number) for name, number in names.items()}
+    (out / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def card(checkpoint: Path, info: "CheckpointInfo", parameters: int) -> str:

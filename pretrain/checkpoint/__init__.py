@@ -15,7 +15,7 @@ engine_state  tensors in and out of a DeepSpeed engine; needs DeepSpeed, so it i
 
 from pretrain.checkpoint.background import BackgroundWriter
 from pretrain.checkpoint.exchange import PartExchange
-from pretrain.checkpoint.format import CONFIG, MOMENTS, TOKENIZER, WEIGHTS, CheckpointInfo, part_name, read_info, sealed
+from pretrain.checkpoint.format import CONFIG, MOMENTS, WEIGHTS, CheckpointInfo, part_name, read_info, sealed
 from pretrain.checkpoint.models import load_model, model_config, model_from
 from pretrain.checkpoint.parts import Part, Piece, stage, whole_pieces, write_part
 from pretrain.checkpoint.store import (
@@ -34,7 +34,6 @@ from pretrain.checkpoint.tensors import CheckpointTensors
 __all__ = [
     "CONFIG",
     "MOMENTS",
-    "TOKENIZER",
     "WEIGHTS",
     "BackgroundWriter",
     "CheckpointInfo",
