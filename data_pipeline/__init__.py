@@ -9,6 +9,7 @@ from data_pipeline.documents import TokenizedDocument, read_documents
 from data_pipeline.errors import UserError, user_errors
 from data_pipeline.files import user_path
 from data_pipeline.manifest import Manifest
+from data_pipeline.raw_text import check_readable, read_text
 from data_pipeline.sample_order import SampleOrder
 from data_pipeline.tokenizer import Tokenizer, tokenizer_file
 from data_pipeline.windows import WindowDataset
@@ -23,7 +24,9 @@ __all__ = [
     "UserError",
     "WindowDataset",
     "at_least",
+    "check_readable",
     "read_documents",
+    "read_text",
     "tokenizer_file",
     "user_errors",
     "user_path",

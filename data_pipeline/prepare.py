@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument(
         "--tokenizer",
         metavar="PATH",
-        help="take this one and train none: a file of SentencePiece or of the library tokenizers, or a folder with one: "
+        help="take this one and train none: a file of SentencePiece or of the library tokenizers, or a folder with one, as "
         "a data set, a run, a checkpoint, an export, a folder of the Hugging Face hub",
     )
     cores = len(os.sched_getaffinity(0))

@@ -57,7 +57,7 @@ class JsonFile:
         begins = [*begun[:1], *(number for number in named if number in self._special)]
         if not begins:
             raise UserError(
-                f"{path} has no special token that documents could begin with; add one of {', '.join(_BEGINS[:4])} to it"
+                f"{path} has no special token that documents could begin with; add one to it: {', '.join(_BEGINS[:4])}"
             )
         return begins[0]
 
@@ -96,7 +96,7 @@ class JsonFile:
         if self._bytes_of is None:
             raise UserError(
                 f"the pieces of {self._path} are not parts of the text (its decoder is neither ByteLevel nor "
-                "Metaspace nor a fallback to bytes), so no text can be written token by token; use transformers on an export"
+                "Metaspace nor a fallback to bytes), so no text is written token by token; use transformers on an export"
             )
         return self._bytes_of(self.name(token))
 
@@ -122,8 +122,8 @@ def _spelling(decoder: dict[str, Any]) -> Callable[[str], bytes] | None:
 
 
 def _byte_level() -> dict[str, bytes]:
-    """The letter that stands for each byte in a byte-level vocabulary: itself if it can be printed, else one from U+0100
-    on in the bytes' order (GPT-2, encoder.py)."""
+    """The letter that stands for each byte in a byte-level vocabulary: itself if it can be printed, else one from
+    U+0100 on in the bytes' order (GPT-2, encoder.py)."""
     printed = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printed]
     letters = {byte: chr(byte) for byte in printed} | {byte: chr(0x100 + n) for n, byte in enumerate(others)}

@@ -1,4 +1,4 @@
-"""An export's README.md, reference to the code and settings of a JSON tokenizer: files beside the weights that their user may change.
+"""Files beside an export's weights that their user may change: README.md, reference to the code, tokenizer settings.
 
 So they are no part of what checkpoint.json checksums. The README is a model card of the Hugging Face hub.
 """

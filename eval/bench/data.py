@@ -21,8 +21,8 @@ from typing import Any
 import psutil
 
 from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors, user_path
-from data_pipeline.tokenizer import SENTENCEPIECE
 from data_pipeline.request import PARTIAL
+from data_pipeline.tokenizer import SENTENCEPIECE
 from eval.bench.criteria import Criterion, best_times, print_report
 from eval.bench.encoding_speed import Alone, prepared
 from eval.bench.generated_text import append_documents

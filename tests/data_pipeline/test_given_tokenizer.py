@@ -87,7 +87,7 @@ def test_parts_and_another_start_work_as_with_a_trained_one(
     assert whole.tokenizer_path.read_bytes() == json_tokenizer.read_bytes()
     assert made("set", json_tokenizer, Part()) == whole
     for other in (None, data.tokenizer_path):
-        with pytest.raises(UserError, match="holds another data set .*tokenizer"):
+        with pytest.raises(UserError, match=r"holds another data set .*tokenizer"):
             made("set", other, Part())
 
 
