@@ -138,8 +138,8 @@ def main() -> None:
     parser.add_argument(
         "--tokenizer",
         metavar="PATH",
-        help="take this one and train none: a file of SentencePiece or of the library tokenizers, or a folder with one, as "
-        "a data set, a run, a checkpoint, an export, a folder of the Hugging Face hub",
+        help="take this one and train none: a file of SentencePiece or of the library tokenizers, or a folder that has "
+        "one: a data set, a run, a checkpoint, an export, a folder of the Hugging Face hub",
     )
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=at_least(1), default=cores, help="processes that tokenize")

@@ -57,7 +57,7 @@ class JsonFile:
         begins = [*begun[:1], *(number for number in named if number in self._special)]
         if not begins:
             raise UserError(
-                f"{path} has no special token that documents could begin with; add one to it: {', '.join(_BEGINS[:4])}"
+                f"{path} has no special token that documents could begin with; add one, such as {_BEGINS[0]}"
             )
         return begins[0]
 

@@ -82,6 +82,10 @@ class RunConfig:
     """Checkpoints of steps that are multiples of this stay for good; 0 keeps none besides the newest."""
     resume: str = "none"
     """none: start a new run; auto: continue from the newest whole checkpoint in `out`, or start; or a checkpoint."""
+    init_from: str = "none"
+    """A run, a checkpoint or an export whose weights a new run starts from, with a fresh optimiser, schedule and order
+    of samples; context_length, rope_base, dropout and more num_scales may be others than its model's. Once the run has a
+    checkpoint of its own, `resume: auto` continues that."""
     skip_batches: int = 0
     """Global batches to pass over at the start, less those that the run has passed over before: so the same command
     skips them once. The error that ends a run at bad batches gives the number."""
@@ -116,6 +120,11 @@ class RunConfig:
         for name in ("step_timeout", "peer_timeout"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.init_from != "none" and self.resume not in ("none", "auto"):
+            raise ConfigError(
+                f"init_from {self.init_from} starts a new run from weights, and resume {self.resume} continues one; "
+                "give one of them"
+            )
         if self.optimizer.lr <= 0:
             raise ConfigError(f"optimizer.lr is {self.optimizer.lr}; it must be positive")
         part_sizes(self.model.context_length, self.context_parallel, self.model.context_unit)

@@ -66,7 +66,7 @@ you pass it on: it is unknown here.
 | text | {_text(run, info.data_fingerprint)} |
 | data fingerprint | `{info.data_fingerprint}` |
 | tokens seen | {info.tokens:,} |
-| steps | {info.step:,} |
+| steps | {info.step:,} |{_origin(info.origin)}
 
 ## Evaluation
 
@@ -99,6 +99,15 @@ def _text(run: Path | None, fingerprint: str) -> str:
         return folder.name
     # a source may be a path, whose folders are nobody's business
     return Path(str(manifest.request.get("source"))).name if manifest.fingerprint == fingerprint else folder.name
+
+
+def _origin(origin: dict[str, Any]) -> str:
+    """Lines of the table: what the weights had seen before the run."""
+    if not origin:
+        return ""
+    earlier = _origin(origin.get("origin") or {})
+    seen = f"step {origin['step']:,}, {origin['tokens']:,} tokens of `{origin['data_fingerprint']}`"
+    return f"\n| started from | {seen} |{earlier}"
 
 
 def _scores(run: Path, step: str, fingerprint: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import torch
 
 from data_pipeline import Manifest, UserError, WindowDataset, user_errors
 from maha_model import CausalLM, ConfigError
+from pretrain.check_init import check_init
 from pretrain.checkpoint import (
     check_sizes,
     find_checkpoint,
@@ -139,9 +140,15 @@ def main() -> None:
         manifest.verify(["train", "validation"])
         warn_of_small_disk(config, world_size_from_environment())
         checkpoint = find_resume(config, check_sizes)  # the ranks verify the checksums, each of a part of the files
+        start = "starting a new run"
         if checkpoint:
             check_resume(checkpoint, config, manifest)
-    print(f"{config.data} is whole; " + (f"resuming {checkpoint}" if checkpoint else "starting a new run"), flush=True)
+            start = f"resuming {checkpoint}"
+        elif config.init_from != "none":
+            weights = find_checkpoint(config.init_from, check_sizes)
+            check_init(weights, config, manifest)
+            start += f" from the weights of {weights}"
+    print(f"{config.data} is whole; {start}", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from pretrain.callbacks.spikes import SpikeGuard
 from pretrain.callbacks.stop_signals import StopSignals
 from pretrain.callbacks.tracking import Tracking
 from pretrain.callbacks.watchdog import TimeLimits, Watchdog
-from pretrain.checkpoint import prepare_to_continue, read_info
-from pretrain.checkpoint.engine_state import restore_checkpoint
+from pretrain.check_init import check_init
+from pretrain.checkpoint import find_checkpoint, prepare_to_continue, read_info
+from pretrain.checkpoint.engine_state import load_weights, restore_checkpoint
 from pretrain.claim import claimed
 from pretrain.config import RunConfig, parse_config
 from pretrain.distributed import Rank, is_communication_error, join_process_group, world_size_from_environment
@@ -123,15 +124,22 @@ def _build_engine(config: RunConfig, manifest: Manifest, rank: Rank) -> tuple[de
     """Model and engine, from a checkpoint if there is one to resume, and the counters at that point."""
     torch.manual_seed(config.seed)
     path = find_together(rank, lambda verify: find_resume(config, verify))
-    progress = Progress()
+    progress, weights = Progress(), None
     if path is not None:
         check_resume(path, config, manifest)
         progress = Progress.from_checkpoint(read_info(path))
+    elif config.init_from != "none":
+        weights = find_together(rank, lambda verify: find_checkpoint(config.init_from, verify))
+        check_init(weights, config, manifest)
+        progress = Progress.from_weights(read_info(weights))
     rank.on_main(lambda: prepare_to_continue(config.out, progress.step))
     engine = build_engine(config, rank.world_size)
     if path is not None:
         restore_checkpoint(engine, path)
         rank.print(f"resumed {path}")
+    if weights is not None:
+        load_weights(engine, weights, config.model)
+        rank.print(f"started a new run from the weights of {weights}")
     if config.skip_batches:
         before = progress.passed_over
         progress.pass_over(max(0, config.skip_batches - before), config.global_batch_size)

@@ -112,6 +112,7 @@ class Checkpointing(Callback):
                 recent_losses=list(progress.recent_losses),
                 spikes=progress.spikes,
                 passed_over=progress.passed_over,
+                origin=progress.origin,
             )
             self._writer.start(functools.partial(self._finish, config, info, write, exchange))
         else:

@@ -10,7 +10,8 @@ From a run or one of its checkpoints, whatever ZeRO stage and world size trained
     README.md           the model card, and
     modeling_maha.py    where transformers finds the code: not checksummed, theirs to change
 
-Training cannot continue from it. `transformers` loads the same folder once `maha_model.huggingface` is imported.
+Training cannot continue from it; a new run can start from its weights.
+ `transformers` loads the same folder once `maha_model.huggingface` is imported.
 """
 
 import json

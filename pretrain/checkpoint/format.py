@@ -70,6 +70,9 @@ class CheckpointInfo:
     """Loss spikes in a row up to this step."""
     passed_over: int = 0
     """Batches among `samples` that were passed over: by --skip_batches, or by going back before a loss spike."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Of a run that was started from weights (`init_from`): the step, tokens and data fingerprint of their checkpoint,
+    and the origin of that, if it has one."""
     kept: bool = False
     """Whether it stays for good: of a multiple of the `keep_every` of the run that saved it."""
 
