@@ -96,7 +96,7 @@ class JsonFile:
         if self._bytes_of is None:
             raise UserError(
                 f"the pieces of {self._path} are not parts of the text (its decoder is neither ByteLevel nor "
-                "Metaspace nor a fallback to bytes), so no text is written token by token; use transformers on an export"
+                "Metaspace nor a fallback to bytes), so no text is written token by token; use transformers on it"
             )
         return self._bytes_of(self.name(token))
 

@@ -14,6 +14,7 @@ import torch
 
 from data_pipeline import Manifest, UserError, WindowDataset, user_errors
 from maha_model import CausalLM, ConfigError
+from pretrain.check_decay import check_decay
 from pretrain.check_init import check_init
 from pretrain.checkpoint import (
     check_sizes,
@@ -112,7 +113,7 @@ def find_resume(config: RunConfig, verify: Callable[[Path], None] = verify_check
 
 
 def check_resume(checkpoint: Path, config: RunConfig, manifest: Manifest) -> None:
-    """Raises UserError unless the checkpoint is of this run's model, data set and tokenizer."""
+    """Raises UserError unless the checkpoint is of this run's model, data set and tokenizer, and the rate goes on."""
     info = read_info(checkpoint)
     configured, trained = (json.loads(json.dumps(it.effective())) for it in (config.model, model_config(info)))
     different = [
@@ -130,6 +131,7 @@ def check_resume(checkpoint: Path, config: RunConfig, manifest: Manifest) -> Non
         raise UserError(
             f"{checkpoint} has seed {info.seed}, not {config.seed}; another seed would repeat and skip samples"
         )
+    check_decay(checkpoint, info.step, config)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ From a run or one of its checkpoints, whatever ZeRO stage and world size trained
     modeling_maha.py    where transformers finds the code: not checksummed, theirs to change
 
 Training cannot continue from it; a new run can start from its weights.
- `transformers` loads the same folder once `maha_model.huggingface` is imported.
+`transformers` loads the same folder once `maha_model.huggingface` is imported.
 """
 
 import json
