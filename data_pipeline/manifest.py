@@ -63,6 +63,10 @@ class Manifest:
         """The tokenizer's file."""
         return tokenizer_file(self.folder)
 
+    def fingerprint_at(self, samples: int) -> str:
+        """What a checkpoint of a run of so many samples names: the fingerprint; see `Mixture.fingerprint_at`."""
+        return self.fingerprint
+
     def save(self) -> None:
         """Write manifest.json atomically into `folder`, in today's format."""
         with atomic_write(self.folder / MANIFEST) as file:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from data_pipeline import Manifest, UserError
+from data_pipeline import Data, UserError
 from maha_model import CausalLM, ModelConfig
 from pretrain.checkpoint import InitialWeights, model_config, read_info
 from pretrain.config import RunConfig
@@ -15,16 +15,16 @@ _FREE = ("context_length", "rope_base", "dropout", "init_std", "num_scales", "qk
 """No parameter's shape depends on them, or (the last three) they are checked by themselves."""
 
 
-def check_init(checkpoint: Path, config: RunConfig, manifest: Manifest) -> None:
+def check_init(checkpoint: Path, config: RunConfig, data: Data) -> None:
     """Raises UserError unless a run of this model on this data can start from the checkpoint's weights.
 
     The tokenizer has to be its own. Its model may have another context length, rotary base, dropout, and fewer scales.
     """
     info = read_info(checkpoint)
     trained, configured = model_config(info), config.model
-    if info.tokenizer_sha256 != manifest.tokenizer_sha256:
+    if info.tokenizer_sha256 != data.tokenizer_sha256:
         raise UserError(
-            f"{checkpoint} was trained with another tokenizer than that of {manifest.folder}; prepare the data with "
+            f"{checkpoint} was trained with another tokenizer than that of {data.folder}; prepare the data with "
             f"it: python -m data_pipeline.prepare --tokenizer {checkpoint}"
         )
     different = [f"--model.{key} {json.dumps(value)}" for key, value in _differences(trained, configured)]

@@ -62,7 +62,7 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimiser and its schedule."""
     data: Path = Path("data/sample")
-    """A data set made by data_pipeline.prepare."""
+    """A data set made by data_pipeline.prepare, or a YAML file that mixes some (docs/data.md)."""
     out: Path = Path("runs/run")
     """Folder of the run: checkpoints, metrics.jsonl, config.yaml. The default MLflow store lies beside it."""
     steps: int = 1000

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import deepspeed
 import torch
 
-from data_pipeline import Manifest, WindowDataset
+from data_pipeline import Data, WindowDataset, mixture_of
 from pretrain.batches import Batch, Share, TrainingBatches
 from pretrain.callbacks.base import Callback, TrainingError
 from pretrain.callbacks.checkpointing import Checkpointing, find_together
@@ -58,7 +58,7 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
         ConfigError: for a model that cannot be built.
         SystemExit: after too many non-finite steps or loss spikes in a row; the last good step is saved then.
     """
-    config, manifest = check_run(config, world_size_from_environment())
+    config, data = check_run(config, world_size_from_environment())
     rank = join_process_group(config.step_timeout)
     with ExitStack() as claim:
 
@@ -67,16 +67,16 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
             check_out(config)  # again: another run may have begun and ended since
 
         rank.on_main(claim_folder)
-        with _claimed_session(config, manifest, rank) as trainer:
+        with _claimed_session(config, data, rank) as trainer:
             yield trainer
 
 
 @contextmanager
-def _claimed_session(config: RunConfig, manifest: Manifest, rank: Rank) -> Iterator[Trainer]:
+def _claimed_session(config: RunConfig, data: Data, rank: Rank) -> Iterator[Trainer]:
     """`training_session` after its folder is this run's alone."""
     if rank.device.type == "cpu":
         keep_freed_memory()
-    rank.on_main(lambda: manifest.verify(["train", "validation"]))
+    rank.on_main(lambda: data.verify(["train", "validation"]))
     trackers: list[Tracking] = []  # one, on the main process, and only after the watchdog
 
     def close_lost_run() -> None:
@@ -94,10 +94,10 @@ def _claimed_session(config: RunConfig, manifest: Manifest, rank: Rank) -> Itera
         config.peer_timeout,
         before_exit=close_lost_run,
     )
-    engine, progress = _build_engine(config, manifest, rank)
+    engine, progress = _build_engine(config, data, rank)
     rank.on_main(open_run)
-    callbacks = _standard_callbacks(config, manifest, rank, progress, watchdog, trackers)
-    batches: Callable[[int], list[Batch]] = TrainingBatches(manifest, config, rank)
+    callbacks = _standard_callbacks(config, data, rank, progress, watchdog, trackers)
+    batches: Callable[[int], list[Batch]] = TrainingBatches(data, config, rank)
     if rank.device.type == "cuda":
         batches = GPUBatches(batches, config.global_batch_size, rank.device)
     trainer = Trainer(config, rank, engine, batches, progress, callbacks)
@@ -120,17 +120,17 @@ def _claimed_session(config: RunConfig, manifest: Manifest, rank: Rank) -> Itera
         torch.distributed.destroy_process_group()
 
 
-def _build_engine(config: RunConfig, manifest: Manifest, rank: Rank) -> tuple[deepspeed.DeepSpeedEngine, Progress]:
+def _build_engine(config: RunConfig, data: Data, rank: Rank) -> tuple[deepspeed.DeepSpeedEngine, Progress]:
     """Model and engine, from a checkpoint if there is one to resume, and the counters at that point."""
     torch.manual_seed(config.seed)
     path = find_together(rank, lambda verify: find_resume(config, verify))
     progress, weights = Progress(), None
     if path is not None:
-        check_resume(path, config, manifest)
+        check_resume(path, config, data)
         progress = Progress.from_checkpoint(read_info(path))
     elif config.init_from != "none":
         weights = find_together(rank, lambda verify: find_checkpoint(config.init_from, verify))
-        check_init(weights, config, manifest)
+        check_init(weights, config, data)
         progress = Progress.from_weights(read_info(weights))
     rank.on_main(lambda: prepare_to_continue(config.out, progress.step))
     engine = build_engine(config, rank.world_size)
@@ -148,11 +148,11 @@ def _build_engine(config: RunConfig, manifest: Manifest, rank: Rank) -> tuple[de
 
 
 def _standard_callbacks(
-    config: RunConfig, manifest: Manifest, rank: Rank, progress: Progress, watchdog: Watchdog, trackers: list[Tracking]
+    config: RunConfig, data: Data, rank: Rank, progress: Progress, watchdog: Watchdog, trackers: list[Tracking]
 ) -> list[Callback]:
     """In the order in which they act on a step: guards first, then tracking, evaluation, saving."""
-    windows = WindowDataset(manifest, "validation", config.model.context_length)
-    checkpointing = Checkpointing(manifest, progress.step)
+    windows = WindowDataset(mixture_of(data).validation, "validation", config.model.context_length)
+    checkpointing = Checkpointing(data, progress.step)
     return [
         StopSignals(),
         TimeLimits(watchdog),

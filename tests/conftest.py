@@ -89,6 +89,15 @@ def json_data(source_folder: Path, json_tokenizer: Path, tmp_path_factory: pytes
     return prepare(find_source(str(source_folder)), out, 0, workers=1, shard_tokens=9000, tokenizer=json_tokenizer)
 
 
+@pytest.fixture(scope="session")
+def other_data(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Other text in the tokenizer of `data`."""
+    folder = tmp_path_factory.mktemp("other")
+    for split, seeds in (("train", range(30, 33)), ("validation", range(33, 34))):
+        write_jsonl(folder / f"{split}.jsonl", [book(seed, 900) for seed in seeds])
+    return prepare(find_source(str(folder)), folder / "set", 0, 1, 10**6, tokenizer=data.tokenizer_path)
+
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -61,7 +61,7 @@ class CheckpointInfo:
     model: dict[str, Any]
     """ModelConfig as a dict."""
     data_fingerprint: str
-    """Of the data set's manifest."""
+    """Of the data set, or of the stages of the mixture that had begun."""
     tokenizer_sha256: str
     """Of the tokenizer's model file."""
     recent_losses: list[float] = field(default_factory=list)
