@@ -28,13 +28,14 @@ class JsonFile:
             import tokenizers
         except ImportError as error:
             raise UserError(
-                f"{path} is of the library tokenizers, which is not installed; install it: pip install tokenizers"
+                f"{path} is of the library tokenizers, which is not installed; bash launch/setup.sh tokenizers, or pip "
+                "install tokenizers, installs it"
             ) from error
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(content)
         except Exception as error:  # (the library raises nothing more special)
             raise UserError(
-                f"{path} is no tokenizer that the library tokenizers reads ({str(error).splitlines()[0]}); give a "
+                f"{path} is no tokenizer that the library tokenizers reads ({' '.join(str(error).split())}); give a "
                 "tokenizer.json"
             ) from error
         self._tokenizer.no_truncation()
