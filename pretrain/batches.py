@@ -7,16 +7,13 @@ import numpy.typing as npt
 import torch
 
 from data_pipeline import Data, MixedOrder, WindowDataset, mixture_of
+from data_pipeline.windows import MOST_OPEN
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
 
 Pair = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Token ids and targets, each (micro_batch_size, tokens of this process's part of the windows)."""
-
-
-_OPEN = 128
-"""Shards of all sources that are mapped at a time; see `WindowDataset`."""
 
 
 class Share(NamedTuple):
@@ -46,7 +43,7 @@ class TrainingBatches:
 
     def __init__(self, data: Data, config: RunConfig, rank: Rank) -> None:
         mixture, context = mixture_of(data), config.model.context_length
-        open_each = max(1, _OPEN // len(mixture.sources))
+        open_each = max(1, MOST_OPEN // len(mixture.sources))
         self._windows = [WindowDataset(source, "train", context, open_each) for source in mixture.sources]
         self._order = MixedOrder(mixture.stages, [len(windows) for windows in self._windows], config.seed)
         self._config, self._share = config, Share.of(config, rank)
