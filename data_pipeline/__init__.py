@@ -9,21 +9,32 @@ from data_pipeline.documents import TokenizedDocument, read_documents
 from data_pipeline.errors import UserError, user_errors
 from data_pipeline.files import user_path
 from data_pipeline.manifest import Manifest
+from data_pipeline.mixed_order import MixedOrder
+from data_pipeline.mixture import Data, Mixture, load_data, mixture_of
+from data_pipeline.raw_text import check_readable, read_text
 from data_pipeline.sample_order import SampleOrder
-from data_pipeline.tokenizer import Tokenizer
+from data_pipeline.tokenizer import Tokenizer, tokenizer_file
 from data_pipeline.windows import WindowDataset
 
 __all__ = [
     "CommandParser",
+    "Data",
     "DocumentInfo",
     "Manifest",
+    "MixedOrder",
+    "Mixture",
     "SampleOrder",
     "TokenizedDocument",
     "Tokenizer",
     "UserError",
     "WindowDataset",
     "at_least",
+    "check_readable",
+    "load_data",
+    "mixture_of",
     "read_documents",
+    "read_text",
+    "tokenizer_file",
     "user_errors",
     "user_path",
 ]

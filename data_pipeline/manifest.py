@@ -23,11 +23,11 @@ from data_pipeline.indexed_dataset import IndexedDataset, bin_path, idx_path
 from data_pipeline.integrity import check_files
 from data_pipeline.shards import ShardInfo, Split, split_from
 from data_pipeline.sources import SPLITS
+from data_pipeline.tokenizer import tokenizer_file
 
 FORMAT = 3
 """Of new data sets. Formats 1 and 2, which have the documents in the manifest, are read as well."""
 MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.model"
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,12 @@ class Manifest:
 
     @property
     def tokenizer_path(self) -> Path:
-        """The SentencePiece model."""
-        return self.folder / TOKENIZER
+        """The tokenizer's file."""
+        return tokenizer_file(self.folder)
+
+    def fingerprint_at(self, samples: int) -> str:
+        """What a checkpoint of a run of so many samples names: the fingerprint; see `Mixture.fingerprint_at`."""
+        return self.fingerprint
 
     def save(self) -> None:
         """Write manifest.json atomically into `folder`, in today's format."""

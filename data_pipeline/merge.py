@@ -17,7 +17,7 @@ from data_pipeline.arguments import CommandParser
 from data_pipeline.errors import UserError, user_errors
 from data_pipeline.files import atomic_write, user_path
 from data_pipeline.indexed_dataset import token_dtype
-from data_pipeline.manifest import TOKENIZER, Manifest
+from data_pipeline.manifest import Manifest
 from data_pipeline.request import Request, difference
 from data_pipeline.sharding import ShardFormat, finished_shards, write_shards
 from data_pipeline.shards import Split
@@ -84,7 +84,7 @@ def _make(parts: list[Manifest], folder: Path, request: Request) -> None:
     with stoppable():
         for part in parts:
             part.verify()
-        with atomic_write(folder / TOKENIZER) as file, first.tokenizer_path.open("rb") as model:
+        with atomic_write(folder / first.tokenizer_path.name) as file, first.tokenizer_path.open("rb") as model:
             shutil.copyfileobj(model, file)
         for name in first.splits:
             documents = heapq.merge(*(_documents(part, name) for part in parts), key=lambda document: document.fact.row)

@@ -13,8 +13,14 @@ PARTIAL, REQUEST = ".partial", "request.json"
 ELSEWHERE = "choose another --out, or remove it"
 
 
-def new_request(source: Source, vocab_size: int, shard_tokens: int, part: Part = WHOLE) -> Request:
-    """A request of today's format. Raises UnreachableError if the source's commit cannot be looked up."""
+def new_request(
+    source: Source, vocab_size: int, shard_tokens: int, part: Part = WHOLE, tokenizer_sha256: str | None = None
+) -> Request:
+    """A request of today's format, with the hash of a tokenizer that is given instead of trained.
+
+    Raises:
+        UnreachableError: if the source's commit cannot be looked up.
+    """
     request: Request = {
         "format": FORMAT, "source": source.name, "source_fingerprint": source.fingerprint, "vocab_size": vocab_size,
         "shard_tokens": shard_tokens,
@@ -23,14 +29,19 @@ def new_request(source: Source, vocab_size: int, shard_tokens: int, part: Part =
         request["revision"] = source.revision
     if part != WHOLE:
         request["part"] = str(part)
+    if tokenizer_sha256 is not None:
+        request["tokenizer"] = tokenizer_sha256
     return request
 
 
-def request_like(there: Request, source: Source, vocab_size: int, shard_tokens: int, part: Part = WHOLE) -> Request:
+def request_like(
+    there: Request, source: Source, vocab_size: int, shard_tokens: int, part: Part = WHOLE,
+    tokenizer_sha256: str | None = None,
+) -> Request:  # fmt: skip
     """The request as the version that made `there` would have written it."""
     if there.get("format") != 1:
         earlier = {"format": 2} if there.get("format") == 2 else {}
-        return new_request(source, vocab_size, shard_tokens, part) | earlier
+        return new_request(source, vocab_size, shard_tokens, part, tokenizer_sha256) | earlier
     return {
         "format": 1, "source_fingerprint": source.fingerprint_of_format_1(str(there.get("source"))),
         "vocab_size": vocab_size, "shard_tokens": shard_tokens,

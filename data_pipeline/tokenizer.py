@@ -1,131 +1,119 @@
-"""The SentencePiece tokenizer: trained on the train split, lossless, identified by the hash of its model file."""
+"""A data set's tokenizer, identified by the hash of its file: a SentencePiece model or a JSON file of `tokenizers`."""
 
 import hashlib
-import io
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from data_pipeline.errors import UserError
+from data_pipeline.sentencepiece_model import SentencePieceModel
+from data_pipeline.tokenizers_json import JsonFile
 
-_TRAINING_CHARACTERS = 64 * 2**20
-_TRAINING_CHARACTERS_PER_DOCUMENT = 2**18
-
-
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
-    """A BPE model with byte fallback and no normalisation, the same for the same texts; returns the model file.
-
-    At most 64 Mi characters are read, from any document 256 Ki spread over its length, so that a library of any size
-    is sampled from many books in bounded time and memory.
-
-    Raises:
-        UserError: if the texts are too small for `vocab_size`, or `vocab_size` is too small for their characters.
-        Exception: whatever `texts` raises, as it is.
-    """
-    import sentencepiece  # late: reading a prepared data set needs no tokenizer
-
-    model = io.BytesIO()
-    broken: list[BaseException] = []
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_kept(_training_lines(texts), broken),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            character_coverage=0.9999,
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            add_dummy_prefix=False,
-            max_sentence_length=2**20,
-            unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-            num_threads=1,  # so that the model never depends on the machine
-            minloglevel=2,
-        )  # fmt: skip
-    except RuntimeError as error:
-        if broken:
-            raise broken[0] from None
-        limit = re.search(r"value <= (\d+)", str(error))
-        if limit:
-            raise UserError(
-                f"--vocab-size {vocab_size} is larger than the training text allows; use at most {limit[1]}"
-            ) from error
-        if "smaller than required" in str(error) or "vocab_size" in str(error).lower():
-            raise UserError(
-                f"--vocab-size {vocab_size} is too small for the bytes and characters of the text; use at least 512"
-            ) from error
-        if "sentences_.empty()" in str(error):
-            raise UserError("the train split holds no text; nothing to prepare") from error
-        raise UserError(f"cannot train a tokenizer on this text: {error}") from error
-    return model.getvalue()
+SENTENCEPIECE, JSON = "tokenizer.model", "tokenizer.json"
+"""The file's name in a data set, a checkpoint and an export, by its kind."""
+TOKENIZERS = (SENTENCEPIECE, JSON)
 
 
-def _kept(lines: Iterator[str], broken: list[BaseException]) -> Iterator[str]:
-    """The lines; what ends them goes into `broken`, since SentencePiece's trainer makes a RuntimeError of it."""
-    try:
-        yield from lines
-    except GeneratorExit:
-        raise
-    except BaseException as error:
-        broken.append(error)
-        raise
+class TokenizerKind(Protocol):
+    """What a kind has; see `Tokenizer`."""
 
+    vocab_size: int
+    bos_id: int
+    eos_id: int
+    unk_id: int
 
-def _training_lines(texts: Iterable[str]) -> Iterator[str]:
-    budget = _TRAINING_CHARACTERS
-    for text in texts:
-        excess = max(0, len(text) - _TRAINING_CHARACTERS_PER_DOCUMENT)
-        third = _TRAINING_CHARACTERS_PER_DOCUMENT // 3
-        parts = [text[start : start + third] for start in (0, len(text) // 3, len(text) - third)] if excess else [text]
-        for part in parts:
-            budget -= len(part)
-            yield from (line for line in part.split("\n") if line)
-        if budget <= 0:
-            return
+    def __init__(self, content: bytes, path: Path) -> None: ...
+
+    def encode(self, text: str) -> list[int]:
+        """See `Tokenizer`, as for the following."""
+
+    def decode(self, ids: list[int]) -> str: ...  # noqa: D102
+
+    def pieces(self, ids: list[int]) -> list[str]: ...  # noqa: D102
+
+    def token_bytes(self, token: int) -> bytes: ...  # noqa: D102
+
+    def name(self, token: int) -> str: ...  # noqa: D102
 
 
 class Tokenizer:
-    """A trained SentencePiece model; `decode(encode(text)) == text` for any text without U+2581.
+    """A tokenizer out of its file. Those that `prepare` trains are lossless: `decode(encode(text)) == text` for any
+    text without U+2581.
 
     Raises:
-        UserError: if the file is missing or no SentencePiece model.
+        UserError: if the file is missing, no tokenizer, has no token for the begin of a document, or its library is
+            not installed.
     """
 
     def __init__(self, path: Path) -> None:
-        import sentencepiece
-
+        path = Path(path)
         try:
-            model = Path(path).read_bytes()
+            content = path.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from error
-        self._processor = sentencepiece.SentencePieceProcessor()
-        try:
-            self._processor.LoadFromSerializedProto(model)
-        except (RuntimeError, UnicodeDecodeError) as error:  # the second: a message of bytes that are no text
-            raise UserError(f"{path} is not a SentencePiece model; prepare the data again") from error
-        self.sha256: str = hashlib.sha256(model).hexdigest()
-        self.vocab_size: int = self._processor.vocab_size()
-        self.bos_id: int = self._processor.bos_id()
-        self.unk_id: int = self._processor.unk_id()
-        self.eos_id: int = self._processor.eos_id()
+        is_json = path.suffix == ".json" or content.startswith(b"{")
+        self._kind: TokenizerKind = (JsonFile if is_json else SentencePieceModel)(content, path)
+        self.file_name = JSON if is_json else SENTENCEPIECE
+        """What the file is called in a data set, a checkpoint and an export."""
+        self.sha256: str = hashlib.sha256(content).hexdigest()
+        """Of the file."""
+        self.vocab_size: int = self._kind.vocab_size
+        """Token ids are below it."""
+        self.bos_id: int = self._kind.bos_id
+        """The token that every document begins with."""
+        self.eos_id: int = self._kind.eos_id
+        """The end-of-sequence token; -1 if there is none besides the beginning of the next document."""
+        self.unk_id: int = self._kind.unk_id
+        """A token that no text of training contains or, where there is none, `bos_id`: what batches are padded with."""
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, without a beginning-of-sequence token."""
-        return self._processor.encode(text)
+        """Token ids, without a beginning-of-sequence token. Special tokens written out in the text are text."""
+        return self._kind.encode(text)
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids; control tokens vanish."""
-        return self._processor.decode(ids)
+        return self._kind.decode(ids)
 
     def pieces(self, ids: list[int]) -> list[str]:
-        """SentencePiece's piece of every token id: U+2581 stands for a space, `<0x0A>` for a byte."""
-        return self._processor.id_to_piece(ids)
+        """The piece of every token id in SentencePiece's notation: U+2581 for a space, `<0x0A>` for a byte."""
+        return self._kind.pieces(ids)
 
     def token_bytes(self, token: int) -> bytes:
-        """What one token adds to the UTF-8 text, perhaps a part of a character; nothing for control tokens."""
-        piece = self._processor.id_to_piece(token)
-        if self._processor.is_byte(token):
-            return bytes([int(piece[1:-1], 16)])
-        if self._processor.is_control(token) or self._processor.is_unknown(token):
-            return self._processor.decode([token]).encode()
-        return piece.replace("\u2581", " ").encode()
+        """What one token adds to the UTF-8 text, perhaps a part of a character; nothing for control tokens.
+
+        Raises:
+            UserError: for a JSON file whose pieces are not parts of the text (WordPiece, say).
+        """
+        return self._kind.token_bytes(token)
+
+    def name(self, token: int) -> str:
+        """What the file calls a token."""
+        return self._kind.name(token)
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """The tokenizer of a data set, a checkpoint or an export; the name of a SentencePiece model if there is none."""
+    return next((path for name in TOKENIZERS if (path := folder / name).exists()), folder / SENTENCEPIECE)
+
+
+def find_tokenizer(path: Path) -> Path:
+    """The tokenizer's file that `path` is, or holds: a data set, an export, a checkpoint or a run, a folder of the hub.
+
+    Of both kinds in one folder the JSON file, which `transformers` reads too.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise UserError(f"--tokenizer {path} does not exist; give a tokenizer's file, or a folder that has one")
+        return path
+    steps = [step for step in (path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8}", step.name)]
+    for folder in (path, *sorted(steps, reverse=True)):
+        for name in (JSON, SENTENCEPIECE):
+            if (folder / name).is_file():
+                return folder / name
+    raise UserError(
+        f"--tokenizer {path} holds no {SENTENCEPIECE} and no {JSON}; give a data set, a run with a checkpoint, an "
+        f"export, or a folder into which transformers has saved a fast tokenizer"
+    )

@@ -11,8 +11,9 @@ from data_pipeline.document_table import table_path
 from data_pipeline.errors import ResumableError, UserError
 from data_pipeline.files import atomic_write, sync
 from data_pipeline.indexed_dataset import bin_path, idx_path
-from data_pipeline.manifest import MANIFEST, TOKENIZER, Manifest
+from data_pipeline.manifest import MANIFEST, Manifest
 from data_pipeline.request import ELSEWHERE, PARTIAL, REQUEST, Request, difference, earlier_request
+from data_pipeline.tokenizer import TOKENIZERS
 
 
 def finished(out: Path, request: Request) -> Manifest | None:
@@ -58,7 +59,7 @@ def _publish(partial: Path, out: Path) -> None:
     """Move the whole data set into place, its manifest last; a killed move is continued by the next start."""
     kinds = [path(Path("shard")).suffix for path in (bin_path, idx_path, table_path)]
     for path in partial.iterdir():
-        if path.name == TOKENIZER or path.suffix in kinds:
+        if path.name in TOKENIZERS or path.suffix in kinds:
             path.rename(out / path.name)
     sync(out)
     (partial / MANIFEST).rename(out / MANIFEST)

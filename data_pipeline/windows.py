@@ -9,8 +9,8 @@ from data_pipeline.errors import UserError
 from data_pipeline.indexed_dataset import Tokens
 from data_pipeline.manifest import Manifest
 
-_OPEN = 128
-"""Shards that are mapped at a time: each holds a file descriptor, of which a process may have 1,024."""
+MOST_OPEN = 128
+"""Shards of a process that are mapped at a time: each holds a file descriptor, of which a process may have 1,024."""
 
 
 class WindowDataset:
@@ -18,17 +18,17 @@ class WindowDataset:
 
     Window i is made of tokens i*context to (i+1)*context inclusive; target is input shifted by one. Windows cross
     documents, each of which begins with a beginning-of-sequence token, and shards. A shard is opened when a window of
-    it is read; the one that was not used for the longest time is closed for it.
+    it is read; once `most_open` are mapped, the one that was not used for the longest time is closed for it.
 
     Raises:
         UserError: if the split has fewer than context + 1 tokens, or a shard is missing; from `self[i]` if a shard is
             damaged.
     """
 
-    def __init__(self, manifest: Manifest, split: str, context: int) -> None:
+    def __init__(self, manifest: Manifest, split: str, context: int, most_open: int = MOST_OPEN) -> None:
         self.context = context
         self._manifest, self._shards = manifest, manifest.split(split).shards
-        self._tokens = lru_cache(_OPEN)(self._tokens_of)
+        self._tokens = lru_cache(most_open)(self._tokens_of)
         self._ends = np.cumsum([shard.tokens for shard in self._shards], dtype=np.int64)
         total = int(self._ends[-1]) if len(self._ends) else 0
         self._windows = (total - 1) // context

@@ -9,13 +9,13 @@ import argparse
 import sys
 import time
 
-from data_pipeline import CommandParser, Tokenizer, UserError, at_least, user_errors, user_path
+from data_pipeline import CommandParser, Tokenizer, UserError, at_least, tokenizer_file, user_errors, user_path
 from data_pipeline.json_text import to_json
 from eval.device import best_device, device_name
 from eval.undefined import quotient
 from maha_model import ConfigError
 from maha_model.inference import Sampling, generate
-from pretrain.checkpoint import TOKENIZER, find_checkpoint, load_model
+from pretrain.checkpoint import find_checkpoint, load_model
 
 
 def read_prompt(prompt: str | None, file: str | None) -> str:
@@ -62,7 +62,7 @@ def main() -> None:
         sampling = Sampling(args.temperature, args.top_k, args.top_p)
         prompt = read_prompt(args.prompt, args.prompt_file)
         path = find_checkpoint(args.checkpoint)
-        model, tokenizer = load_model(path, args.device), Tokenizer(path / TOKENIZER)
+        model, tokenizer = load_model(path, args.device), Tokenizer(tokenizer_file(path))
         start = time.perf_counter()
         count, ended = generate(model, tokenizer, prompt, args.max_tokens, sampling, args.seed, args.stop, write)
         seconds = time.perf_counter() - start

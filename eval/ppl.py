@@ -1,15 +1,16 @@
-"""Perplexity of a checkpoint: python eval/ppl.py --checkpoint RUN --data DATA [--split test] [--json]
+"""Perplexity of a checkpoint: python eval/ppl.py --checkpoint RUN (--data DATA [--split test] | --text FILE) [--json]
 
 Under torchrun all processes score together: windows in turn, or with --context-parallel P each in P parts.
 """
 
 import os
 
-from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors
+from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors, user_path
 from data_pipeline.json_text import to_json
 from eval.device import best_device, device_name
 from eval.ranks import OwnError, launched_ranks
 from eval.scoring.evaluation import evaluate, evaluate_once
+from eval.scoring.texts import SplitOfData, TextFile
 from eval.undefined import quotient, shown
 from maha_model import ConfigError
 
@@ -20,8 +21,10 @@ def main() -> None:
     parser.add_argument(
         "--checkpoint", required=True, help="a run's folder (its newest whole checkpoint) or a checkpoint"
     )
-    parser.add_argument("--data", required=True, help="a prepared data set")
-    parser.add_argument("--split", default="test")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", help="a prepared data set")
+    source.add_argument("--text", metavar="FILE", help="a text, JSON or parquet file, in the checkpoint's tokenizer")
+    parser.add_argument("--split", help="of the data set (default: test)")
     parser.add_argument("--context", type=at_least(1), help="tokens of a window (default: the model's context length)")
     parser.add_argument("--stride", type=at_least(1), help="tokens between windows (default: half the context)")
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="windows per forward pass")
@@ -43,19 +46,25 @@ def main() -> None:
             raise UserError("--keep is for the model as it was trained; leave out --keep or --sparsity")
         if ranks.count > 1 and (args.keep or args.sparsity is not None):
             raise UserError("--keep and --sparsity are for one process; leave them out, or start one")
-        manifest = ranks.each(lambda: Manifest.load(args.data))
-        window = (args.split, args.context, args.stride, args.batch_size, device)
-        if args.keep:
-            result = evaluate_once(args.checkpoint, manifest, *window)
+        window = (args.context, args.stride, args.batch_size, device)
+        if args.text is not None:
+            if args.split is not None or args.keep:
+                raise UserError("--split and --keep are for a data set; leave them out with --text, or give --data")
+            result = evaluate(args.checkpoint, TextFile(user_path(args.text)), *window, args.sparsity, ranks)
         else:
-            result = evaluate(args.checkpoint, manifest, *window, args.sparsity, ranks)
+            manifest, split = ranks.each(lambda: Manifest.load(args.data)), args.split or "test"
+            if args.keep:
+                result = evaluate_once(args.checkpoint, manifest, split, *window)
+            else:
+                result = evaluate(args.checkpoint, SplitOfData(manifest, split), *window, args.sparsity, ranks)
     if not ranks.is_main:
         return
     score, speed = result.score, quotient(result.score.tokens, result.seconds)
     if args.json:
         print(to_json(result.to_dict()))
         return
-    print(f"{result.checkpoint} on {args.data} ({args.split}), context {result.context}, stride {result.stride}")
+    scored = args.text or f"{args.data} ({result.split})"
+    print(f"{result.checkpoint} on {scored}, context {result.context}, stride {result.stride}")
     print(f"  perplexity per word   {shown(score.word_perplexity, 2):>10}   ({score.words:,} words)")
     print(
         f"  perplexity per token  {shown(score.token_perplexity, 2):>10}   ({score.tokens:,} tokens, each scored once)"

@@ -2,6 +2,7 @@
 
 from maha_model.inference.huggingface import (
     MAHACache,
+    MAHAJsonTokenizer,
     MAHAPreTrainedConfig,
     MAHAPreTrainedForCausalLM,
     MAHAPreTrainedModel,
@@ -10,6 +11,7 @@ from maha_model.inference.huggingface import (
 
 __all__ = [
     "MAHACache",
+    "MAHAJsonTokenizer",
     "MAHAPreTrainedConfig",
     "MAHAPreTrainedForCausalLM",
     "MAHAPreTrainedModel",

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from data_pipeline import Manifest, SampleOrder, WindowDataset
+from data_pipeline import Data, MixedOrder, WindowDataset, mixture_of
+from data_pipeline.windows import MOST_OPEN
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
 
@@ -40,17 +41,21 @@ def stack_windows(pairs: list[Pair], own: slice, device: torch.device) -> Batch:
 class TrainingBatches:
     """The training windows in the run's order, cut into global batches and those into processes and micro-batches."""
 
-    def __init__(self, manifest: Manifest, config: RunConfig, rank: Rank) -> None:
-        self._windows = WindowDataset(manifest, "train", config.model.context_length)
-        self._order = SampleOrder(len(self._windows), config.seed)
+    def __init__(self, data: Data, config: RunConfig, rank: Rank) -> None:
+        mixture, context = mixture_of(data), config.model.context_length
+        open_each = max(1, MOST_OPEN // len(mixture.sources))
+        self._windows = [WindowDataset(source, "train", context, open_each) for source in mixture.sources]
+        self._order = MixedOrder(mixture.stages, [len(windows) for windows in self._windows], config.seed)
         self._config, self._share = config, Share.of(config, rank)
 
     def __call__(self, first: int) -> list[Batch]:
         """This process's micro-batches of the global batch that begins at sample `first` of the order, on the CPU."""
         config, share = self._config, self._share
-        mine = self._order.batch(first, config.global_batch_size, share.place, share.places)
+        size = config.global_batch_size // share.places
+        mine = range(first + share.place * size, first + (share.place + 1) * size)
         batches = []
-        for start in range(0, len(mine), config.micro_batch_size):
-            pairs = [self._windows[window] for window in mine[start : start + config.micro_batch_size]]
+        for start in range(0, size, config.micro_batch_size):
+            chosen = (self._order[sample] for sample in mine[start : start + config.micro_batch_size])
+            pairs = [self._windows[source][window] for source, window in chosen]
             batches.append(stack_windows(pairs, share.own, torch.device("cpu")))
         return batches

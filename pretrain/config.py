@@ -17,14 +17,20 @@ __all__ = ["OptimizerConfig", "RunConfig", "parse_config", "read_deepspeed_confi
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay."""
+    """AdamW and its learning rate: linear warm-up, then a schedule."""
 
     lr: float = 3e-4
     """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """The rate after the warm-up: half a cosine or a line down to its least at the last step, the peak to the end, or
+    the peak up to a decay over the last `decay_steps` (warm-up, stable, decay)."""
     warmup_steps: int = 100
     """Steps of linear warm-up from 0."""
+    decay_steps: int = 0
+    """Of `wsd`: the last steps, in which the rate falls as 1 - sqrt to its least. 0: it stays at the peak, and a later
+    start can add the decay: as many `steps` more, and their number here."""
     min_lr_ratio: float = 0.1
-    """Learning rate at the last step, as a share of the peak."""
+    """Learning rate at the last step, as a share of the peak; of no account while the rate is constant."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.95
@@ -36,6 +42,16 @@ class OptimizerConfig:
     grad_clip: float = 1.0
     """Largest global gradient norm; 0 does not clip."""
 
+    def __post_init__(self) -> None:
+        for name in ("warmup_steps", "decay_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must not be negative")
+        if self.decay_steps and self.schedule != "wsd":
+            raise ConfigError(
+                f"optimizer.decay_steps is for the schedule wsd, not for {self.schedule}; leave it out, or give "
+                "--optimizer.schedule wsd"
+            )
+
 
 @dataclass(kw_only=True)
 class RunConfig:
@@ -46,7 +62,7 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimiser and its schedule."""
     data: Path = Path("data/sample")
-    """A data set made by data_pipeline.prepare."""
+    """A data set made by data_pipeline.prepare, or a YAML file that mixes some (docs/data.md)."""
     out: Path = Path("runs/run")
     """Folder of the run: checkpoints, metrics.jsonl, config.yaml. The default MLflow store lies beside it."""
     steps: int = 1000
@@ -82,6 +98,10 @@ class RunConfig:
     """Checkpoints of steps that are multiples of this stay for good; 0 keeps none besides the newest."""
     resume: str = "none"
     """none: start a new run; auto: continue from the newest whole checkpoint in `out`, or start; or a checkpoint."""
+    init_from: str = "none"
+    """A run, a checkpoint or an export whose weights a new run starts from, with a fresh optimiser, schedule and order
+    of samples. context_length, rope_base, dropout and num_scales (more) may be other than its model's. Once the run has
+    a checkpoint of its own, `resume: auto` continues that."""
     skip_batches: int = 0
     """Global batches to pass over at the start, less those that the run has passed over before: so the same command
     skips them once. The error that ends a run at bad batches gives the number."""
@@ -116,8 +136,18 @@ class RunConfig:
         for name in ("step_timeout", "peer_timeout"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.init_from != "none" and self.resume not in ("none", "auto"):
+            raise ConfigError(
+                f"init_from {self.init_from} starts a new run from weights, and resume {self.resume} continues one; "
+                "give one of them"
+            )
         if self.optimizer.lr <= 0:
             raise ConfigError(f"optimizer.lr is {self.optimizer.lr}; it must be positive")
+        if self.optimizer.decay_steps and self.optimizer.warmup_steps + self.optimizer.decay_steps > self.steps:
+            raise ConfigError(
+                f"optimizer.warmup_steps {self.optimizer.warmup_steps} and decay_steps {self.optimizer.decay_steps} "
+                f"are more than the {self.steps} steps; lower one of them"
+            )
         part_sizes(self.model.context_length, self.context_parallel, self.model.context_unit)
 
     def context_split(self, rank: int, group: str = "") -> ContextSplit:

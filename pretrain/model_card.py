@@ -1,4 +1,4 @@
-"""An export's README.md and reference to the code: files beside the weights that their user may change.
+"""Files beside an export's weights that their user may change: README.md, reference to the code, tokenizer settings.
 
 So they are no part of what checkpoint.json checksums. The README is a model card of the Hugging Face hub.
 """
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from data_pipeline import Manifest, UserError
+from data_pipeline import Manifest, Tokenizer, UserError
 from maha_model import ModelConfig
-from maha_model.inference.remote_code import CODE, CODE_FILE
+from maha_model.inference.remote_code import CODE, CODE_FILE, TOKENIZER_CONFIG
 
 if TYPE_CHECKING:
     from pretrain.checkpoint import CheckpointInfo
@@ -31,6 +31,13 @@ def write_card(out: Path, checkpoint: Path, info: "CheckpointInfo", parameters: 
     """
     (out / CARD).write_text(card(checkpoint, info, parameters), encoding="utf-8")
     (out / CODE_FILE).write_text(CODE, encoding="utf-8")
+
+
+def write_tokenizer_config(out: Path, tokenizer: Tokenizer) -> None:
+    """Write `tokenizer_config.json` into the export `out`: how transformers reads its `tokenizer.json`."""
+    names = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.bos_id, "pad_token": tokenizer.unk_id}
+    config = TOKENIZER_CONFIG | {name: tokenizer.name(number) for name, number in names.items()}
+    (out / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def card(checkpoint: Path, info: "CheckpointInfo", parameters: int) -> str:
@@ -59,7 +66,7 @@ you pass it on: it is unknown here.
 | text | {_text(run, info.data_fingerprint)} |
 | data fingerprint | `{info.data_fingerprint}` |
 | tokens seen | {info.tokens:,} |
-| steps | {info.step:,} |
+| steps | {info.step:,} |{_origin(info.origin)}
 
 ## Evaluation
 
@@ -92,6 +99,15 @@ def _text(run: Path | None, fingerprint: str) -> str:
         return folder.name
     # a source may be a path, whose folders are nobody's business
     return Path(str(manifest.request.get("source"))).name if manifest.fingerprint == fingerprint else folder.name
+
+
+def _origin(origin: dict[str, Any]) -> str:
+    """Lines of the table: what the weights had seen before the run."""
+    if not origin:
+        return ""
+    earlier = _origin(origin.get("origin") or {})
+    seen = f"step {origin['step']:,}, {origin['tokens']:,} tokens of `{origin['data_fingerprint']}`"
+    return f"\n| started from | {seen} |{earlier}"
 
 
 def _scores(run: Path, step: str, fingerprint: str) -> list[dict[str, Any]]:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
-from data_pipeline import Manifest, UserError, WindowDataset, user_errors
+from data_pipeline import Data, Mixture, UserError, WindowDataset, load_data, mixture_of, user_errors
 from maha_model import CausalLM, ConfigError
+from pretrain.check_decay import check_decay
+from pretrain.check_init import check_init
 from pretrain.checkpoint import (
     check_sizes,
     find_checkpoint,
@@ -30,20 +32,20 @@ from pretrain.memory import Planner
 from pretrain.output import write_line
 
 
-def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Manifest]:
-    """The configuration with the data set's vocabulary filled in, and the data set.
+def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
+    """The configuration with the data's vocabulary filled in, and the data set or the mixture.
 
     Raises:
         UserError: if data, batch sizes or the output folder do not fit, or another process trains into the folder.
         ConfigError: if the model cannot be built.
     """
-    manifest = Manifest.load(config.data)
+    data = load_data(config.data)
     model = config.model
     if model.vocab_size == 0:
-        model = dataclasses.replace(model, vocab_size=manifest.vocab_size)
-    elif model.vocab_size < manifest.vocab_size:
+        model = dataclasses.replace(model, vocab_size=data.vocab_size)
+    elif model.vocab_size < data.vocab_size:
         raise UserError(
-            f"model.vocab_size {model.vocab_size} is smaller than the {manifest.vocab_size} tokens of {config.data}; "
+            f"model.vocab_size {model.vocab_size} is smaller than the {data.vocab_size} tokens of {config.data}; "
             "leave it out to take the data set's"
         )
     config = dataclasses.replace(config, model=model)
@@ -51,11 +53,13 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Manifest]:
         CausalLM(config.model)
     config.accumulation_steps(world_size)
     read_deepspeed_config(config)
-    for split in ("train", "validation"):
-        WindowDataset(manifest, split, config.model.context_length)
+    mixture = mixture_of(data)
+    for source in mixture.sources:
+        WindowDataset(source, "train", config.model.context_length)
+    WindowDataset(mixture.validation, "validation", config.model.context_length)
     check_unclaimed(config.out)
     check_out(config)
-    return config, manifest
+    return config, data
 
 
 def check_out(config: RunConfig) -> None:
@@ -110,8 +114,8 @@ def find_resume(config: RunConfig, verify: Callable[[Path], None] = verify_check
     return path
 
 
-def check_resume(checkpoint: Path, config: RunConfig, manifest: Manifest) -> None:
-    """Raises UserError unless the checkpoint is of this run's model, data set and tokenizer."""
+def check_resume(checkpoint: Path, config: RunConfig, data: Data) -> None:
+    """Raises UserError unless the checkpoint is of this run's model, data set and tokenizer, and the rate goes on."""
     info = read_info(checkpoint)
     configured, trained = (json.loads(json.dumps(it.effective())) for it in (config.model, model_config(info)))
     different = [
@@ -121,27 +125,35 @@ def check_resume(checkpoint: Path, config: RunConfig, manifest: Manifest) -> Non
         raise UserError(
             f"{checkpoint} is of another model ({', '.join(different)}); give these options, or another --out"
         )
-    if info.tokenizer_sha256 != manifest.tokenizer_sha256:
-        raise UserError(f"{checkpoint} was trained with another tokenizer than that of {manifest.folder}")
-    if info.data_fingerprint != manifest.fingerprint:
-        raise UserError(f"{checkpoint} was trained on another data set than {manifest.folder}")
+    if info.tokenizer_sha256 != data.tokenizer_sha256:
+        raise UserError(f"{checkpoint} was trained with another tokenizer than that of {data.folder}")
+    if info.data_fingerprint != data.fingerprint_at(info.samples):
+        hint = f"; of a mixture only stages after window {info.samples} may change" if isinstance(data, Mixture) else ""
+        raise UserError(f"{checkpoint} was trained on another data set than {data.folder}{hint}")
     if info.seed != config.seed:
         raise UserError(
             f"{checkpoint} has seed {info.seed}, not {config.seed}; another seed would repeat and skip samples"
         )
+    check_decay(checkpoint, info.step, config)
 
 
 def main() -> None:
     """The command."""
     with user_errors(ConfigError):
         config = parse_config()
-        config, manifest = check_run(config, world_size_from_environment())
-        manifest.verify(["train", "validation"])
+        config, data = check_run(config, world_size_from_environment())
+        data.verify(["train", "validation"])
         warn_of_small_disk(config, world_size_from_environment())
         checkpoint = find_resume(config, check_sizes)  # the ranks verify the checksums, each of a part of the files
+        start = "starting a new run"
         if checkpoint:
-            check_resume(checkpoint, config, manifest)
-    print(f"{config.data} is whole; " + (f"resuming {checkpoint}" if checkpoint else "starting a new run"), flush=True)
+            check_resume(checkpoint, config, data)
+            start = f"resuming {checkpoint}"
+        elif config.init_from != "none":
+            weights = find_checkpoint(config.init_from, check_sizes)
+            check_init(weights, config, data)
+            start += f" from the weights of {weights}"
+    print(f"{config.data} is whole; {start}", flush=True)
 
 
 if __name__ == "__main__":

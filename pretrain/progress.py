@@ -1,6 +1,7 @@
 """How far a run is: the counters that a checkpoint holds, and those between two checkpoints."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from pretrain.checkpoint import CheckpointInfo
 
@@ -21,6 +22,8 @@ class Progress:
     """Loss spikes in a row up to the last counted step."""
     passed_over: int = 0
     """Batches among `samples` that were passed over: by --skip_batches, or by going back before a loss spike."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Where the run's first weights are from; see `CheckpointInfo.origin`."""
 
     @classmethod
     def from_checkpoint(cls, info: CheckpointInfo) -> "Progress":
@@ -31,7 +34,15 @@ class Progress:
             recent_losses=list(info.recent_losses),
             spikes=info.spikes,
             passed_over=info.passed_over,
+            origin=info.origin,
         )
+
+    @classmethod
+    def from_weights(cls, info: CheckpointInfo) -> "Progress":
+        """The counters of a new run that starts from the weights of a checkpoint."""
+        earlier = {"origin": info.origin} if info.origin else {}
+        origin = {"step": info.step, "tokens": info.tokens, "data_fingerprint": info.data_fingerprint, **earlier}
+        return cls(origin=origin)
 
     def pass_over(self, batches: int, batch_size: int) -> None:
         """Leave out the next `batches` of `batch_size` windows each."""

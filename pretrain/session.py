@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import deepspeed
 import torch
 
-from data_pipeline import Manifest, UserError, WindowDataset
+from data_pipeline import Data, UserError, WindowDataset, mixture_of
 from maha_model import ConfigError
 from pretrain.batches import Batch, Share, TrainingBatches
 from pretrain.callbacks.base import Callback, TrainingError
@@ -24,8 +24,9 @@ from pretrain.callbacks.spikes import SpikeGuard
 from pretrain.callbacks.stop_signals import StopBeforeLimit, StopSignals, job_end
 from pretrain.callbacks.tracking import Tracking
 from pretrain.callbacks.watchdog import TimeLimits, Watchdog
-from pretrain.checkpoint import prepare_to_continue, read_info
-from pretrain.checkpoint.engine_state import restore_checkpoint
+from pretrain.check_init import check_init
+from pretrain.checkpoint import find_checkpoint, prepare_to_continue, read_info
+from pretrain.checkpoint.engine_state import load_weights, restore_checkpoint
 from pretrain.claim import claimed
 from pretrain.config import RunConfig, parse_config
 from pretrain.diagnostics import Fault, FlightRecorder, new_folder
@@ -59,7 +60,7 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
         ConfigError: for a model that cannot be built.
         SystemExit: after too many non-finite steps or loss spikes in a row; the last good step is saved then.
     """
-    config, manifest = check_run(config, world_size_from_environment())
+    config, data = check_run(config, world_size_from_environment())
     rank = join_process_group(config.step_timeout)
     with ExitStack() as claim:
 
@@ -68,16 +69,16 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
             check_out(config)  # again: another run may have begun and ended since
 
         rank.on_main(claim_folder)
-        with _claimed_session(config, manifest, rank) as trainer:
+        with _claimed_session(config, data, rank) as trainer:
             yield trainer
 
 
 @contextmanager
-def _claimed_session(config: RunConfig, manifest: Manifest, rank: Rank) -> Iterator[Trainer]:
+def _claimed_session(config: RunConfig, data: Data, rank: Rank) -> Iterator[Trainer]:
     """`training_session` after its folder is this run's alone."""
     if rank.device.type == "cpu":
         keep_freed_memory()
-    rank.on_main(lambda: manifest.verify(["train", "validation"]))
+    rank.on_main(lambda: data.verify(["train", "validation"]))
     trackers: list[Tracking] = []  # one, on the main process, and only after the watchdog
 
     def close_lost_run() -> None:
@@ -96,10 +97,10 @@ def _claimed_session(config: RunConfig, manifest: Manifest, rank: Rank) -> Itera
         before_exit=close_lost_run,
         record=FlightRecorder(rank.on_main(lambda: new_folder(config.out)), rank).write,
     )
-    engine, progress = _build_engine(config, manifest, rank)
+    engine, progress = _build_engine(config, data, rank)
     rank.on_main(open_run)
-    callbacks = _standard_callbacks(config, manifest, rank, progress, watchdog, trackers)
-    batches: Callable[[int], list[Batch]] = TrainingBatches(manifest, config, rank)
+    callbacks = _standard_callbacks(config, data, rank, progress, watchdog, trackers)
+    batches: Callable[[int], list[Batch]] = TrainingBatches(data, config, rank)
     if rank.device.type == "cuda":
         batches = GPUBatches(batches, config.global_batch_size, rank.device)
     trainer = Trainer(config, rank, engine, batches, progress, callbacks)
@@ -133,19 +134,26 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
-def _build_engine(config: RunConfig, manifest: Manifest, rank: Rank) -> tuple[deepspeed.DeepSpeedEngine, Progress]:
+def _build_engine(config: RunConfig, data: Data, rank: Rank) -> tuple[deepspeed.DeepSpeedEngine, Progress]:
     """Model and engine, from a checkpoint if there is one to resume, and the counters at that point."""
     torch.manual_seed(config.seed)
     path = find_together(rank, lambda verify: find_resume(config, verify))
-    progress = Progress()
+    progress, weights = Progress(), None
     if path is not None:
-        check_resume(path, config, manifest)
+        check_resume(path, config, data)
         progress = Progress.from_checkpoint(read_info(path))
+    elif config.init_from != "none":
+        weights = find_together(rank, lambda verify: find_checkpoint(config.init_from, verify))
+        check_init(weights, config, data)
+        progress = Progress.from_weights(read_info(weights))
     rank.on_main(lambda: prepare_to_continue(config.out, progress.step))
     engine = build_engine(config, rank.world_size)
     if path is not None:
         restore_checkpoint(engine, path)
         rank.print(f"resumed {path}")
+    if weights is not None:
+        load_weights(engine, weights, config.model)
+        rank.print(f"started a new run from the weights of {weights}")
     if config.skip_batches:
         before = progress.passed_over
         progress.pass_over(max(0, config.skip_batches - before), config.global_batch_size)
@@ -154,11 +162,11 @@ def _build_engine(config: RunConfig, manifest: Manifest, rank: Rank) -> tuple[de
 
 
 def _standard_callbacks(
-    config: RunConfig, manifest: Manifest, rank: Rank, progress: Progress, watchdog: Watchdog, trackers: list[Tracking]
+    config: RunConfig, data: Data, rank: Rank, progress: Progress, watchdog: Watchdog, trackers: list[Tracking]
 ) -> list[Callback]:
     """In the order in which they act on a step: guards first, then tracking, evaluation, saving."""
-    windows = WindowDataset(manifest, "validation", config.model.context_length)
-    checkpointing = Checkpointing(manifest, progress.step)
+    windows = WindowDataset(mixture_of(data).validation, "validation", config.model.context_length)
+    checkpointing = Checkpointing(data, progress.step)
     return [
         StopSignals(),
         StopBeforeLimit(job_end(), lambda: checkpointing.seconds),

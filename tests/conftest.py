@@ -69,6 +69,37 @@ def data(source_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Manif
     return prepare(find_source(str(source_folder)), out, vocab_size=512, workers=1, shard_tokens=9000)
 
 
+@pytest.fixture(scope="session")
+def json_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `tokenizer.json` as GPT-2 has it: byte-level, its only special token separates texts, no template."""
+    tokenizers = pytest.importorskip("tokenizers")
+    bytes_, file = tokenizers.pre_tokenizers.ByteLevel, tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = bytes_(add_prefix_space=False), tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=450, special_tokens=["<|endoftext|>"], initial_alphabet=bytes_.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator([book(seed, 2000) for seed in range(3)], trainer)
+    tokenizer.save(str(file))
+    return file
+
+
+@pytest.fixture(scope="session")
+def json_data(source_folder: Path, json_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """`source_folder` prepared with that tokenizer."""
+    out = tmp_path_factory.mktemp("data") / "json"
+    return prepare(find_source(str(source_folder)), out, 0, workers=1, shard_tokens=9000, tokenizer=json_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def other_data(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Other text in the tokenizer of `data`."""
+    folder = tmp_path_factory.mktemp("other")
+    for split, seeds in (("train", range(30, 33)), ("validation", range(33, 34))):
+        write_jsonl(folder / f"{split}.jsonl", [book(seed, 900) for seed in seeds])
+    return prepare(find_source(str(folder)), folder / "set", 0, 1, 10**6, tokenizer=data.tokenizer_path)
+
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import psutil
 
 from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors, user_path
-from data_pipeline.manifest import TOKENIZER
 from data_pipeline.request import PARTIAL
+from data_pipeline.tokenizer import SENTENCEPIECE
 from eval.bench.criteria import Criterion, best_times, print_report
 from eval.bench.encoding_speed import Alone, prepared
 from eval.bench.generated_text import append_documents
@@ -57,7 +57,7 @@ def prepare_measured(source: Path, out: Path, workers: int, vocabulary: int = VO
         with suppress(psutil.Error):
             size = sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
         peak = max(peak, size)
-        if tokenizing_from is None and (out / PARTIAL / TOKENIZER).exists():
+        if tokenizing_from is None and (out / PARTIAL / SENTENCEPIECE).exists():
             tokenizing_from = time.perf_counter()
         if tokenizing_from is not None:
             tokenizing = max(tokenizing, size)
@@ -82,7 +82,7 @@ def bench_memory(folder: Path, characters: int, workers: int) -> list[dict[str, 
             write_source(source, size, BOOK)
         written = size
         rows.append({"characters": size, **prepare_measured(source, out, workers)})
-        shutil.copy(out / TOKENIZER, folder / TOKENIZER)
+        shutil.copy(out / SENTENCEPIECE, folder / SENTENCEPIECE)
         shutil.rmtree(out)
     shutil.rmtree(source)
     return rows
@@ -92,10 +92,10 @@ def bench_speed(folder: Path, characters: int, workers: int) -> dict[str, float]
     """Seconds for `characters` of SentencePiece alone and of everything that `prepare` does after its tokenizer."""
     text = folder / "turns.jsonl"
     append_documents(text, characters, *BOOK)
-    with Alone(text, folder / TOKENIZER, workers) as alone:
+    with Alone(text, folder / SENTENCEPIECE, workers) as alone:
         functions: dict[str, Callable[[], Any]] = {
             "SentencePiece alone": alone,
-            "prepare": lambda: prepared(text, folder / TOKENIZER, workers, folder / "turns"),
+            "prepare": lambda: prepared(text, folder / SENTENCEPIECE, workers, folder / "turns"),
         }
         return best_times(functions, seconds=120, most=STARTS)
 

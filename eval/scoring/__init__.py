@@ -16,6 +16,7 @@ from eval.scoring.positions import (
     context_lengths,
 )
 from eval.scoring.sample import Sample
+from eval.scoring.texts import SplitOfData, Text, TextFile
 from eval.scoring.unigram import token_counts, unigram_score
 
 __all__ = [
@@ -26,7 +27,10 @@ __all__ = [
     "Octaves",
     "Sample",
     "Score",
+    "SplitOfData",
     "Target",
+    "Text",
+    "TextFile",
     "Window",
     "bigram_distance",
     "by_context",

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from data_pipeline import Manifest, UserError, read_documents
+from data_pipeline import Manifest
 from data_pipeline.files import atomic_write, sha256_of
 from data_pipeline.json_text import to_json
 from eval.ranks import Ranks
 from eval.scoring.octaves import Octaves, contexts_of_targets
 from eval.scoring.perplexity import Score, document_losses
 from eval.scoring.positions import OctaveBins
+from eval.scoring.texts import SplitOfData, Text
 from eval.undefined import quotient
 from eval.work import ScoreWork, turn_dial
 from maha_model import CausalLM, ScaleWeights, scale_weight_statistics
@@ -29,7 +30,7 @@ _FORM = 2
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a checkpoint on one split."""
+    """Scores of a checkpoint on one split, or one file."""
 
     checkpoint: Path
     info: CheckpointInfo
@@ -99,7 +100,7 @@ def evaluate_once(
         values = json.loads(kept.read_bytes())
         if values["key"] == key:
             return Evaluation.from_dict(values, info)
-    result = evaluate(path, manifest, split, context, stride, batch_size, device)
+    result = evaluate(path, SplitOfData(manifest, split), context, stride, batch_size, device)
     if path.parent.name == "checkpoints":
         kept.parent.mkdir(exist_ok=True)
         with atomic_write(kept) as file:
@@ -107,15 +108,10 @@ def evaluate_once(
     return result
 
 
-def _load(path: Path, manifest: Manifest, split: str, device: str) -> tuple[CheckpointInfo, CausalLM]:
-    """The checkpoint's index and model, for data of its tokenizer that are whole."""
+def _load(path: Path, text: Text, device: str) -> tuple[CheckpointInfo, CausalLM]:
+    """The checkpoint's index and model, for a text that fits it."""
     info = read_info(path)
-    if info.tokenizer_sha256 != manifest.tokenizer_sha256:
-        raise UserError(
-            f"{path} was trained with another tokenizer than that of {manifest.folder}; prepare the data with the "
-            f"checkpoint's, or evaluate on the data set it was trained on"
-        )
-    manifest.verify([split])
+    text.check(path, info)
     return info, load_model(path, device)
 
 
@@ -125,22 +121,21 @@ def _window(info: CheckpointInfo, context: int | None, stride: int | None) -> tu
 
 
 def evaluate(
-    checkpoint: str | Path, manifest: Manifest, split: str = "test", context: int | None = None,
-    stride: int | None = None, batch_size: int = 8, device: str = "cpu", sparsity: float | None = None,
-    ranks: Ranks | None = None,
+    checkpoint: str | Path, text: Text, context: int | None = None, stride: int | None = None, batch_size: int = 8,
+    device: str = "cpu", sparsity: float | None = None, ranks: Ranks | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Score a run's newest whole checkpoint, or a given one, on a split; stride defaults to half the context.
+    """Score a run's newest whole checkpoint, or a given one, on a text; stride defaults to half the context.
 
     With a `sparsity` the scales have that price (`turn_dial`), and the work of the scores is counted. Several `ranks`
     score together, and every one gets the result.
 
     Raises:
-        UserError: if checkpoint, data, context, stride or sparsity do not work, or the tokenizers differ.
+        UserError: if checkpoint, text, context, stride or sparsity do not work, or the tokenizers differ.
     """
     ranks = ranks or Ranks()
     # one checkpoint for all: a run that goes on may save another while the processes look for the newest
     path = ranks.gather(ranks.each(lambda: find_checkpoint(checkpoint)))[0]
-    info, model = ranks.each(lambda: _load(path, manifest, split, device))
+    info, model = ranks.each(lambda: _load(path, text, device))
     if sparsity is not None:
         turn_dial(model, sparsity)
     context, stride = _window(info, context, stride)
@@ -148,18 +143,17 @@ def evaluate(
     scores, positions, windows, bigrams = [], OctaveBins(), Octaves(WINDOW_UNIT), Octaves(1)
     work = None if sparsity is None else ScoreWork()
     with work or nullcontext():
-        documents = read_documents(manifest, split)
-        for document, losses in document_losses(model, documents, context, stride, batch_size, ranks):
+        for document, losses in document_losses(model, text.documents(path), context, stride, batch_size, ranks):
             scores.append((document.info.title, Score.of(float(losses.sum()), document.info)))
             positions.add(losses)
             places, distances = contexts_of_targets(document.tokens, context, stride, batch_size, device)
             windows.add(torch.from_numpy(losses), places.cpu())
             bigrams.add(torch.from_numpy(losses), distances.cpu())
     seconds = time.perf_counter() - start
-    first = next(read_documents(manifest, split)).tokens[:context].astype("int64")
+    first = next(text.documents(path)).tokens[:context].astype("int64")
     layers = _scale_weights(model, torch.from_numpy(first)[None].to(device), ranks or Ranks())
     return Evaluation(
-        path, info, model.num_parameters(), split, context, stride, scores, positions, windows, bigrams,
+        path, info, model.num_parameters(), text.name, context, stride, scores, positions, windows, bigrams,
         [layer._asdict() for layer in layers], seconds, None if work is None else work.per_token(model),
     )  # fmt: skip
 

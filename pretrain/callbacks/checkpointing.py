@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from data_pipeline import Manifest, UserError
+from data_pipeline import Data, UserError
 from pretrain.callbacks.base import Callback, StepResult
 from pretrain.callbacks.heartbeats import own_connection
 from pretrain.checkpoint import (
@@ -57,9 +57,9 @@ def find_together(rank: Rank, find: Callable[[Callable[[Path], None]], Found]) -
 class Checkpointing(Callback):
     """Saves every `checkpoint_interval` steps and at the end. Collective: call its methods on every process."""
 
-    def __init__(self, manifest: Manifest, saved_step: int) -> None:
+    def __init__(self, data: Data, saved_step: int) -> None:
         """`saved_step` is the step that needs no checkpoint: the one that the run starts from."""
-        self._manifest, self._saved_step = manifest, saved_step
+        self._data, self._saved_step = data, saved_step
         self._writer = BackgroundWriter()
         self.seconds = 0.0
         """What the longest save of this process has taken so far, from its begin to the last byte."""
@@ -111,11 +111,12 @@ class Checkpointing(Callback):
                 tokens=progress.samples * config.model.context_length,
                 seed=config.seed,
                 model=config.model.to_dict(),
-                data_fingerprint=self._manifest.fingerprint,
-                tokenizer_sha256=self._manifest.tokenizer_sha256,
+                data_fingerprint=self._data.fingerprint_at(progress.samples),
+                tokenizer_sha256=self._data.tokenizer_sha256,
                 recent_losses=list(progress.recent_losses),
                 spikes=progress.spikes,
                 passed_over=progress.passed_over,
+                origin=progress.origin,
             )
             job: Callable[[], object] = functools.partial(self._finish, config, info, write, exchange)
         else:
@@ -144,7 +145,7 @@ class Checkpointing(Callback):
         """On a thread of the main process: its part, then those of the others, then the index."""
         try:
             parts = [write(), *exchange.collect(self._draft.folder, config.step_timeout)]
-            tokenizer = self._manifest.tokenizer_path
+            tokenizer = self._data.tokenizer_path
             finish_checkpoint(
                 config.out, self._draft, info, parts, tokenizer, config.keep_checkpoints, config.keep_every
             )

@@ -19,11 +19,15 @@ from deepspeed.utils.tensor_fragment import (
 )
 from torch import Tensor
 
+from maha_model import ModelConfig
 from pretrain.checkpoint.format import MOMENTS, CheckpointInfo, read_info
+from pretrain.checkpoint.initial_weights import InitialWeights
 from pretrain.checkpoint.parts import Piece
 from pretrain.checkpoint.tensors import CheckpointTensors
 
-_KINDS = ("", *MOMENTS)
+_WEIGHTS = ("",)
+_KINDS = (*_WEIGHTS, *MOMENTS)
+_Tensors = CheckpointTensors | InitialWeights
 
 
 def own_pieces(engine: deepspeed.DeepSpeedEngine) -> Iterator[Piece]:
@@ -57,21 +61,46 @@ def restore_checkpoint(engine: deepspeed.DeepSpeedEngine, path: Path) -> Checkpo
         UserError: if it is damaged or of another model.
     """
     info, tensors = read_info(path), CheckpointTensors(path)
-    tensors.check_shapes({name: _whole_shape(parameter) for name, parameter in engine.module.named_parameters()})
+    tensors.check_shapes(_shapes(engine))
     tensors.check_moments()  # before a process waits for another one, which has found none
     plain = _is_plain(engine)
     if not plain:
         _create_moments(engine.optimizer, info.step)
     for name, parameter in engine.module.named_parameters():
+        _restore(parameter, name, tensors, _KINDS, plain)
         if plain:
-            parameter.data.copy_(tensors.whole(name))
             moments = {key: tensors.whole(name, key).to(parameter.device) for key in MOMENTS}
             engine.optimizer.state[parameter] = {"step": _count(engine.optimizer, parameter, info.step), **moments}
-        elif hasattr(parameter, "ds_tensor"):
-            _restore_slice(parameter, name, tensors)
-        else:
-            _restore_fragment(parameter, name, tensors)
     return info
+
+
+def load_weights(engine: deepspeed.DeepSpeedEngine, path: Path, config: ModelConfig) -> None:
+    """Start a fresh engine of a model of `config` from a checkpoint's or an export's weights, its optimiser as it is.
+
+    A scale that the checkpoint's model lacks starts as its coarsest (`maha_model.more_scales`). Collective; what each
+    process reads is as in `restore_checkpoint`.
+
+    Raises:
+        UserError: if it is damaged or of another model.
+    """
+    weights, plain = InitialWeights(path, config, _shapes(engine)), _is_plain(engine)
+    for name, parameter in engine.module.named_parameters():
+        if name in weights:
+            _restore(parameter, name, weights, _WEIGHTS, plain)
+
+
+def _shapes(engine: deepspeed.DeepSpeedEngine) -> dict[str, torch.Size]:
+    return {name: _whole_shape(parameter) for name, parameter in engine.module.named_parameters()}
+
+
+def _restore(parameter: Any, name: str, tensors: _Tensors, kinds: tuple[str, ...], plain: bool) -> None:
+    """Weights and, where DeepSpeed holds them, the moments among `kinds`."""
+    if plain:
+        parameter.data.copy_(tensors.whole(name))
+    elif hasattr(parameter, "ds_tensor"):
+        _restore_slice(parameter, name, tensors, kinds)
+    else:
+        _restore_fragment(parameter, name, tensors, kinds)
 
 
 def _is_plain(engine: deepspeed.DeepSpeedEngine) -> bool:
@@ -106,10 +135,10 @@ def _slice(parameter: Any) -> tuple[int, int]:
     return start, min(size, parameter.ds_numel - start)
 
 
-def _restore_slice(parameter: Any, name: str, tensors: CheckpointTensors) -> None:
+def _restore_slice(parameter: Any, name: str, tensors: _Tensors, kinds: tuple[str, ...]) -> None:
     """ZeRO 3: this process's slice, with zeros for what it has beyond the parameter's end."""
     start, count = _slice(parameter)
-    for kind in _KINDS:
+    for kind in kinds:
         value = torch.zeros(parameter.ds_tensor.ds_numel)
         if count > 0:
             value[:count] = tensors.read(name, start, count, kind)
@@ -122,13 +151,13 @@ def _restore_slice(parameter: Any, name: str, tensors: CheckpointTensors) -> Non
         parameter.data.copy_(tensors.whole(name))
 
 
-def _restore_fragment(parameter: Any, name: str, tensors: CheckpointTensors) -> None:
+def _restore_fragment(parameter: Any, name: str, tensors: _Tensors, kinds: tuple[str, ...]) -> None:
     """ZeRO 1, 2 and bf16: this process's fragment; the weights of the others' come over the network."""
     fragment = parameter._hp_mapping  # noqa: SLF001
     whole = torch.zeros(parameter.numel(), dtype=torch.int32, device=parameter.device)
     if fragment is not None:
         address = fragment.lp_fragment_address
-        for kind in _KINDS:
+        for kind in kinds:
             value = tensors.read(name, address.start, address.numel, kind)
             fragment.get_hp_fragment(kind or None).data.copy_(value)
             if not kind:

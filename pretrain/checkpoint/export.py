@@ -5,25 +5,27 @@ From a run or one of its checkpoints, whatever ZeRO stage and world size trained
     model.safetensors   float32 weights by parameter name; above the size of a file several, as transformers reads them:
                         model-00001-of-00002.safetensors, ... and model.safetensors.index.json
     config.json         the model's configuration, with "model_type": "maha"
-    tokenizer.model     the SentencePiece model
+    tokenizer.model     the SentencePiece model; or tokenizer.json, with tokenizer_config.json for transformers
     checkpoint.json     identity and checksums: evaluation reads an export like a checkpoint
     README.md           the model card, and
     modeling_maha.py    where transformers finds the code: not checksummed, theirs to change
 
-Training cannot continue from it. `transformers` loads the same folder once `maha_model.huggingface` is imported.
+Training cannot continue from it; a new run can start from its weights.
+`transformers` loads the same folder once `maha_model.huggingface` is imported.
 """
 
 import json
 from math import prod
 from pathlib import Path
 
-from data_pipeline import Tokenizer, UserError
+from data_pipeline import Tokenizer, UserError, tokenizer_file
+from data_pipeline.tokenizer import JSON
 from maha_model.inference.remote_code import AUTO_MAP
 from pretrain.checkpoint.draft import Draft
-from pretrain.checkpoint.format import CONFIG, SHARDS, TOKENIZER, WEIGHTS
+from pretrain.checkpoint.format import CONFIG, SHARDS, WEIGHTS
 from pretrain.checkpoint.models import model_config, open_model
 from pretrain.checkpoint.store import find_checkpoint
-from pretrain.model_card import write_card
+from pretrain.model_card import write_card, write_tokenizer_config
 
 FILE_BYTES = 5 * 10**9
 """Of weights in one file, at most (more only for a single larger tensor); they are in memory at once."""
@@ -39,7 +41,8 @@ def export(checkpoint: str | Path, out: Path, file_bytes: int = FILE_BYTES) -> P
     if out.exists():
         raise UserError(f"--out {out} exists already; choose another or remove it")
     info, tensors = open_model(path)
-    tokenizer = Tokenizer(path / TOKENIZER)
+    file = tokenizer_file(path)
+    tokenizer = Tokenizer(file)
     config = {
         "model_type": "maha", "architectures": ["MAHAForCausalLM"], "auto_map": AUTO_MAP,
         **model_config(info).to_dict(),
@@ -49,17 +52,19 @@ def export(checkpoint: str | Path, out: Path, file_bytes: int = FILE_BYTES) -> P
     draft = Draft(out)
     try:
         files = _files(tensors.shapes, file_bytes)
-        for file, names in files.items():
-            draft.add_arrays(file, {name: tensors.whole(name).numpy() for name in names})
+        for part, names in files.items():
+            draft.add_arrays(part, {name: tensors.whole(name).numpy() for name in names})
         if len(files) > 1:
             draft.add(SHARDS, _list_of_files(files, tensors.shapes))
-        draft.add(TOKENIZER, (path / TOKENIZER).read_bytes())
+        draft.add(tokenizer.file_name, file.read_bytes())
         draft.add(CONFIG, json.dumps(config, indent=1).encode())
         draft.finish(info, parts=[])
     except BaseException:
         draft.discard()
         raise
     write_card(out, path, info, sum(map(prod, tensors.shapes.values())))
+    if tokenizer.file_name == JSON:
+        write_tokenizer_config(out, tokenizer)
     return path
 
 

@@ -5,7 +5,7 @@
                                             elements are, checksums of the other files; written last
         rank-00000-of-00004.safetensors     what rank 0 held: float32 weights and Adam's moments, in flat ranges
         rank-00001-of-00004.safetensors     ...
-        tokenizer.model                     the data set's tokenizer
+        tokenizer.model                     the data set's tokenizer, or tokenizer.json
 
 A range of the parameter NAME that begins at its element START (of the parameter as a flat row) is three tensors:
 "NAME@START", "NAME.exp_avg@START" and "NAME.exp_avg_sq@START".
@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import UserError
+from data_pipeline.tokenizer import TOKENIZERS
 
 FORMAT = 2
 INDEX = "checkpoint.json"
-WEIGHTS, OPTIMIZER, TOKENIZER = "model.safetensors", "optimizer.safetensors", "tokenizer.model"
+WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 SHARDS = "model.safetensors.index.json"
 """In an export of several files: which tensor is in which, as transformers reads it."""
 CONFIG = "config.json"
@@ -60,7 +61,7 @@ class CheckpointInfo:
     model: dict[str, Any]
     """ModelConfig as a dict."""
     data_fingerprint: str
-    """Of the data set's manifest."""
+    """Of the data set, or of the stages of the mixture that had begun."""
     tokenizer_sha256: str
     """Of the tokenizer's model file."""
     recent_losses: list[float] = field(default_factory=list)
@@ -69,6 +70,9 @@ class CheckpointInfo:
     """Loss spikes in a row up to this step."""
     passed_over: int = 0
     """Batches among `samples` that were passed over: by --skip_batches, or by going back before a loss spike."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Of a run that was started from weights (`init_from`): the step, tokens and data fingerprint of their checkpoint,
+    and the origin of that, if it has one."""
     kept: bool = False
     """Whether it stays for good: of a multiple of the `keep_every` of the run that saved it."""
 
@@ -93,9 +97,9 @@ def read_index(path: Path) -> dict[str, Any]:
             raise UserError(f"{path} is of checkpoint format {values['format']}; this version reads 1 to {FORMAT}")
         if sealed(values) != values:
             raise UserError(f"{path / INDEX} is damaged: its content does not match its own checksum")
-        known = {WEIGHTS, OPTIMIZER, TOKENIZER, CONFIG, SHARDS}
+        known = {WEIGHTS, OPTIMIZER, *TOKENIZERS, CONFIG, SHARDS}
         tensors = {name for name in values["files"] if name in (WEIGHTS, OPTIMIZER) or _NUMBERED.fullmatch(name)}
-        if TOKENIZER not in values["files"] or not tensors or values["files"].keys() - known - tensors:
+        if not values["files"].keys() & set(TOKENIZERS) or not tensors or values["files"].keys() - known - tensors:
             raise UserError(f"{path / INDEX} is damaged: it does not list every file")
         if any({"bytes", "sha256"} != entry.keys() for entry in values["files"].values()):
             raise UserError(f"{path / INDEX} is damaged: a file has no size or checksum")

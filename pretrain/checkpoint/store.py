@@ -12,7 +12,7 @@ from pathlib import Path
 from data_pipeline import UserError, user_path
 from data_pipeline.files import sha256_of
 from pretrain.checkpoint.draft import Draft
-from pretrain.checkpoint.format import INDEX, TOKENIZER, CheckpointInfo, part_name, read_index, read_info
+from pretrain.checkpoint.format import INDEX, CheckpointInfo, part_name, read_index, read_info
 from pretrain.checkpoint.parts import Part, Piece, stage, write_part
 from pretrain.output import write_line
 
@@ -58,7 +58,7 @@ def finish_checkpoint(
     Raises:
         OSError: if that fails.
     """
-    draft.add(TOKENIZER, tokenizer.read_bytes())
+    draft.add(tokenizer.name, tokenizer.read_bytes())
     final = draft.finish(replace(info, kept=_is_multiple(info.step, keep_every)), parts)
     earlier = [path for path in _steps(run) if _step(path) < info.step]
     for old in earlier[keep - 1 :]:

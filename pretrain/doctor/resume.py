@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from data_pipeline.tokenizer import SENTENCEPIECE
 from pretrain.checkpoint import CheckpointInfo, find_checkpoint, save_checkpoint, stage
 from pretrain.checkpoint.engine_state import own_pieces, restore_checkpoint
 from pretrain.config import RunConfig
@@ -58,7 +59,7 @@ def _trained(
         for _ in range(2 * STEPS - trainer.progress.step):
             trainer.train_step()
             if save is not None and trainer.progress.step == STEPS:
-                progress, tokenizer = trainer.progress, save / "tokenizer"
+                progress, tokenizer = trainer.progress, save / SENTENCEPIECE
                 tokenizer.touch()
                 info = CheckpointInfo(progress.step, progress.samples, 0, config.seed, config.model.to_dict(), "", "")
                 save_checkpoint(save, info, own_pieces(trainer.engine), tokenizer, keep=1)

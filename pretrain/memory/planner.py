@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import torch
 
-from data_pipeline import Manifest, UserError
+from data_pipeline import UserError, load_data
 from maha_model import CausalLM
 from maha_model.transformer import CheckpointPolicy
 from pretrain.config import RunConfig, read_deepspeed_config, use_bfloat16
@@ -118,7 +118,7 @@ def resolved(config: RunConfig, zero: int | None, device: DeviceKind) -> RunConf
         config = dataclasses.replace(config, precision="bfloat16" if device == "cuda" else "float32")
     if config.model.vocab_size == 0:
         try:
-            vocabulary = Manifest.load(config.data).vocab_size
+            vocabulary = load_data(config.data).vocab_size
         except UserError as error:
             raise UserError(
                 f"model.vocab_size is 0, the data set's, and {config.data} is none; give --model.vocab_size N or --data"

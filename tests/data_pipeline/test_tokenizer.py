@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_pipeline import Manifest, Tokenizer, UserError
 from data_pipeline.errors import UnreachableError
-from data_pipeline.tokenizer import train_tokenizer
+from data_pipeline.tokenizer_training import train_tokenizer
 from tests.conftest import book
 
 

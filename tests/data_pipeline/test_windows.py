@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline import Manifest, UserError, WindowDataset, read_documents
-from data_pipeline import windows as windows_module
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
 from tests.conftest import book, write_jsonl
@@ -51,14 +50,13 @@ def test_a_shard_is_opened_when_a_window_of_it_is_read(data: Manifest, tmp_path:
         WindowDataset(manifest, "train", 50)
 
 
-def test_more_shards_than_a_process_may_have_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows_module, "_OPEN", 4)
+def test_more_shards_than_a_process_may_have_files_are_read(tmp_path: Path) -> None:
     for name, count in {"train": 12, "validation": 1, "test": 1}.items():
         write_jsonl(tmp_path / f"{name}.jsonl", [book(number, 20) for number in range(count)])
     manifest = prepare(find_source(str(tmp_path)), tmp_path / "set", 400, workers=1, shard_tokens=1)
     stream = np.concatenate([document.tokens for document in read_documents(manifest, "train")])
     before = len(os.listdir("/proc/self/fd"))
-    windows = WindowDataset(manifest, "train", 16)
+    windows = WindowDataset(manifest, "train", 16, most_open=4)
     read = np.concatenate([windows[number][0] for number in range(len(windows))])
     np.testing.assert_array_equal(read, stream[: len(read)])
     assert len(manifest.split("train").shards) == 12

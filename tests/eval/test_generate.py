@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import eval.generate
+from data_pipeline import Manifest
 from tests.conftest import Run
 from tests.eval.conftest import MakeRun
 
@@ -85,3 +86,14 @@ def test_mistakes_are_one_line_and_status_2(
     assert_user_error(command("--prompt-file", tmp_path / "latin"), "is not UTF-8 at byte 3")
     assert_user_error(command("--prompt-file", tmp_path), "Is a directory")
     assert_user_error(command("--prompt", "", checkpoint=tmp_path / "none"), "does not exist")
+
+
+def test_a_model_on_data_of_a_json_tokenizer_continues_a_text(
+    make_run: MakeRun, json_data: Manifest, run_here: Run
+) -> None:
+    run = make_run("maha", on=json_data)
+    result = run_here("--checkpoint", run, "--prompt", "Dan ß ", "--max-tokens", 20, "--json")
+    assert result.returncode == 0, result.stderr
+    values = json.loads(result.stdout)
+    assert values["text"]
+    assert values["tokens"] <= 20

@@ -10,7 +10,8 @@ import pytest
 from data_pipeline import Manifest, read_documents
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
-from tests.conftest import Run
+from data_pipeline.tokenizer import find_tokenizer
+from tests.conftest import Run, book, write_jsonl
 from tests.eval.conftest import MakeRun
 from tests.integration.forked import ForkedRun
 
@@ -40,6 +41,34 @@ def test_ppl_prints_one_json_object_with_every_unit(make_run: MakeRun, data: Man
     shorter = run_command("-m", "eval.ppl", "--checkpoint", run, "--data", data.folder, "--context", 9, "--stride", 4)
     assert shorter.returncode == 0
     assert "perplexity per word" in shorter.stdout
+
+
+@pytest.mark.parametrize("kind", ["data", "json_data"])
+def test_a_text_scores_as_the_data_set_prepared_from_it(
+    kind: str, make_run: MakeRun, tmp_path: Path, request: pytest.FixtureRequest, run_command: Run
+) -> None:
+    """To the digit, with either kind of tokenizer, and nothing is left of it."""
+    run, source, text = make_run("maha", on=request.getfixturevalue(kind)), tmp_path / "source", tmp_path / "new.jsonl"
+    source.mkdir()
+    write_jsonl(text, [book(seed, 60 * seed) for seed in (20, 21)] + ["", "ß 漢 <s> <|endoftext|>\n"])
+    write_jsonl(source / "train.jsonl", ["one"])
+    shutil.copy(text, source / "test.jsonl")
+    data = prepare(find_source(str(source)), tmp_path / "set", 0, 1, 10**6, tokenizer=find_tokenizer(run))
+    command = ("-m", "eval.ppl", "--checkpoint", run, "--json")
+    before = sorted(tmp_path.rglob("*")) + sorted(run.rglob("*"))
+    scored, expected = (
+        json.loads(run_command(*command, *source).stdout.splitlines()[-1])
+        for source in (("--text", text), ("--data", data.folder))
+    )
+    assert scored["split"] == "new.jsonl"
+    for values in (scored, expected):
+        for name in ("split", "seconds", "tokens_per_s"):
+            del values[name]
+    assert scored == expected
+    assert sorted(set(tmp_path.rglob("*")) - {data.folder / ".verified.json"}) + sorted(run.rglob("*")) == before
+    lines = run_command("-m", "eval.ppl", "--checkpoint", run, "--text", text).stdout
+    assert f"on {text}, context 32" in lines
+    assert f"{scored['bits_per_byte']:.4f}" in lines
 
 
 def test_another_sparsity_is_scored_with_its_work(make_run: MakeRun, data: Manifest, run_command: Run) -> None:
@@ -82,6 +111,13 @@ def test_ppl_mistakes_are_one_line_and_status_2(
     assert_user_error(ppl(run, data.folder, "--stride", 40), "--stride 40")
     assert_user_error(ppl(run, data.folder, "--sparsity", 1), "a model with a descent only")
     assert_user_error(ppl(run, data.folder, "--sparsity", 1, "--keep"), "leave out --keep or --sparsity")
+    write_jsonl(tmp_path / "empty.jsonl", [""])
+    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    command = ("-m", "eval.ppl", "--checkpoint", run)
+    for name, message in (("empty.jsonl", "holds no text"), ("a.pdf", "not read; give one file"), ("no", "not exist")):
+        assert_user_error(run_command(*command, "--text", tmp_path / name), message)
+    assert_user_error(run_command(*command, "--text", tmp_path), "is a folder; give one file")
+    assert_user_error(run_command(*command, "--text", tmp_path / "a.pdf", "--keep"), "are for a data set")
     other = prepare(find_source(str(source_folder)), tmp_path / "other", 400, workers=1, shard_tokens=10**6)
     assert_user_error(ppl(run, other.folder), "trained with another tokenizer")
     damaged = tmp_path / "run"

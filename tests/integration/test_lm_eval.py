@@ -12,7 +12,7 @@ import yaml
 from data_pipeline import Manifest, Tokenizer
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
-from eval.scoring import evaluate
+from eval.scoring import SplitOfData, evaluate
 from pretrain.checkpoint import load_model
 from pretrain.export import export
 from tests.conftest import Run, book, write_jsonl
@@ -103,7 +103,7 @@ def test_lm_eval_agrees_with_our_own_evaluation(
     (result,) = (tmp_path / "out").rglob("results_*.json")
     results = json.loads(result.read_text())["results"]
 
-    ours = evaluate(folder, held_out, "test", context=CONTEXT, stride=CONTEXT).score
+    ours = evaluate(folder, SplitOfData(held_out, "test"), context=CONTEXT, stride=CONTEXT).score
     theirs = results["maha_perplexity"]
     assert ours.tokens > 2 * CONTEXT
     assert theirs["word_perplexity,none"] == pytest.approx(ours.word_perplexity, rel=1e-5)

@@ -1,5 +1,6 @@
 """An export's model card: what is found about the run, and nothing of the machine it ran on."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 import yaml
 
 from data_pipeline import Manifest
-from pretrain.checkpoint import verify_checkpoint
+from pretrain.checkpoint import read_info, verify_checkpoint
 from pretrain.export import export
+from pretrain.model_card import card
+from pretrain.progress import Progress
 from tests.pretrain.checkpoint.test_store import save
 
 
@@ -43,6 +46,16 @@ def test_a_card_has_the_text_the_tokens_the_scores_and_a_licence_to_fill_in(tmp_
     assert "567.8" not in text
     assert str(tmp_path) not in text
     assert str(data.folder) not in text
+
+
+def test_a_card_names_what_the_weights_had_seen_before_the_run(tmp_path: Path, data: Manifest) -> None:
+    first = read_info(save(tmp_path / "first", data, 7)[0])
+    second = dataclasses.replace(first, step=9, origin=Progress.from_weights(first).origin)
+    third = Progress.from_weights(second).origin
+    lines = card(tmp_path / "run", dataclasses.replace(first, step=2, origin=third), 1).splitlines()
+    assert [line.split(",")[0] for line in lines if line.startswith("| started from")] == [
+        "| started from | step 9", "| started from | step 7"
+    ]  # fmt: skip
 
 
 def test_without_its_run_a_checkpoint_has_a_card_too(tmp_path: Path, data: Manifest) -> None:

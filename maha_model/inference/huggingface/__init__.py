@@ -11,16 +11,21 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 
 from maha_model.inference.huggingface.cache import MAHACache
 from maha_model.inference.huggingface.config import MAHAPreTrainedConfig
+from maha_model.inference.huggingface.json_tokenizer import MAHAJsonTokenizer
 from maha_model.inference.huggingface.model import MAHAPreTrainedForCausalLM, MAHAPreTrainedModel
 from maha_model.inference.huggingface.tokenizer import MAHAPreTrainedTokenizer
 
 AutoConfig.register(MAHAPreTrainedConfig.model_type, MAHAPreTrainedConfig)
 AutoModel.register(MAHAPreTrainedConfig, MAHAPreTrainedModel)
 AutoModelForCausalLM.register(MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM)
-AutoTokenizer.register(MAHAPreTrainedConfig, slow_tokenizer_class=MAHAPreTrainedTokenizer)
+# (as `slow_` and `fast_tokenizer_class` the second would stand for the first)
+AutoTokenizer.register(
+    MAHAPreTrainedConfig, tokenizer_class=MAHAPreTrainedTokenizer, fast_tokenizer_class=MAHAJsonTokenizer
+)
 
 __all__ = [
     "MAHACache",
+    "MAHAJsonTokenizer",
     "MAHAPreTrainedConfig",
     "MAHAPreTrainedForCausalLM",
     "MAHAPreTrainedModel",

@@ -1,0 +1,104 @@
+"""A mixture's file: what it reads, what its fingerprint is over, and mistakes in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from data_pipeline import Manifest, Mixture, UserError, load_data, mixture_of
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Any:
+    def write(**values: Any) -> Path:
+        path = tmp_path / "mix.yaml"
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+        return path
+
+    return write
+
+
+def placed(value: Any, names: dict[str, str]) -> Any:
+    """Plain values with the names of data sets, keys and values alike, replaced by their folders."""
+    if isinstance(value, dict):
+        return {names.get(key, key): placed(item, names) for key, item in value.items()}
+    return [placed(item, names) for item in value] if isinstance(value, list) else names.get(value, value)
+
+
+def mixture(path: Path) -> Mixture:
+    found = load_data(path)
+    assert isinstance(found, Mixture)
+    return found
+
+
+def test_a_file_is_read(written: Any, data: Manifest, other_data: Manifest) -> None:
+    first, second = str(data.folder), str(other_data.folder)
+    path = written(
+        sources={first: 3, second: 1}, validation=second,
+        later=[{"after": 100, "sources": {second: 1}}, {"after": 250, "sources": {second: 1, first: 0.5}}],
+    )  # fmt: skip
+    found = mixture(path)
+    assert found.sources == (data, other_data)
+    assert found.validation == other_data
+    assert [(stage.after, dict(stage.slots)) for stage in found.stages] == [
+        (0, {0: 7500, 1: 2500}), (100, {1: 10_000}), (250, {1: 6667, 0: 3333})
+    ]  # fmt: skip
+    assert (found.tokenizer_sha256, found.vocab_size) == (data.tokenizer_sha256, data.vocab_size)
+    found.verify(["train", "validation"])
+    assert load_data(data.folder) == data
+    assert mixture_of(data).validation == data
+
+
+def test_the_fingerprint_is_over_the_stages_that_have_begun(written: Any, data: Manifest, other_data: Manifest) -> None:
+    """So a later stage may still be changed, and a run on one data set may go on with a mixture."""
+    first, second = str(data.folder), str(other_data.folder)
+    alone = {"sources": {first: 1}, "later": [{"after": 100, "sources": {first: 1, second: 1}}]}
+    found = mixture(written(**alone))
+    assert found.fingerprint_at(0) == found.fingerprint_at(100) == data.fingerprint == data.fingerprint_at(5)
+    begun = found.fingerprint_at(101)
+    assert begun != data.fingerprint
+    alone["later"].append({"after": 200, "sources": {second: 1}})
+    longer = mixture(written(**alone))
+    assert longer.fingerprint_at(200) == begun != longer.fingerprint_at(201)
+    alone["later"][0]["sources"][second] = 2
+    assert mixture(written(**alone)).fingerprint_at(150) != begun
+    mixed = mixture(written(sources={first: 7, second: 3})).fingerprint_at(0)
+    assert mixture(written(sources={first: 0.7, second: 0.3})).fingerprint_at(99) == mixed
+    assert mixture(written(sources={first: 3, second: 7})).fingerprint_at(0) != mixed
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sources": {}}, "give data sets with their weights"),
+        ({"source": {"A": 1}}, "unknown key 'source'; give sources, validation, later"),
+        ({"sources": {"A": 0}}, "the weight of .* is 0; give a positive number"),
+        ({"sources": {"A": 1, "B": 1e-9}}, "is less than 1/10000 of all"),
+        ({"sources": {"A": 1, "A again": 1}}, "give it once"),
+        ({"sources": {"none": 1}}, "none is not a prepared data set"),
+        (
+            {"sources": {"A": 1}, "later": [{"after": 0, "sources": {"A": 1}}]},
+            "after is 0; give the number of training",
+        ),
+        ({"sources": {"A": 1}, "later": [{"from": 9}]}, "unknown key 'from'; give after, sources"),
+        ({"sources": {"A": 1}, "later": {"after": 3}}, "give a list of stages"),
+        ({"sources": {"A": 1, "J": 1}}, "has another tokenizer than .*; prepare it with that: .* --tokenizer"),
+        ({"sources": {"A": 1}, "validation": "J"}, "has another tokenizer than"),
+    ],
+)
+def test_mistakes_are_one_line(
+    values: dict[str, Any], message: str, written: Any, data: Manifest, other_data: Manifest, json_data: Manifest
+) -> None:
+    folders = {"A": data.folder, "A again": f"{data.folder}/", "B": other_data.folder, "J": json_data.folder}
+    path = written(**placed(values, {name: str(folder) for name, folder in folders.items()}))
+    with pytest.raises(UserError, match=message) as raised:
+        load_data(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_no_yaml_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mix.yaml").write_text("sources: {a: [\n")
+    with pytest.raises(UserError, match="is no YAML file") as raised:
+        load_data(tmp_path / "mix.yaml")
+    assert "\n" not in str(raised.value)

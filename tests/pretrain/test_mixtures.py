@@ -1,0 +1,83 @@
+"""Runs on mixtures: what is read, a resume, a later stage that is changed, and one after a single data set."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from data_pipeline import Manifest, UserError, WindowDataset, load_data
+from pretrain.batches import TrainingBatches
+from pretrain.config import RunConfig
+from pretrain.preflight import check_resume
+from tests.integration.forked import ForkedRun
+from tests.integration.runs import MODEL, TRAINING
+from tests.pretrain.checkpoint.test_store import CONFIG, save
+
+
+def write(path: Path, *stages: list[tuple[Manifest, float]], after: int = 24) -> Path:
+    first, *later = ({str(source.folder): weight for source, weight in stage} for stage in stages)
+    entries = [{"after": after * number, "sources": sources} for number, sources in enumerate(later, start=1)]
+    path.write_text(yaml.safe_dump({"sources": first, "later": entries}, sort_keys=False))
+    return path
+
+
+class _Alone:
+    """One process."""
+
+    rank, world_size = 0, 1
+
+
+def test_batches_are_windows_of_the_sources_whatever_the_number_of_processes(
+    tmp_path: Path, data: Manifest, other_data: Manifest
+) -> None:
+    path = write(tmp_path / "mix.yaml", [(data, 1), (other_data, 1)])
+    config = RunConfig(data=path, model=CONFIG, global_batch_size=8, micro_batch_size=2)
+    context = CONFIG.context_length
+    windows = {
+        tuple(source[number][0]): name
+        for name, source in (
+            ("data", WindowDataset(data, "train", context)),
+            ("other", WindowDataset(other_data, "train", context)),
+        )
+        for number in range(len(source))
+    }
+    whole = TrainingBatches(load_data(path), config, _Alone())  # type: ignore[arg-type]
+    ids = np.concatenate([batch[0].numpy() for first in range(0, 80, 8) for batch in whole(first)])
+    found = [windows[tuple(row)] for row in ids]
+    assert 20 < found.count("other") < 60
+    shares = []
+    for number in range(2):
+        rank = type("Rank", (), {"rank": number, "world_size": 2})()
+        shares += [batch[0].numpy() for batch in TrainingBatches(load_data(path), config, rank)(8)]
+    assert np.array_equal(np.concatenate(shares), ids[8:16])
+
+
+def test_only_stages_after_a_checkpoint_may_change(tmp_path: Path, data: Manifest, other_data: Manifest) -> None:
+    config = RunConfig(model=CONFIG)
+    checkpoint, _ = save(tmp_path / "run", data, 3)  # after 24 windows of `data` alone
+    path = write(tmp_path / "mix.yaml", [(data, 1)], [(data, 1), (other_data, 2)])
+    check_resume(checkpoint, config, load_data(path))
+    with pytest.raises(UserError, match="of a mixture only stages after window 24 may change"):
+        check_resume(checkpoint, config, load_data(write(path, [(data, 1)], [(other_data, 2)], after=23)))
+
+
+def test_a_run_resumes_in_its_mixture_bitwise_and_a_later_stage_may_be_added(
+    tmp_path: Path, data: Manifest, other_data: Manifest
+) -> None:
+    def run(name: str, path: Path, steps: int) -> list[list[Any]]:
+        command = [f"--data={path}", f"--out={tmp_path / name}", *MODEL, *TRAINING, f"--steps={steps}"]
+        schedule = ("--optimizer.schedule=constant", "--checkpoint_interval=3", "--resume=auto")
+        result = ForkedRun(1, *command, *schedule).wait()
+        assert result.returncode == 0, result.stdout
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return [[line["step"], line["loss"]] for line in map(json.loads, lines) if "loss" in line]
+
+    planned = write(tmp_path / "planned.yaml", [(data, 1), (other_data, 1)], [(other_data, 1)])
+    whole = run("whole", planned, 6)
+    path = write(tmp_path / "mix.yaml", [(data, 1), (other_data, 1)])
+    assert run("stopped", path, 3) == whole[:3]
+    write(path, [(data, 1), (other_data, 1)], [(other_data, 1)])  # 3 steps of 8 windows later
+    assert run("stopped", path, 6) == whole
