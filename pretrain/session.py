@@ -20,6 +20,7 @@ from pretrain.callbacks.heartbeats import own_connection
 from pretrain.callbacks.mlflow_store import make_experiment
 from pretrain.callbacks.nonfinite import NonFiniteGuard
 from pretrain.callbacks.spikes import SpikeGuard
+from pretrain.callbacks.step_times import StepTimes
 from pretrain.callbacks.stop_signals import StopSignals
 from pretrain.callbacks.tracking import Tracking
 from pretrain.callbacks.watchdog import TimeLimits, Watchdog
@@ -150,6 +151,7 @@ def _standard_callbacks(
         TimeLimits(watchdog),
         NonFiniteGuard(config.max_skipped_steps),
         SpikeGuard(config, progress, checkpointing),
+        StepTimes(watchdog.heartbeats),
         *trackers,
         Evaluation(Validation(windows, config.eval_windows, config.micro_batch_size, rank, Share.of(config, rank))),
         checkpointing,

@@ -11,6 +11,7 @@ from pretrain.callbacks.base import Callback, StepResult
 from pretrain.callbacks.metrics_file import MetricsFile, read_metrics
 from pretrain.callbacks.mlflow_run import MLflowRun
 from pretrain.callbacks.settings import change_tags, changed_settings, described, write_settings
+from pretrain.callbacks.starts import write_start
 from pretrain.callbacks.throughput import Throughput, device_peak_flops, peak_memory_bytes
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
@@ -46,8 +47,9 @@ class Tracking(Callback):
         self._throughput = Throughput(config.global_batch_size * context, flops, peak, config.steps)
 
     def on_start(self, trainer: "Trainer") -> None:
-        """Print what is trained on what."""
+        """Write down the start; print what is trained on what."""
         config, engine, rank = trainer.config, trainer.engine, trainer.rank
+        write_start(config.out, trainer.progress.step, rank.world_size)
         parameters = sum(whole_shape(parameter).numel() for parameter in engine.module.parameters())
         shared = f", {config.context_parallel} to a window" if config.context_parallel > 1 else ""
         rank.print(

@@ -48,7 +48,8 @@ class Watchdog:
         self._interval = min(5.0, peer_timeout / 5)
         self._closed = threading.Event()
         self._activity, self._since = "starting", clock()
-        self._heartbeats = Heartbeats(connect, rank, world_size, clock)
+        self.heartbeats = Heartbeats(connect, rank, world_size, clock)
+        """Of this rank and its peers."""
         self._threads = [
             threading.Thread(target=target, name=f"watchdog {target.__name__}", daemon=True)
             for target in (self._beat, self._watch)
@@ -68,7 +69,7 @@ class Watchdog:
         self._closed.set()
         for thread in self._threads:  # one that is inside the store when the interpreter ends would abort the process
             thread.join(self._peer_timeout)
-        self._heartbeats.stop(failed)
+        self.heartbeats.stop(failed)
 
     def explain(self) -> str | None:
         """After a failed collective: which rank is lost, or None if all beat within three of their intervals."""
@@ -81,7 +82,7 @@ class Watchdog:
 
     def end(self, reason: str) -> None:
         """Print `reason` and end the process at once, without waiting for any thread or peer."""
-        self._heartbeats.publish(reason)
+        self.heartbeats.publish(reason)
         try_line(f"error: {reason}", sys.stderr)
         last = threading.Thread(target=self._before_exit, daemon=True)
         last.start()
@@ -89,14 +90,14 @@ class Watchdog:
         os._exit(LOST_STATUS)
 
     def _beat(self) -> None:
-        while not self._closed.is_set() and self._heartbeats.exchange():
+        while not self._closed.is_set() and self.heartbeats.exchange():
             self._closed.wait(self._interval)
 
     def _reason(self, patience: float) -> str | None:
         """Why the run cannot go on: rank 0's reason, or the peers without a heartbeat for `patience` seconds."""
-        if self._heartbeats.reason:
-            return self._heartbeats.reason
-        lost = self._heartbeats.lost_peers(patience)
+        if self.heartbeats.reason:
+            return self.heartbeats.reason
+        lost = self.heartbeats.lost_peers(patience)
         if lost is None:
             return None
         ranks, cause = lost
