@@ -97,6 +97,8 @@ class RunConfig:
     """rollback: go back to the last checkpoint and on with the data after the spike."""
     max_rollbacks: int = 3
     """Rollbacks to one and the same checkpoint; one more ends the run."""
+    profile: str = ""
+    """FIRST:LAST, such as 20:25: steps of which RUN/profile gets a trace and a table of the time of each part."""
     step_timeout: float = 1800.0
     """Seconds that a step, an evaluation or a collective may take; then all stacks are printed and the run ends."""
     peer_timeout: float = 60.0
@@ -119,6 +121,16 @@ class RunConfig:
         if self.optimizer.lr <= 0:
             raise ConfigError(f"optimizer.lr is {self.optimizer.lr}; it must be positive")
         part_sizes(self.model.context_length, self.context_parallel, self.model.context_unit)
+        if self.profile and self.profiled_steps is None:
+            raise ConfigError(f"profile is {self.profile}; give the first and the last step, such as 20:25")
+
+    @property
+    def profiled_steps(self) -> tuple[int, int] | None:
+        """The first and the last step of the profile, counted from 1; None without one."""
+        first, _, last = self.profile.partition(":")
+        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+            return None
+        return int(first), int(last)
 
     def context_split(self, rank: int, group: str = "") -> ContextSplit:
         """The part of a window that the process of this rank has: the whole, unless `context_parallel` processes share
