@@ -66,7 +66,7 @@ class Profiling(Callback):
         activities = [ProfilerActivity.CPU]
         if trainer.rank.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
-            torch.cuda.memory._record_memory_history(max_entries=_MEMORY_EVENTS)
+            torch.cuda.memory._record_memory_history(max_entries=_MEMORY_EVENTS)  # noqa: SLF001 - so documented
         self._parts.enter_context(recorded_parts(trainer))
         self._profiler = profile(activities=activities)
         self._profiler.start()
@@ -84,8 +84,8 @@ class Profiling(Callback):
         folder.mkdir(exist_ok=True)
         on_gpu = trainer.rank.device.type == "cuda"
         if on_gpu:
-            torch.cuda.memory._dump_snapshot(str(folder / f"{name}-memory.pickle"))
-            torch.cuda.memory._record_memory_history(enabled=None)
+            torch.cuda.memory._dump_snapshot(str(folder / f"{name}-memory.pickle"))  # noqa: SLF001
+            torch.cuda.memory._record_memory_history(enabled=None)  # noqa: SLF001
         profiler.export_chrome_trace(str(folder / f"{name}-trace.json"))
         text = table(times_by_part(profiler.events(), on_gpu), f"steps {self._first} to {self._last}")
         (folder / f"{name}.txt").write_text(text)
