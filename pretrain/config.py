@@ -12,7 +12,7 @@ from maha_model.parallel import ContextSplit, part_sizes
 from pretrain.deepspeed_config import read_deepspeed_config, use_bfloat16
 from pretrain.parsing import parse_dataclass
 
-__all__ = ["OptimizerConfig", "RunConfig", "parse_config", "read_deepspeed_config", "use_bfloat16"]
+__all__ = ["OptimizerConfig", "RunConfig", "TrackingConfig", "parse_config", "read_deepspeed_config", "use_bfloat16"]
 
 
 @dataclass(kw_only=True)
@@ -35,6 +35,14 @@ class OptimizerConfig:
     """Decoupled weight decay of matrices; norms, biases and other vectors have none."""
     grad_clip: float = 1.0
     """Largest global gradient norm; 0 does not clip."""
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    """Where points go besides metrics.jsonl and MLflow."""
+
+    tensorboard: bool = False
+    """Write RUN/tensorboard, event files for TensorBoard; needs the package tensorboard."""
 
 
 @dataclass(kw_only=True)
@@ -87,6 +95,8 @@ class RunConfig:
     skips them once. The error that ends a run at bad batches gives the number."""
     experiment: str = "maha"
     """MLflow experiment."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Where points go besides."""
     max_skipped_steps: int = 5
     """Steps in a row that may be skipped for a NaN or infinite loss or gradient; one more ends the run."""
     spike_threshold: float = 6.0

@@ -133,8 +133,8 @@ summary { cursor: pointer; font-weight: 600; }
   .many, .many tbody, .many tr, .many th, .many td { display: block; }
   .many thead { display: none; }
   .many tr { padding: .5rem 0; border-bottom: 1px solid var(--line); }
-  .many th, .many td { border: 0; padding: .1rem 0; white-space: normal; }
+  .many th, .many td { border: 0; padding: .1rem 0; }
   .many td { display: flex; justify-content: space-between; gap: 1rem; }
-  .many td::before { content: attr(data-name); color: var(--quiet); text-align: left; }
+  .many td::before { content: attr(data-name); color: var(--quiet); text-align: left; white-space: nowrap; }
 }
 """ + "".join(f".c{step} {{ background: rgb(213 94 0 / {step / 14:.2f}); }}\n" for step in range(10))

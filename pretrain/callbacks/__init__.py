@@ -1,8 +1,8 @@
 """What happens around a training step: one callback a module, each with the hooks of `Callback` that it needs.
 
 checkpointing saves, evaluation validates, tracking prints and writes down (metrics_file, starts, mlflow_run,
-throughput), step_times what each rank takes, nonfinite and spikes guard, stop_signals ends a run in good order,
-watchdog (heartbeats) one that hangs.
+event_files, throughput), step_times what each rank takes, profiling where a step's time goes, nonfinite and spikes
+guard, stop_signals ends a run in good order, watchdog (heartbeats) one that hangs.
 `pretrain.session` puts them together.
 """
 
