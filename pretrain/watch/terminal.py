@@ -11,8 +11,8 @@ from pretrain.watch.status import events, straggler_lines, table
 
 _COLOURS = (12, 208, 10, 13, 14, 9, 11, 8)
 """Of the terminal's 256: blue, orange, green, magenta, cyan, red, yellow, gray."""
-_WIDTH, _LEAST_HEIGHT, _USUAL_HEIGHT = 56, 8, 13
-"""Cells of a panel."""
+_WIDTH, _LEAST_WIDTH, _HEIGHT, _LEAST_HEIGHT = 56, 38, 13, 8
+"""Cells of a panel; the least where all panels have to be on one screen."""
 _EVENTS = 6
 
 
@@ -23,10 +23,10 @@ def frame(runs: list[Snapshot], now: float, width: int, height: int | None = Non
     """
     head, notes = _table(runs, now), _notes(runs)
     shown = panels(runs)
-    columns = max(1, min(width // _WIDTH, len(shown)))
+    columns = max(1, min(width // (_WIDTH if height is None else _LEAST_WIDTH), len(shown)))
     rows = -(-len(shown) // columns)
     free = None if height is None else height - 18 - len(notes)
-    each = _USUAL_HEIGHT if free is None or not rows else max(_LEAST_HEIGHT, free // rows)
+    each = _HEIGHT if free is None or not rows else max(_LEAST_HEIGHT, free // rows)
     grid = Table.grid()
     for first in range(0, len(shown), columns):
         drawn = [_drawn(panel, width // columns, each) for panel in shown[first : first + columns]]
@@ -60,7 +60,7 @@ def _drawn(panel: Panel, width: int, height: int) -> Text:
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plotsize(width - 1, height)
-    plotext.title(panel.title)
+    plotext.title(panel.title[: width - 12])  # a longer one than the canvas is left out
     labelled = len(panel.lines) > 1
     for number, line in enumerate(panel.lines):
         if not line.points:

@@ -10,7 +10,7 @@ import pytest
 
 from pretrain.watch import __main__ as command
 from pretrain.watch.page import page
-from pretrain.watch.run_files import Snapshot
+from pretrain.watch.run_files import Snapshot, open_runs
 from tests.pretrain.watch.conftest import MakeFolder
 
 Watch = Callable[..., str]
@@ -54,8 +54,22 @@ def test_a_frame_has_the_table_the_curves_and_the_events(make_folder: MakeFolder
     titles = ("training loss", "validation loss", "gradient norm", "learning rate", "tokens per second", "MFU", "peak")
     assert all(title in text for title in titles)
     assert "mean weight of each scale, a" in text
-    assert "seconds of own work a step by rank, b" in text
+    assert "seconds of own work by rank, b" in text
     assert max(map(len, text.splitlines())) <= 130
+
+
+def test_a_frame_fits_on_a_large_screen(make_folder: MakeFolder) -> None:
+    pytest.importorskip("plotext", reason="needs plotext")
+    from rich.console import Console
+
+    from pretrain.watch.terminal import frame
+
+    console = Console(width=160, height=60, record=True, quiet=True)
+    runs = [run.read() for run in open_runs([str(make_folder("a")), str(make_folder("b"))])]
+    console.print(frame(runs, 0, 160, 60))
+    lines = console.export_text().splitlines()
+    assert len(lines) <= 60
+    assert any("seconds of own work by rank, b" in line for line in lines)
 
 
 def test_the_page_is_one_file_that_a_browser_loads_again(make_folder: MakeFolder, watch: Watch, tmp_path: Path) -> None:

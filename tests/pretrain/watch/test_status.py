@@ -54,7 +54,7 @@ def test_panels_overlay_runs_and_leave_out_what_no_run_has(make_folder: MakeFold
     loss = by_title["training loss, nats per token"]
     assert [len(line.points) for line in loss.lines] == [20, 3, 0]
     assert loss.spikes == [(11, 6.9)]
-    assert by_title["seconds of own work a step by rank, a"].lines[0].points[3] == (3, 0.5)
+    assert by_title["seconds of own work by rank, a"].lines[0].points[3] == (3, 0.5)
     assert len(by_title["mean weight of each scale, b"].lines) == 2
     assert panels([Snapshot("new")]) == []
 
