@@ -7,8 +7,8 @@ from pretrain.watch.run_files import Curve, Snapshot
 POINTS = 300
 """Of a curve at most: more than can be distinguished."""
 _VALUES = (
-    ("loss", "training loss, nats per token", 1.0),
-    ("eval_loss", "validation loss, nats per token", 1.0),
+    ("loss", "training loss, nats/token", 1.0),
+    ("eval_loss", "validation loss, nats/token", 1.0),
     ("grad_norm", "gradient norm", 1.0),
     ("lr", "learning rate", 1.0),
     ("tokens_per_s", "tokens per second", 1.0),
@@ -49,12 +49,12 @@ def panels(runs: list[Snapshot]) -> list[Panel]:
         lines = [Line(run.name, number, curves[number]) for number, run in enumerate(runs)]
         found.append(Panel(title, lines, [point for run in runs for point in _spikes(run)] if name == "loss" else []))
     for number, run in enumerate(runs):
-        of_run = f", {run.name}" if len(runs) > 1 else ""
+        of_run = f"{run.name}: " if len(runs) > 1 else ""
         curves = [thinned(curve) for curve in run.scale_curves()]
         weights = [Line(f"scale {scale}", number, curve, scale) for scale, curve in enumerate(curves)]
-        found.append(Panel(f"mean weight of each scale{of_run}", weights))
+        found.append(Panel(f"{of_run}mean weight of each scale", weights))
         times = [(it.rank, it.seconds) for it in run.ranks] if len(run.ranks) > 1 else []
-        found.append(Panel(f"seconds of own work by rank{of_run}", [Line(run.name, number, times)], bars=True))
+        found.append(Panel(f"{of_run}own work by rank, s a step", [Line(run.name, number, times)], bars=True))
     return [panel for panel in found if any(line.points for line in panel.lines)]
 
 

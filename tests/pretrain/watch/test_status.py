@@ -51,11 +51,11 @@ def test_events_stand_in_the_order_of_their_steps(make_folder: MakeFolder) -> No
 def test_panels_overlay_runs_and_leave_out_what_no_run_has(make_folder: MakeFolder) -> None:
     runs = [files.read() for files in open_runs([str(make_folder("a")), str(make_folder("b", steps=3))])]
     by_title = {panel.title: panel for panel in panels([*runs, Snapshot("new")])}
-    loss = by_title["training loss, nats per token"]
+    loss = by_title["training loss, nats/token"]
     assert [len(line.points) for line in loss.lines] == [20, 3, 0]
     assert loss.spikes == [(11, 6.9)]
-    assert by_title["seconds of own work by rank, a"].lines[0].points[3] == (3, 0.5)
-    assert len(by_title["mean weight of each scale, b"].lines) == 2
+    assert by_title["a: own work by rank, s a step"].lines[0].points[3] == (3, 0.5)
+    assert len(by_title["b: mean weight of each scale"].lines) == 2
     assert panels([Snapshot("new")]) == []
 
 
