@@ -75,7 +75,7 @@ def _drawn(panel: Panel, width: int, height: int) -> Text:
         plotext.scatter([step for step, _ in panel.spikes], [loss for _, loss in panel.spikes], color=9, marker="x")
     ticks = _ticks([step for line in panel.lines for step, _ in line.points])
     plotext.xticks(ticks, [f"{tick:,}" for tick in ticks])
-    return Text.from_ansi(plotext.build())
+    return Text.from_ansi(plotext.build().rstrip("\n"))
 
 
 def _ticks(steps: list[int]) -> list[int]:
