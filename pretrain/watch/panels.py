@@ -54,7 +54,7 @@ def panels(runs: list[Snapshot]) -> list[Panel]:
         weights = [Line(f"scale {scale}", number, curve, scale) for scale, curve in enumerate(curves)]
         found.append(Panel(f"{of_run}mean weight of each scale", weights))
         times = [(it.rank, it.seconds) for it in run.ranks] if len(run.ranks) > 1 else []
-        found.append(Panel(f"{of_run}own work by rank, s a step", [Line(run.name, number, times)], bars=True))
+        found.append(Panel(f"{of_run}own work by rank, s", [Line(run.name, number, times)], bars=True))
     return [panel for panel in found if any(line.points for line in panel.lines)]
 
 

@@ -54,7 +54,7 @@ def test_panels_overlay_runs_and_leave_out_what_no_run_has(make_folder: MakeFold
     loss = by_title["training loss, nats/token"]
     assert [len(line.points) for line in loss.lines] == [20, 3, 0]
     assert loss.spikes == [(11, 6.9)]
-    assert by_title["a: own work by rank, s a step"].lines[0].points[3] == (3, 0.5)
+    assert by_title["a: own work by rank, s"].lines[0].points[3] == (3, 0.5)
     assert len(by_title["b: mean weight of each scale"].lines) == 2
     assert panels([Snapshot("new")]) == []
 
