@@ -32,7 +32,7 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
         UserError: for a damaged line before whole ones.
     """
     lines = path.read_text(errors="replace").split("\n") if path.exists() else []
-    found = [_step_of(line) for line in lines]
+    found = [step_of(line) for line in lines]
     while found and found[-1] is None:
         found.pop()
     for line, values in enumerate(found, start=1):
@@ -41,7 +41,8 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
     return [values for values in found if values is not None]
 
 
-def _step_of(line: str) -> dict[str, Any] | None:
+def step_of(line: str) -> dict[str, Any] | None:
+    """The object of such a line; None if it is not whole."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):

@@ -18,6 +18,7 @@ COMMANDS = {
     "merge": "data_pipeline.merge",
     "verify": "data_pipeline.verify",
     "train": "pretrain.train",
+    "watch": "pretrain.watch.__main__",
     "plan": "pretrain.plan",
     "export": "pretrain.export",
     "ppl": "eval.ppl",

@@ -12,7 +12,7 @@ from maha_model.parallel import ContextSplit, part_sizes
 from pretrain.deepspeed_config import read_deepspeed_config, use_bfloat16
 from pretrain.parsing import parse_dataclass
 
-__all__ = ["OptimizerConfig", "RunConfig", "parse_config", "read_deepspeed_config", "use_bfloat16"]
+__all__ = ["OptimizerConfig", "RunConfig", "TrackingConfig", "parse_config", "read_deepspeed_config", "use_bfloat16"]
 
 
 @dataclass(kw_only=True)
@@ -51,6 +51,14 @@ class OptimizerConfig:
                 f"optimizer.decay_steps is for the schedule wsd, not for {self.schedule}; leave it out, or give "
                 "--optimizer.schedule wsd"
             )
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    """Where points go besides metrics.jsonl and MLflow."""
+
+    tensorboard: bool = False
+    """Write RUN/tensorboard, event files for TensorBoard; needs the package tensorboard."""
 
 
 @dataclass(kw_only=True)
@@ -107,6 +115,8 @@ class RunConfig:
     skips them once. The error that ends a run at bad batches gives the number."""
     experiment: str = "maha"
     """MLflow experiment."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Where points go besides."""
     max_skipped_steps: int = 5
     """Steps in a row that may be skipped for a NaN or infinite loss or gradient; one more ends the run."""
     spike_threshold: float = 6.0
@@ -117,6 +127,8 @@ class RunConfig:
     """rollback: go back to the last checkpoint and on with the data after the spike."""
     max_rollbacks: int = 3
     """Rollbacks to one and the same checkpoint; one more ends the run."""
+    profile: str = ""
+    """FIRST:LAST, such as 20:25: steps of which RUN/profile gets a trace and a table of the time of each part."""
     step_timeout: float = 1800.0
     """Seconds that a step, an evaluation or a collective may take; then all stacks are printed and the run ends."""
     peer_timeout: float = 60.0
@@ -149,6 +161,16 @@ class RunConfig:
                 f"are more than the {self.steps} steps; lower one of them"
             )
         part_sizes(self.model.context_length, self.context_parallel, self.model.context_unit)
+        if self.profile and self.profiled_steps is None:
+            raise ConfigError(f"profile is {self.profile}; give the first and the last step, such as 20:25")
+
+    @property
+    def profiled_steps(self) -> tuple[int, int] | None:
+        """The first and the last step of the profile, counted from 1; None without one."""
+        first, _, last = self.profile.partition(":")
+        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+            return None
+        return int(first), int(last)
 
     def context_split(self, rank: int, group: str = "") -> ContextSplit:
         """The part of a window that the process of this rank has: the whole, unless `context_parallel` processes share

@@ -20,7 +20,9 @@ from pretrain.callbacks.evaluation import Evaluation, Validation
 from pretrain.callbacks.heartbeats import own_connection
 from pretrain.callbacks.mlflow_store import make_experiment
 from pretrain.callbacks.nonfinite import NonFiniteGuard
+from pretrain.callbacks.profiling import Profiling
 from pretrain.callbacks.spikes import SpikeGuard
+from pretrain.callbacks.step_times import StepTimes
 from pretrain.callbacks.stop_signals import StopBeforeLimit, StopSignals, job_end
 from pretrain.callbacks.tracking import Tracking
 from pretrain.callbacks.watchdog import TimeLimits, Watchdog
@@ -173,6 +175,8 @@ def _standard_callbacks(
         TimeLimits(watchdog),
         NonFiniteGuard(config.max_skipped_steps),
         SpikeGuard(config, progress, checkpointing),
+        *([Profiling(*config.profiled_steps)] if config.profiled_steps else []),
+        StepTimes(watchdog.heartbeats),
         *trackers,
         Evaluation(Validation(windows, config.eval_windows, config.micro_batch_size, rank, Share.of(config, rank))),
         checkpointing,

@@ -11,8 +11,8 @@ class Report:
     """The exhibits of one comparison; `command` makes them all, `part_commands` the parts alone."""
 
     def __init__(self, comparison: Comparison, command: str, part_commands: dict[str, str]) -> None:
-        self.comparison, self.command = comparison, command
-        self.source = exhibits.Source(comparison, part_commands)
+        self.comparison, self.command, self.part_commands = comparison, command, part_commands
+        self.source = exhibits.Source(comparison)
         manifest, scope = comparison.scope.manifest, comparison.scope
         self.title = f"MAHA beside its baselines on {manifest.request['source']}, {scope.split} split"
         split = manifest.split(scope.split)
@@ -37,9 +37,8 @@ class Report:
         """The page."""
         warnings = "".join(f'<p class="warning">Warning: {html.escape(text)}.</p>' for text in self.comparison.warnings)
         lead = (
-            f"{warnings}<p>Everything on this page was measured by one command, which trains nothing:</p>"
-            f"<pre><code>{html.escape(self.command)}</code></pre>"
-            f"<p>Data: {html.escape(self.data)}. Machine: {html.escape(self.source.machine)}.</p>"
+            f"{warnings}<p>Data: {html.escape(self.data)}.</p><p>Machine: {html.escape(self.source.machine)}. "
+            'Everything was measured by <a href="#commands">one command</a>, which trains nothing.</p>'
         )
         sections = [
             Section("table", "The table", exhibits.table_exhibits(self.source)),
@@ -53,4 +52,15 @@ class Report:
             Section("cost", "Cost", exhibits.cost_exhibits(self.source)),
             Section("documents", "By document", exhibits.documents_exhibits(self.source)),
         ]  # fmt: skip
-        return page(self.title, lead, [section for section in sections if section.exhibits])
+        shown = [section for section in sections if section.exhibits]
+        return page(self.title, lead, [*shown, Section("commands", "Commands", intro=self._commands(shown))])
+
+    def _commands(self, sections: list[Section]) -> str:
+        """One block: the command of the page, and those that make a part of it alone."""
+        lines = ["# this page", self.command]
+        for part, command in self.part_commands.items():
+            titles = [it.title for section in sections for it in section.exhibits if it.part == part]
+            lines += ["", f"# {'; '.join(titles)}", command] if titles else []
+        if self.comparison.memory:
+            lines += ["", "# what --memory reads", "python eval/memory.py --json"]
+        return f"<pre><code>{html.escape(chr(10).join(lines))}</code></pre>"

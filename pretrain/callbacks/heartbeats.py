@@ -59,6 +59,8 @@ class Heartbeats:
         self.hosts: dict[int, str] = {}
         """Of the peers, as far as known."""
         self._count = 0
+        self.note = ""
+        """A short text that travels with this rank's next heartbeats."""
         self.reason: str | None = None
         """Why another rank has ended the run, where one has."""
 
@@ -68,7 +70,7 @@ class Heartbeats:
             if self._count == 0:
                 self._store.set(_host_key(self._rank), host_name())
             self._count += 1
-            self._store.set(_beat_key(self._rank), str(self._count))
+            self._store.set(_beat_key(self._rank), f"{self._count} {self.note}")
             for peer in self._changed:
                 self._read(peer)
             if self._store.check([_REASON]):
@@ -124,6 +126,12 @@ class Heartbeats:
         named = ", ".join(f"{peer} ({self.hosts.get(peer, 'host unknown')})" for peer in lost[:8])
         more = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
         return named + more, "its process ended" if ended else f"no sign of life for {patience:.0f} s"
+
+    def notes(self) -> dict[int, tuple[str, str]]:
+        """Host and note of every rank that has sent one: on rank 0 of all, on the others of rank 0 and itself."""
+        beats = {peer: beat.decode().partition(" ")[2] for peer, beat in sorted(self._beats.copy().items())}
+        sent = {peer: (self.hosts.get(peer, "host unknown"), note) for peer, note in beats.items() if note}
+        return {self._rank: (host_name(), self.note)} | sent if self.note else sent
 
     def _set(self, key: str, value: str) -> None:
         """Write a last word: over a new connection where this one fails, and not at all where the store is gone."""

@@ -11,8 +11,8 @@ from pretrain.config import RunConfig
 Changes = dict[str, list[Any]]
 """Former and present value by dotted name."""
 
-_OF_THE_START = ("out", "resume")
-"""Where the folder is and how this start continues; no part of what is trained."""
+_OF_THE_START = ("out", "resume", "profile")
+"""Where the folder is, how this start continues, what is looked at; no part of what is trained."""
 
 
 def changed_settings(config: RunConfig) -> Changes:

@@ -1,4 +1,4 @@
-"""Where a run's values go: the console, metrics.jsonl (every step) and MLflow (every logged step)."""
+"""Where a run's values go: the console, metrics.jsonl (every step), MLflow and TensorBoard (every logged step)."""
 
 import dataclasses
 import math
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from maha_model import ScaleWeights, flops_per_token
 from pretrain.callbacks.base import Callback, StepResult
+from pretrain.callbacks.event_files import EventFiles, check_tensorboard
 from pretrain.callbacks.metrics_file import MetricsFile, read_metrics
 from pretrain.callbacks.mlflow_run import MLflowRun
 from pretrain.callbacks.settings import change_tags, changed_settings, described, write_settings
+from pretrain.callbacks.starts import write_start
 from pretrain.callbacks.throughput import Throughput, device_peak_flops, peak_memory_bytes
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
@@ -29,14 +31,17 @@ class Tracking(Callback):
         """Open the MLflow run and the metrics file, write config.yaml, print what differs from the one before.
 
         Raises:
-            UserError: if the store cannot be used; neither file is touched then.
+            UserError: if the store or TensorBoard cannot be used; neither file is touched then.
         """
+        if config.tracking.tensorboard:
+            check_tensorboard()
         context = config.model.context_length
         former, changes = list(read_metrics(config.out, resumed_step)), changed_settings(config)
         earlier = [(line["step"], line["changed"]) for line in former if "changed" in line]
         tags = change_tags([*earlier, (resumed_step, changes)] if changes else earlier)
         self._mlflow = MLflowRun(config.out, config.experiment, dataclasses.asdict(config), _history(former), tags)
         self._metrics = MetricsFile(config.out, resumed_step)
+        self._events = EventFiles(config.out, resumed_step) if config.tracking.tensorboard else None
         if changes:
             rank.print(f"changed from step {resumed_step} on: {described(changes)}")
             self._metrics.log(resumed_step, changed=changes)
@@ -46,8 +51,9 @@ class Tracking(Callback):
         self._throughput = Throughput(config.global_batch_size * context, flops, peak, config.steps)
 
     def on_start(self, trainer: "Trainer") -> None:
-        """Print what is trained on what."""
+        """Write down the start; print what is trained on what."""
         config, engine, rank = trainer.config, trainer.engine, trainer.rank
+        write_start(config.out, trainer.progress.step, rank.world_size)
         parameters = sum(whole_shape(parameter).numel() for parameter in engine.module.parameters())
         shared = f", {config.context_parallel} to a window" if config.context_parallel > 1 else ""
         rank.print(
@@ -81,7 +87,7 @@ class Tracking(Callback):
         eta = int(speed.pop("eta_s"))
         values |= {**speed, "peak_memory_bytes": peak_memory_bytes(trainer.rank.device)}
         self._metrics.log(step, **values)
-        self._mlflow.log(step, **values)
+        self._log_point(step, values)
         trainer.rank.print(
             f"step {step}/{config.steps} | loss {result.loss:.4f} | lr {result.lr:.2e} | grad {result.grad_norm:.2f} | "
             f"{speed['tokens_per_s']:,.0f} tok/s | MFU {speed['mfu']:.1%} | "
@@ -92,7 +98,7 @@ class Tracking(Callback):
         """Write down, track and print the validation loss; write down and track the weights of the scales."""
         step, weights = trainer.progress.step, [layer._asdict() for layer in layers]
         self._metrics.log(step, eval_loss=loss, scale_weights=weights)
-        self._mlflow.log(step, **_evaluation_points(loss, weights))
+        self._log_point(step, _evaluation_points(loss, weights))
         perplexity = math.inf if loss > _LARGEST_EXPONENT else math.exp(loss)
         trainer.rank.print(
             f"step {step}/{trainer.config.steps} | validation loss {loss:.4f} (perplexity {perplexity:.1f})"
@@ -105,6 +111,9 @@ class Tracking(Callback):
             self._metrics.log(step, spike=score)
             return
         self._metrics = MetricsFile(trainer.config.out, step)
+        if self._events:
+            self._events.close()
+            self._events = EventFiles(trainer.config.out, step)
         self._metrics.log(step, spike=score, rolled_back_from=rolled_back_from)
 
     def on_save(self, trainer: "Trainer") -> None:
@@ -115,7 +124,7 @@ class Tracking(Callback):
         """Print the end; mark the MLflow run FINISHED, or KILLED before its last step."""
         step, config = trainer.progress.step, trainer.config
         trainer.rank.print(f"{'stopped' if step < config.steps else 'finished'} at step {step}: {config.out}")
-        self._mlflow.finish("FINISHED" if step == config.steps else "KILLED")
+        self._finish("FINISHED" if step == config.steps else "KILLED")
 
     def on_failure(self, trainer: "Trainer") -> None:
         """Mark the MLflow run FAILED."""
@@ -123,7 +132,17 @@ class Tracking(Callback):
 
     def mark_failed(self) -> None:
         """Mark the MLflow run FAILED; for a process that has lost the others."""
-        self._mlflow.finish("FAILED")
+        self._finish("FAILED")
+
+    def _log_point(self, step: int, values: dict[str, Any]) -> None:
+        self._mlflow.log(step, **values)
+        if self._events:
+            self._events.log(step, **values)
+
+    def _finish(self, status: str) -> None:
+        if self._events:
+            self._events.close()
+        self._mlflow.finish(status)
 
 
 def _evaluation_points(loss: float, weights: list[dict[str, Any]]) -> dict[str, Any]:

@@ -52,7 +52,8 @@ class Watchdog:
         self._interval = min(5.0, peer_timeout / 5)
         self._closed, self._ending = threading.Event(), threading.Lock()
         self._activity, self._since = "starting", clock()
-        self._heartbeats = Heartbeats(connect, rank, world_size, clock)
+        self.heartbeats = Heartbeats(connect, rank, world_size, clock)
+        """Of this rank and its peers."""
         self._threads = [
             threading.Thread(target=target, name=f"watchdog {target.__name__}", daemon=True)
             for target in (self._beat, self._watch)
@@ -72,7 +73,7 @@ class Watchdog:
         self._closed.set()
         for thread in self._threads:  # one that is inside the store when the interpreter ends would abort the process
             thread.join(self._peer_timeout)
-        self._heartbeats.stop(failed)
+        self.heartbeats.stop(failed)
 
     def explain(self) -> Fault | None:
         """After a failed collective: which rank is lost, or None if all beat within three of their intervals."""
@@ -86,36 +87,36 @@ class Watchdog:
     def record(self, fault: Fault) -> None:
         """Leave this rank's record of `fault`."""
         spent = self._clock() - self._since
-        self._record(fault, self._activity, spent, dict(self._heartbeats.hosts), self._heartbeats.silence())
+        self._record(fault, self._activity, spent, dict(self.heartbeats.hosts), self.heartbeats.silence())
 
     def end(self, fault: Fault) -> None:
         """Print the reason, leave a record and end the process, without waiting for long for any thread or peer."""
         if not self._ending.acquire(blocking=False):
             threading.Event().wait()  # the other thread ends the process
         if 0 not in fault.lost:
-            _within(RECORD_SECONDS, lambda: self._heartbeats.publish(fault.reason))
+            _within(RECORD_SECONDS, lambda: self.heartbeats.publish(fault.reason))
         try_line(f"error: {fault.reason}", sys.stderr)
         _within(RECORD_SECONDS, lambda: self.record(fault))
-        _within(RECORD_SECONDS, lambda: self._heartbeats.wait_for_records(fault.lost, RECORD_SECONDS))
+        _within(RECORD_SECONDS, lambda: self.heartbeats.wait_for_records(fault.lost, RECORD_SECONDS))
         _within(RECORD_SECONDS, self._before_exit)
         os._exit(LOST_STATUS)
 
     def _beat(self) -> None:
-        while not self._closed.is_set() and self._heartbeats.exchange():
+        while not self._closed.is_set() and self.heartbeats.exchange():
             self._closed.wait(self._interval)
 
     def _fault(self, patience: float) -> Fault | None:
         """Why the run cannot go on: another rank's reason, or the peers without a heartbeat for `patience` seconds."""
-        if self._heartbeats.reason:
-            return Fault("elsewhere", self._heartbeats.reason)
-        lost = self._heartbeats.lost_peers(patience)
+        if self.heartbeats.reason:
+            return Fault("elsewhere", self.heartbeats.reason)
+        lost = self.heartbeats.lost_peers(patience)
         if lost is None:
             return None
         ranks, cause = lost
         reason = (
             f"lost rank {ranks} during {self._activity}: {cause}; continue from the last checkpoint with --resume auto"
         )
-        return Fault("lost", reason, tuple(self._heartbeats.lost_ranks(patience)))
+        return Fault("lost", reason, tuple(self.heartbeats.lost_ranks(patience)))
 
     def _watch(self) -> None:
         while not self._closed.wait(min(1.0, self._interval)):

@@ -100,11 +100,11 @@ def test_the_report_stands_alone_and_names_what_was_measured(
     assert page.open == []
     assert page.loads == []
     assert page.unlabelled == 0
-    assert page.anchors == [f"#{name}" for name in page.ids]
+    assert page.anchors == ["#commands", *[f"#{name}" for name in page.ids]]
     assert "url(" not in content.replace("url(#", "")
     assert "@import" not in content
     assert len(content) < 1.5e6
-    assert content.count("<svg ") == 14
+    assert content.count('<div class="panels"><svg ') == 14
     for group in groups:
         for text in (f"{group['word_perplexity']['mean']:.2f}", f"{group['bits_per_byte']['mean']:.4f}"):
             assert text in page.text
@@ -116,15 +116,15 @@ def test_the_report_stands_alone_and_names_what_was_measured(
     ):
         name = {0: "not seen before", 1: "1"}.get(start, f"{start} to {2 * start - 1}")
         row = table.split(f'<th scope="row">{name}</th>')[1].split("</tr>")[0]
-        assert row.startswith(f"<td>{tokens:,}</td>")
-        assert f"<td>{loss:.3f}</td>" in row
+        assert row.startswith(f'<td data-name="Scored tokens">{tokens:,}</td>')
+        assert f'<td data-name="Standard Transformer">{loss:.3f}</td>' in row
     for text in ("23.1", "Warning", data.fingerprint[:12], "3.000 GiB", "seeds 0, 1", "torch 2."):
         assert text in page.text
     assert "| Peak memory | Paper: PPL | Paper: PPL / Transformer | Paper: Memory |\n" in markdown
     assert str(out / "report.html") in result.stdout
 
 
-def test_every_exhibit_has_a_command_that_makes_it_again(
+def test_one_block_at_the_end_has_the_command_that_makes_each_exhibit_again(
     make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run
 ) -> None:
     out = tmp_path / "report"
@@ -132,13 +132,21 @@ def test_every_exhibit_has_a_command_that_makes_it_again(
     options = ("--data", data.folder, "--out", out, "--samples=3", "--windows=3", "--cost-up-to=512")
     assert run_command("-m", "eval.compare", *runs, *options, "--without", "table", "cost").returncode == 0
     content = (out / "report.html").read_text()
-    exhibits = re.findall(r"<figure><h3>(.*?)</h3>(.*?)</figure>", content, flags=re.DOTALL)
+    figure = r'<figure data-part="(\w+)"><h3>(.*?)</h3>(.*?)</figure>'
+    exhibits = re.findall(figure, content, flags=re.DOTALL)
     assert len(exhibits) == 11
+    assert all("<p>Measured: " in body and "<code>" not in body for _, _, body in exhibits)
+    (block,) = re.findall(r"<pre><code>(.*?)</code></pre>", content, flags=re.DOTALL)
+    assert content.index(block) > content.rindex("</figure>")
+    whole, *of_parts = block.split("\n\n")
+    assert whole.startswith("# this page\npython eval/compare.py ")
+    assert " --without table cost " in whole
     commands = {}
-    for title, body in exhibits:
-        assert "<b>Measured:</b>" in body
-        (command,) = re.findall(r"<pre><code>(.*?)</code></pre>", body)
-        commands[title] = shlex.split(command)
+    for text in of_parts:
+        titles, command = text.split("\n")
+        commands |= dict.fromkeys(titles.removeprefix("# ").split("; "), shlex.split(command))
+    assert list(commands) == [title for part in ("losses", "context", "scales", "attention")
+                              for of, title, _ in exhibits if of == part]  # fmt: skip
     # the costly ones need the first seed alone
     assert str(runs[1]) in commands["Loss by step"]
     assert str(runs[1]) not in commands["Scale weights by layer"]
@@ -146,10 +154,9 @@ def test_every_exhibit_has_a_command_that_makes_it_again(
     assert python == "python"
     result = run_command(*again)
     assert result.returncode == 0, result.stderr
-    part = (out / "scales" / "report.html").read_text()
-    made = dict(re.findall(r"<figure><h3>(.*?)</h3>(.*?)<figcaption>", part, flags=re.DOTALL))
-    assert len(made) == 5
-    assert f"<h3>Scale weights by layer</h3>{made['Scale weights by layer']}" in content
+    part = re.findall(figure, (out / "scales" / "report.html").read_text(), flags=re.DOTALL)
+    assert len(part) == 5
+    assert part == [exhibit for exhibit in exhibits if exhibit[0] == "scales"]
 
 
 def test_parts_can_be_had_alone(make_run: MakeRun, data: Manifest, tmp_path: Path, run_command: Run) -> None:
@@ -158,7 +165,7 @@ def test_parts_can_be_had_alone(make_run: MakeRun, data: Manifest, tmp_path: Pat
         "-m", "eval.compare", run, "--data", data.folder, "--out", tmp_path, "--only", "losses", "table"
     )
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "report.html").read_text().count("<svg ") == 4
+    assert (tmp_path / "report.html").read_text().count('<div class="panels"><svg ') == 4
 
 
 def test_compare_reports_what_it_cannot_read_and_writes_nothing(

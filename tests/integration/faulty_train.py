@@ -1,11 +1,12 @@
 """pretrain.train with faults put into the model: python -m torch.distributed.run ... -m tests.integration.faulty_train
 
 FAULTS is JSON: a list of [kind, rank, attempt], the attempts at a step counted from 0; the kinds are nan_loss,
-inf_gradient and spike.
+inf_gradient, spike and slow.
 """
 
 import json
 import os
+import time
 from typing import Any
 
 from maha_model import CausalLM
@@ -29,6 +30,8 @@ def forward(self: CausalLM, input_ids: Any, targets: Any = None) -> Any:
         return out._replace(loss=out.loss * float("nan"))
     if kind == "spike":
         return out._replace(loss=out.loss + 20)
+    if kind == "slow":
+        time.sleep(0.5)
     if kind == "inf_gradient":
         out.loss.register_hook(lambda gradient: gradient * float("inf"))
     return out

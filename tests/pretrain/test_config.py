@@ -79,6 +79,8 @@ def test_a_missing_configuration_file_is_named() -> None:
         ["--optimizer.lr", "-1"],
         ["--skip_batches", "-1"],
         ["--max_rollbacks", "-1"],
+        ["--profile", "25:20"],
+        ["--profile", "20"],
     ],
 )
 def test_impossible_values_are_refused(arguments: list[str]) -> None:

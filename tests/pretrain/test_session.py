@@ -1,6 +1,7 @@
 """A session as benchmarks use it: steps, saves and their end, one process, a real engine."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,10 +113,14 @@ def stop_at_step_3() -> None:
 def test_a_stop_at_an_evaluation_leaves_it_to_the_resumed_run_which_repeats_it_bitwise(
     tmp_path: Path, data: Manifest
 ) -> None:
+    """Also where the steps around the stop are profiled."""
+    profile = tmp_path / "stopped" / "profile"
+
     def run(name: str, function: Callable[[], None] = train) -> list[list[float | None]]:
         """The metrics so far."""
         options = [f"--data={data.folder}", f"--out={tmp_path / name}", *MODEL, *TRAINING, "--steps=5"]
-        result = call(function, *options, "--eval_interval=3", "--resume=auto")
+        profiled = ["--profile=2:4"] if name == "stopped" else []
+        result = call(function, *options, *profiled, "--eval_interval=3", "--resume=auto")
         assert result.returncode == 0, result.stdout
         lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         return [[line.get(value) for value in ("step", "loss", "eval_loss")] for line in lines]
@@ -124,4 +129,12 @@ def test_a_stop_at_an_evaluation_leaves_it_to_the_resumed_run_which_repeats_it_b
     assert [step for step, _, evaluated in undisturbed if evaluated] == [3, 5]
     assert run("stopped", stop_at_step_3) == undisturbed[:3]
     assert find_checkpoint(tmp_path / "stopped").name == "step-00000003"
+    shares = [
+        float(share) for share in re.findall(r"([\d.]+)%$", (profile / "steps-2-4.txt").read_text(), re.MULTILINE)
+    ]
+    assert sum(shares[:-1]) > 90  # the last is of what has no name
+    (profile / "steps-2-4.txt").unlink()
     assert run("stopped") == undisturbed
+    assert "feed-forward" in (profile / "steps-2-4.txt").read_text()
+    assert json.loads((profile / "steps-2-4-trace.json").read_text())["traceEvents"]
+    assert not (tmp_path / "undisturbed" / "profile").exists()

@@ -19,7 +19,7 @@ def bigram_exhibits(source: Source) -> list[Exhibit]:
     if not comparison.unigram:
         return []
     models = comparison.models
-    measured = f"every token of {source.text}; {seeds_of(models)}; {source.machine}."
+    measured = f"every token of {source.text}; {seeds_of(models)}."
     first = max((model.first.evaluated().bigrams for model in models), key=lambda bins: len(bins.starts))
     body = []
     for bin, start in enumerate(first.starts):
@@ -32,14 +32,15 @@ def bigram_exhibits(source: Source) -> list[Exhibit]:
         *source.plot(
             "table", "Perplexity by distance to the last occurrence of the bigram",
             plots.drawn(plots.bigram_distances, comparison),
-            f"{READING} Each point covers distances up to twice as far as the one before; lines are geometric means "
-            "over seeds, bands their range. Right, over the Transformer, where both have the same windows.", measured,
+            "Each point covers distances up to twice as far as the one before; lines are geometric means "
+            "over seeds, bands their range. In the second panel over the Transformer's, where both have the same "
+            "windows.", measured, READING,
         ),
         Exhibit(
             "Loss by distance to the last occurrence of the bigram",
             table(["Distance (tokens)", "Scored tokens", *[model.label for model in models]], body),
-            f"{READING} Nats per token, arithmetic mean over the seeds; the first row has all other tokens.",
-            measured, source.part_commands["table"],
+            "Nats per token, arithmetic mean over the seeds; the first row has all other tokens.",
+            measured, "table", READING,
         ),
     ]  # fmt: skip
 

@@ -14,16 +14,17 @@ def context_exhibits(source: Source) -> list[Exhibit]:
         exhibits += source.plot(
             "context", "Perplexity against context length", plots.drawn(plots.contexts, comparison),
             "The same targets scored at the end of windows of every length, so that only the context differs; "
-            "right, the change against each model's own shortest window, with one standard error over the places.",
+            "in the second panel the change against each model's own shortest window, with one standard error over "
+            "the places.",
             f"{points[0].targets:,} targets at up to {scope.samples} places spread evenly over {source.text}, at "
-            f"each of them half the shortest window's; first seed of each model; {source.machine}.",
+            f"each of them half the shortest window's; first seed of each model.",
         )  # fmt: skip
     if comparison.unigram:
         exhibits += source.plot(
             "table", "Perplexity by position in the book", plots.drawn(plots.book_positions, comparison),
-            "Each point covers positions up to twice as far as the one before, over all documents; right, over the "
-            "Transformer. Positions far into a book have only the sliding window as context, and few books are long, "
-            "so that the left curve shows the text as much as the model.",
+            "Each point covers positions up to twice as far as the one before, over all documents; in the second "
+            "panel over the Transformer's. Positions far into a book have only the sliding window as context, and few "
+            "books are long, so that the first panel shows the text as much as the model.",
             f"every token of {source.text}; {seeds_of(comparison.models)}; lines are geometric means over seeds, bands "
             "their range.",
         )  # fmt: skip
@@ -31,8 +32,9 @@ def context_exhibits(source: Source) -> list[Exhibit]:
     if windows:
         exhibits += source.plot(
             "context", "Perplexity by position in the window", plots.drawn(plots.window_positions, comparison),
-            "How much later tokens gain from what stands before them in the window; right, over the Transformer.",
+            "How much later tokens gain from what stands before them in the window; in the second panel over "
+            "the Transformer's.",
             f"{sum(windows[0].tokens):,} targets in windows that do not overlap, spread evenly over "
-            f"{source.text}; first seed of each model; {source.machine}.",
+            f"{source.text}; first seed of each model.",
         )  # fmt: skip
     return exhibits

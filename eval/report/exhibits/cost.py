@@ -13,17 +13,17 @@ def cost_exhibits(source: Source) -> list[Exhibit]:
     if comparison.costs:
         exhibits = source.plot(
             "cost", "Cost against N", plots.drawn(plots.costs, comparison),
-            "Left, the shortest time of one block over one sequence of N random inputs in float32; the models take "
-            "turns in one process. Right, floating-point operations of matrix products per token in training the "
-            "whole model, counted: full attention counts its whole square of scores, spans the pairs of query and "
-            "key within them.", f"batches of one sequence, widths and heads of the models above; {source.machine}.",
+            "The shortest time of one block over one sequence of N tokens; in the second panel operations per token "
+            "in training the whole model.", "batches of one sequence, widths and heads of the models above.",
+            "The inputs are random, in float32; the models take turns in one process. Operations are those of matrix "
+            "products, counted: full attention counts its whole square of scores, spans the pairs of query and key "
+            "within them.",
         )  # fmt: skip
     for name, rows in (comparison.memory or {}).items():
         exhibits.append(
             Exhibit(
                 f"Memory: {name.replace('_', ' ')}", _records(rows), "As eval/memory.py explains it.",
                 "by eval/memory.py, on the machine and with the options it was started with.",
-                "python eval/memory.py --json",
             )
         )  # fmt: skip
     return exhibits

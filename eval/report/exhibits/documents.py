@@ -22,6 +22,6 @@ def documents_exhibits(source: Source) -> list[Exhibit]:
         Exhibit(
             "Perplexity per word of each document",
             table(["Document", "Words", *[model.label for model in models]], body),
-            "Geometric mean over the seeds.", f"every token of {source.text}.", source.part_commands["table"],
+            "Geometric mean over the seeds.", f"every token of {source.text}.", "table",
         )
     ]  # fmt: skip

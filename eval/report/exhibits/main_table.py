@@ -14,8 +14,7 @@ _MEASURED = (
 )  # fmt: skip
 _PAPER = ("PPL", "PPL / Transformer", "Memory")
 HEADER = (*_RUN, *_MEASURED, *(f"Paper: {name}" for name in _PAPER))
-"""The columns, for a table without headings above them."""
-_ABOVE = (("", len(_RUN)), ("Measured", len(_MEASURED)), ("Published, another setting", len(_PAPER)))
+"""The columns of the whole table; the page has them in two of its tables."""
 PUBLISHED = (
     "The published columns are the paper's Table I (arXiv 2512.14925), for orientation: PG-19 at 4096 tokens with 12 "
     "layers of width 768, by a model whose predictions depend on later tokens (convolutions, attention and upsampling "
@@ -59,7 +58,7 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def table_exhibits(source: Source) -> list[Exhibit]:
-    """The table, the paper's own, and a plot of the perplexities; nothing if no document was scored."""
+    """The table in two parts, the paper's own, and a plot of the perplexities; nothing if no document was scored."""
     comparison = source.comparison
     if not comparison.unigram:
         return []
@@ -68,19 +67,35 @@ def table_exhibits(source: Source) -> list[Exhibit]:
     )
     measured = (
         f"every token of {source.text}; windows of {listed([c for c, _ in windows])} tokens, "
-        f"{listed([s for _, s in windows])} apart; {source.machine}."
+        f"{listed([s for _, s in windows])} apart."
     )
-    published = [(row.model, row.complexity, f"{row.perplexity}", f"{row.memory_gb} GB") for row in PAPER.values()]
+    base = PAPER["standard"].perplexity
+    published = [
+        (row.model, row.complexity, f"{row.perplexity}", f"{row.perplexity / base:.3f}", f"{row.memory_gb} GB")
+        for row in PAPER.values()
+    ]
+    whole = rows(comparison)
+    trained = [row[: len(_RUN)] for row in whole if row[1] != "-"]
     return [
         Exhibit(
-            "Perplexity and memory, beside the published values",
-            table((*_RUN, *_MEASURED, *_PAPER), rows(comparison), _ABOVE), READING,
-            measured, source.part_commands["table"],
+            "Perplexity and memory",
+            table(
+                ("Model", *(name.partition(" (")[0] for name in _MEASURED)),
+                [(row[0], *row[len(_RUN) : len(_RUN) + len(_MEASURED)]) for row in whole],
+            ),
+            "Lower is better. Of several seeds: mean ± spread, least to most beneath; a dash is an undefined value.",
+            measured, "table", READING,
+        ),
+        Exhibit(
+            "The models",
+            table(_RUN, trained), "Score entries of N tokens, W being the span.", "from each run's checkpoint.", "table"
         ),
         Exhibit(
             "The paper's table, as published",
-            table(("Model", "Complexity", "PG-19 PPL", "Memory"), published), PUBLISHED,
-            "nothing here; values copied from the paper.", "arXiv 2512.14925, Table I",
+            table(("Model", "Complexity", "PG-19 PPL", "PPL / Transformer", "Memory"), published),
+            "For orientation: another setting, and a model that is not causal. Only ratios between rows of one column "
+            "can be compared, and those with care.",
+            "nothing here; values copied from arXiv 2512.14925, Table I.", notes=PUBLISHED,
         ),
         *source.plot(
             "table", "Perplexity per word", plots.drawn(plots.perplexities, comparison),

@@ -20,7 +20,7 @@ def scales_exhibits(source: Source) -> list[Exhibit]:
     first = next(iter(uses.values()))
     measured = (
         f"{first.tokens:,} tokens in whole windows spread evenly over {source.text}; newest checkpoint of each "
-        f"model's first seed; {source.machine}."
+        f"model's first seed."
     )
     extremes = [
         (
@@ -34,7 +34,6 @@ def scales_exhibits(source: Source) -> list[Exhibit]:
         f"{passage_html(use.passage)}</details>"
         for number, (label, use) in enumerate(uses.items())
     ]
-    command = source.part_commands["scales"]
     return [
         *source.plot(
             "scales", "Scale weights by layer", plots.drawn(plots.scales_by_layer, comparison),
@@ -55,12 +54,12 @@ def scales_exhibits(source: Source) -> list[Exhibit]:
             "Tokens that lean most and least on coarse scales",
             '<div class="words">' + table(("Model", "Most", "Least"), extremes) + "</div>",
             f"Among the tokens that occur at least 20 times. The lean of a token is {LEAN}. ␣ is a space before a "
-            "word, ⏎ a line break.", measured, command,
+            "word, ⏎ a line break.", measured, "scales",
         ),
         Exhibit(
             "A passage, token by token", "".join(passages),
             f"The stronger the colour behind a token, the more it leans on coarse scales: {LEAN}. The colours "
             "span what nine tenths of the tokens lie in.",
-            f"the end of a whole window in the middle of {source.text}.", command,
+            f"the end of a whole window in the middle of {source.text}.", "scales",
         ),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the captions of all exhibits cite: the comparison, the text, the machine and the commands."""
+"""What the captions of all exhibits cite: the comparison, the text and the machine."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from eval.report.comparison import Comparison
 from eval.report.environment import describe
 from eval.report.model_runs import ModelRuns
-from eval.report.page import Exhibit, inline_svg
+from eval.report.page import Exhibit, described
 
 
 @dataclass(frozen=True)
 class Source:
-    """One comparison, with the command that repeats each of its parts."""
+    """One comparison."""
 
     comparison: Comparison
-    part_commands: dict[str, str]
 
     @property
     def machine(self) -> str:
@@ -27,11 +26,13 @@ class Source:
         scope = self.comparison.scope
         return f"the {scope.split} split, data {scope.manifest.fingerprint[:12]}"
 
-    def plot(self, part: str, title: str, svg: str | None, caption: str, measured: str) -> list[Exhibit]:
+    def plot(
+        self, part: str, title: str, drawn: str | None, caption: str, measured: str, notes: str = ""
+    ) -> list[Exhibit]:
         """The exhibit of a plot; none if nothing was drawn."""
-        if svg is None:
+        if drawn is None:
             return []
-        return [Exhibit(title, inline_svg(svg, f"{title}. {caption}"), caption, measured, self.part_commands[part])]
+        return [Exhibit(title, described(drawn, f"{title}. {caption}"), caption, measured, part, notes)]
 
 
 def seeds_of(models: Iterable[ModelRuns]) -> str:

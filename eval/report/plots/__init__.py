@@ -1,4 +1,4 @@
-"""The plots of the report: each function draws one as SVG, or returns None where there is nothing to draw.
+"""The plots of the report: each function draws one as HTML with SVG, or returns None where there is nothing to draw.
 
 `drawn(function, ...)` calls one in the report's style.
 """

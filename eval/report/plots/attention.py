@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from eval.report.comparison import Comparison
-from eval.report.plots.drawing import plain_log, to_svg
+from eval.report.plots.drawing import panels, plain_log, to_html
 from eval.report.plots.style import Styles, fading
 
 
@@ -18,7 +18,7 @@ def attention_maps(comparison: Comparison, label: str) -> str | None:
     scales = len(layers[0].shown)
     shape = (len(chosen), scales) if scales > 1 else (1, len(chosen))  # a single scale's layers stand side by side
     size = (0.9 + 1.95 * shape[1], 0.6 + 1.9 * shape[0])
-    fig, grid = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+    _, grid = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
     shown = [(layer, level, scale) for layer in chosen for level, scale in enumerate(layers[layer].shown)]
     for ax, (layer, level, scale) in zip(grid.flat, shown, strict=True):
         P = scale.probabilities[0].mean(0).cpu().numpy()
@@ -37,14 +37,14 @@ def attention_maps(comparison: Comparison, label: str) -> str | None:
         ax.set_xlabel("key (token)")
     for number, row in enumerate(grid):
         row[0].set_ylabel("query (token)" if scales == 1 else f"layer {chosen[number] + 1}\nquery (token)")
-    return to_svg(fig, True)
+    return to_html(list(grid.flat), legend=False)
 
 
 def attention_distances(comparison: Comparison) -> str | None:
     """Mean distance by scale: every layer a point, their mean a line."""
     styles = Styles(comparison.models)
     used = [(label, probe.attention) for label, probe in comparison.probes.items() if probe.attention]
-    fig, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    (ax,) = panels(1, width=5.8)
     for number, (label, layers) in enumerate(used):
         distances = np.array([layer.distances for layer in layers])
         place = np.arange(distances.shape[1]) + 0.09 * (number - (len(used) - 1) / 2)
@@ -56,4 +56,4 @@ def attention_distances(comparison: Comparison) -> str | None:
     ax.set_xticks(range(most), [f"scale {scale}" for scale in range(most)])
     ax.set(ylabel="mean distance (tokens)", yscale="log")
     plain_log(ax.yaxis)
-    return to_svg(fig, bool(used), legend=[ax])
+    return to_html([ax])

@@ -7,7 +7,7 @@ from eval.report.plots.style import Styles
 
 def costs(comparison: Comparison) -> str | None:
     """Seconds of a block and operations of the model against N, log-log."""
-    styles, (fig, axes) = Styles(comparison.models), panels(2, height=3.8)
+    styles, axes = Styles(comparison.models), panels(2, height=3.6)
     ticks: set[int] = set()
     for label, points in comparison.costs.items():
         lengths = [cost.length for cost in points]
@@ -19,4 +19,4 @@ def costs(comparison: Comparison) -> str | None:
         plain_log(ax.yaxis)
     axes[0].set(title="one block, forward and backward", ylabel="milliseconds")
     axes[1].set(title="whole model, forward and backward", ylabel="Mflop per token")
-    return finish_pair(fig, axes, sorted(ticks))
+    return finish_pair(axes, sorted(ticks))

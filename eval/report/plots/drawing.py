@@ -1,5 +1,9 @@
-"""Panels, bands and axes of the report's plots, and their SVG with the page's text colour."""
+"""Panels, bands and axes of the report's plots, and their SVG with the page's text colour.
 
+Each panel is a picture of its own, so that a narrow page has them one below the other; their legend is text.
+"""
+
+import html
 import io
 import re
 from collections.abc import Sequence
@@ -9,25 +13,36 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from eval.report.plots.style import INK, scale_colour
 
 _POINTS = 240
 """Points of a curve: more than can be distinguished at its size."""
+_NARROW = 6.0
+"""Inches up to which a picture can be read on a phone when it is made as narrow as that."""
+_LINES = {"-": "━", "--": "╍", ":": "┈", "-.": "╌"}
+_MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
 
 
-def panels(count: int, height: float = 3.2) -> tuple[Figure, Sequence[Axes]]:
-    """Panels of the page's width in one row."""
-    fig, axes = plt.subplots(1, count, figsize=(8.6, height), layout="constrained")
-    return fig, list(np.atleast_1d(axes))
+def panels(count: int, height: float = 3.2, width: float = 4.7) -> list[Axes]:
+    """Panels that stand side by side where the page is wide enough; sizes in inches."""
+    return [plt.subplots(figsize=(width, height), layout="constrained")[1] for _ in range(count)]
 
 
-def grid_of_panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Panels in one row, of equal y where they are bars."""
-    fig, axes = plt.subplots(1, count, figsize=(max(4.5, 2.9 * count), height), layout="constrained", sharey=True)
-    return fig, list(np.atleast_1d(axes))
+def panel_of_each(count: int, height: float) -> list[Axes]:
+    """A panel for each model, up to three in a row."""
+    return panels(count, height, 4.7 if count < 3 else 3.6)
+
+
+def share_y(axes: Sequence[Axes]) -> None:
+    """From 0 to the highest of all."""
+    top = max(ax.get_ylim()[1] for ax in axes)
+    for ax in axes:
+        ax.set_ylim(0, top)
 
 
 def as_floats(rows: Sequence[Sequence[float | None]]) -> npt.NDArray[np.float64]:
@@ -80,7 +95,7 @@ def plain_log(axis: Any) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def finish_pair(fig: Figure, axes: Sequence[Axes], ticks: list[int]) -> str | None:
+def finish_pair(axes: Sequence[Axes], ticks: list[int]) -> str | None:
     """Two panels over a logarithmic axis of tokens, the second left out if it is empty."""
     for ax in axes:
         ax.set(xscale="log")
@@ -88,28 +103,47 @@ def finish_pair(fig: Figure, axes: Sequence[Axes], ticks: list[int]) -> str | No
         inside = [tick for tick in ticks if low <= tick <= high]
         ax.set_xticks(inside, [f"{tick:,}" if tick < 10_000 else f"{tick // 1000:,}k" for tick in inside])
         ax.xaxis.set_minor_locator(NullLocator())
-    if not axes[1].has_data():
-        axes[1].remove()
-    elif axes[1].get_ylabel().startswith("over"):
+    if axes[1].has_data() and axes[1].get_ylabel().startswith("over"):
         axes[1].axhline(1, color=INK, lw=0.8, ls=":")
-    return to_svg(fig, axes[0].has_data(), legend=axes)
+    return to_html(axes)
 
 
-def to_svg(fig: Figure, drawn: bool, legend: Sequence[Axes] = ()) -> str | None:
-    """The plot as SVG, its legend below; None if nothing was drawn."""
+def to_html(axes: Sequence[Axes], legend: bool = True) -> str | None:
+    """The pictures of these panels and below them their legend; None if nothing was drawn. Closes the figures."""
+    figures = list(dict.fromkeys(ax.get_figure(root=True) for ax in axes if ax.has_data()))
     try:
-        if not drawn:
-            return None
-        found = [ax.get_legend_handles_labels() for ax in legend]
-        entries = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
-        if entries:
-            columns = min(len(entries), 4 if max(map(len, entries)) < 24 else 3)
-            fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
-        stream = io.StringIO()
-        fig.savefig(stream, format="svg", transparent=True, dpi=110, metadata={"Date": None})
+        entries = _legend(axes) if legend and figures else ""
+        pictures = "".join(_svg(fig) for fig in figures if isinstance(fig, Figure))
+        return f'<div class="panels">{pictures}</div>{entries}' if figures else None
     finally:
-        plt.close(fig)
+        for ax in axes:
+            plt.close(ax.get_figure(root=True))
+
+
+def _svg(fig: Figure) -> str:
+    stream = io.StringIO()
+    fig.savefig(stream, format="svg", transparent=True, dpi=110, metadata={"Date": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     # ids of SVG groups, which several plots on one page would share
-    return re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL))
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL))
+    wide = fig.get_figwidth() > _NARROW
+    return text.replace("<svg ", '<svg class="wide" ', 1) if wide else text
+
+
+def _legend(axes: Sequence[Axes]) -> str:
+    """A swatch and a label for each entry; nothing for none."""
+    found = [ax.get_legend_handles_labels() for ax in axes]
+    entries = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
+    items = "".join(f"<li>{_swatch(handle)} {html.escape(label)}</li>" for label, handle in entries.items())
+    return f'<ul class="key">{items}</ul>' if items else ""
+
+
+def _swatch(handle: Any) -> str:
+    """The line and marker, or the patch, of an entry as characters in its colour."""
+    if isinstance(handle, Line2D):
+        line = _LINES.get(handle.get_linestyle(), "")
+        sign, colour = f"{line}{_MARKERS.get(str(handle.get_marker()), '')}{line}", handle.get_color()
+    else:
+        sign, colour = "■", handle.patches[0].get_facecolor()
+    return f'<b aria-hidden="true" style="color: {to_hex(colour)}">{sign}</b>'

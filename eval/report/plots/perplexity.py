@@ -1,12 +1,11 @@
 """Plots of perplexity: of each model, by position in the document and in the window, by what the context holds."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 
 from eval.report.comparison import Comparison
 from eval.report.model_runs import ModelRuns
-from eval.report.plots.drawing import as_floats, band, finish_pair, geometric_mean, panels, plain_log, to_svg
+from eval.report.plots.drawing import as_floats, band, finish_pair, geometric_mean, panels, plain_log, to_html
 from eval.report.plots.style import INK, Styles
 from eval.undefined import shown
 
@@ -17,23 +16,23 @@ def perplexities(comparison: Comparison) -> str | None:
     models = [model for model in comparison.models if model.sample("word_perplexity").mean is not None]
     if not models:
         return None
-    fig, ax = plt.subplots(figsize=(8, 0.9 + 0.36 * len(models)), layout="constrained")
+    (ax,) = panels(1, 0.9 + 0.36 * len(models), 5.8)
     for row, model in enumerate(models):
         sample = model.sample("word_perplexity")
-        ax.plot([sample.mean], [row], "|", color=INK, markersize=16)
+        ax.plot(as_floats([[sample.mean]])[0], [row], "|", color=INK, markersize=16)
         style = {**styles(model.label), "linestyle": "none", "markersize": 6, "alpha": 0.85}
-        ax.plot(sample.values, [row] * len(sample.values), **style)
+        ax.plot(as_floats([sample.values])[0], [row] * len(sample.values), **style)
         place = (sample.most, row)
         ax.annotate(shown(sample.mean, 1), place, (8, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(models)), [model.label for model in models])
     ax.set(xlabel="perplexity per word", ylim=(len(models) - 0.5, -0.5))
     ax.margins(x=0.12)
-    return to_svg(fig, True)
+    return to_html([ax], legend=False)
 
 
 def book_positions(comparison: Comparison) -> str | None:
     """Perplexity by position in the document; beside it over the Transformer's."""
-    styles, (fig, axes) = Styles(comparison.models), panels(2)
+    styles, axes = Styles(comparison.models), panels(2)
 
     def values(model: ModelRuns) -> npt.NDArray[np.float64]:
         return as_floats([run.evaluated().positions.perplexity for run in model.runs])
@@ -47,12 +46,12 @@ def book_positions(comparison: Comparison) -> str | None:
     axes[0].set(xlabel="position in the book (tokens)", ylabel="perplexity per token", yscale="log")
     axes[1].set(xlabel="position in the book (tokens)", ylabel="over the Transformer's")
     plain_log(axes[0].yaxis)
-    return finish_pair(fig, axes, [10**i for i in range(1, 8)])
+    return finish_pair(axes, [10**i for i in range(1, 8)])
 
 
 def contexts(comparison: Comparison) -> str | None:
     """Perplexity of the same targets against the length of the window before them; beside it the gain."""
-    styles, (fig, axes) = Styles(comparison.models), panels(2)
+    styles, axes = Styles(comparison.models), panels(2)
     ticks: set[int] = set()
     for label, probe in comparison.probes.items():
         lengths = [point.context for point in probe.context]
@@ -65,12 +64,12 @@ def contexts(comparison: Comparison) -> str | None:
         ticks |= set(lengths)
     axes[0].set(xlabel="window (tokens)", ylabel="perplexity per token")
     axes[1].set(xlabel="window (tokens)", ylabel="% against the shortest window")
-    return finish_pair(fig, axes, sorted(ticks))
+    return finish_pair(axes, sorted(ticks))
 
 
 def window_positions(comparison: Comparison) -> str | None:
     """Perplexity by position in the window; beside it over the Transformer's."""
-    styles, (fig, axes) = Styles(comparison.models), panels(2)
+    styles, axes = Styles(comparison.models), panels(2)
     for model in comparison.headlines:
         window = comparison.probes[model.label].window
         base = comparison.base(model)
@@ -84,12 +83,12 @@ def window_positions(comparison: Comparison) -> str | None:
     axes[0].set(xlabel="position in the window (tokens)", ylabel="perplexity per token", yscale="log")
     axes[1].set(xlabel="position in the window (tokens)", ylabel="over the Transformer's")
     plain_log(axes[0].yaxis)
-    return finish_pair(fig, axes, [4**i for i in range(1, 12)])
+    return finish_pair(axes, [4**i for i in range(1, 12)])
 
 
 def bigram_distances(comparison: Comparison) -> str | None:
     """Perplexity of tokens whose bigram was seen before, by the distance to it; beside it over the Transformer's."""
-    styles, (fig, axes) = Styles(comparison.models), panels(2)
+    styles, axes = Styles(comparison.models), panels(2)
 
     def values(model: ModelRuns) -> npt.NDArray[np.float64]:
         return as_floats([run.evaluated().bigrams.perplexity[1:] for run in model.runs])
@@ -103,4 +102,4 @@ def bigram_distances(comparison: Comparison) -> str | None:
     axes[0].set(xlabel="tokens since the bigram's last end", ylabel="perplexity per token", yscale="log")
     axes[1].set(xlabel="tokens since the bigram's last end", ylabel="over the Transformer's")
     plain_log(axes[0].yaxis)
-    return finish_pair(fig, axes, [4**i for i in range(12)])
+    return finish_pair(axes, [4**i for i in range(12)])

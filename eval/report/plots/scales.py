@@ -1,10 +1,9 @@
 """Plots of the scale weights: by layer, by head, by kind of token."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from eval.report.comparison import Comparison
-from eval.report.plots.drawing import grid_of_panels, stacked_bars, to_svg
+from eval.report.plots.drawing import panel_of_each, panels, share_y, stacked_bars, to_html
 from eval.report.plots.style import SCALE_COLOURS, Styles
 
 
@@ -13,14 +12,14 @@ def scales_by_layer(comparison: Comparison) -> str | None:
     used = [(label, probe.scales) for label, probe in comparison.probes.items() if probe.scales]
     if not used:
         return None
-    fig, axes = grid_of_panels(len(used), 2.6)
+    axes = panel_of_each(len(used), 2.6)
     for ax, (label, use) in zip(axes, used, strict=True):
         stacked_bars(ax, use.by_layer)
         ax.set_title(label)
-        ax.set(xlabel="layer")
+        ax.set(xlabel="layer", ylabel="mean weight")
         ax.set_xticks(range(len(use.by_layer)), [str(layer + 1) for layer in range(len(use.by_layer))])
-    axes[0].set(ylabel="mean weight")
-    return to_svg(fig, True, legend=axes)
+    share_y(axes)
+    return to_html(axes)
 
 
 def scales_by_head(comparison: Comparison) -> str | None:
@@ -32,7 +31,7 @@ def scales_by_head(comparison: Comparison) -> str | None:
     for _, use in used:
         weights_NHL = np.array(use.by_head)
         maps.append((weights_NHL @ np.arange(weights_NHL.shape[2])) / np.maximum(weights_NHL.sum(2), 1e-9))
-    fig, axes = grid_of_panels(len(used), 0.9 + 0.28 * max(map(len, maps)))
+    axes = panel_of_each(len(used), 0.9 + 0.28 * max(map(len, maps)))
     low, high = min(map(np.min, maps)), max(map(np.max, maps))
     for ax, (label, _), values in zip(axes, used, maps, strict=True):
         image = ax.imshow(values, cmap=SCALE_COLOURS, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
@@ -40,14 +39,13 @@ def scales_by_head(comparison: Comparison) -> str | None:
         ax.set_title(label)
         ax.set_xticks(range(values.shape[1]), [str(head + 1) for head in range(values.shape[1])])
         ax.set_yticks(range(values.shape[0]), [str(layer + 1) for layer in range(values.shape[0])])
-        ax.set(xlabel="head")
+        ax.set(xlabel="head", ylabel="layer")
+        ax.figure.colorbar(image, ax=ax, label="mean scale", shrink=0.9)
         if values.size <= 64:
             for (layer, head), value in np.ndenumerate(values):
                 bright = value > (low + high) / 2
                 ax.text(head, layer, f"{value:.2f}", ha="center", va="center", color="black" if bright else "white")
-    axes[0].set(ylabel="layer")
-    fig.colorbar(image, ax=axes, label="mean scale", shrink=0.9)
-    return to_svg(fig, True)
+    return to_html(axes, legend=False)
 
 
 def leans(comparison: Comparison) -> str | None:
@@ -56,7 +54,7 @@ def leans(comparison: Comparison) -> str | None:
     if not used:
         return None
     styles = Styles(comparison.models)
-    fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.2), layout="constrained", sharex=True)
+    axes = panels(2)
     for ax, name in zip(axes, ("classes", "ranks"), strict=True):
         names = [lean.name for lean in getattr(used[0][1], name)]
         for label, use in used:
@@ -68,4 +66,7 @@ def leans(comparison: Comparison) -> str | None:
         ax.set_xlabel("% of the weight on coarse scales")
     axes[0].set_title("kind of token")
     axes[1].set_title("frequency in the training split")
-    return to_svg(fig, True, legend=list(axes))
+    limits = [ax.get_xlim() for ax in axes]
+    for ax in axes:
+        ax.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
+    return to_html(axes)

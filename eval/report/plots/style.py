@@ -48,7 +48,7 @@ class Styles:
 
 def scale_colour(scale: int, scales: int) -> Any:
     """Violet for the finest scale, yellow for the coarsest: both stand out on white and on black."""
-    return SCALE_COLOURS(0.2 + 0.65 * scale / max(1, scales - 1))
+    return SCALE_COLOURS(0.3 + 0.55 * scale / max(1, scales - 1))
 
 
 def fading(colour: str) -> ListedColormap:

@@ -7,13 +7,13 @@ from matplotlib.ticker import MaxNLocator
 
 from eval.report.comparison import Comparison
 from eval.report.model_runs import ModelRuns
-from eval.report.plots.drawing import grid_of_panels, panels, smooth, to_svg
+from eval.report.plots.drawing import panel_of_each, panels, share_y, smooth, to_html
 from eval.report.plots.style import Styles, scale_colour
 
 
 def losses(comparison: Comparison) -> str | None:
     """Training loss, smoothed, and validation loss: mean over the seeds and the range."""
-    styles, (fig, axes) = Styles(comparison.models), panels(2)
+    styles, axes = Styles(comparison.models), panels(2)
     for model in comparison.models:
         for ax, key in zip(axes, ("loss", "eval_loss"), strict=True):
             curve = model.curve(key)
@@ -25,10 +25,10 @@ def losses(comparison: Comparison) -> str | None:
             ax.plot(steps, values.mean(1), **styles(model.label, marker=key == "eval_loss"))
             ax.fill_between(steps, values.min(1), values.max(1), color=styles(model.label)["color"], alpha=0.2, lw=0)
     axes[0].set(title="training loss (moving average)", xlabel="step", ylabel="nats per token")
-    axes[1].set(title="validation loss", xlabel="step")
+    axes[1].set(title="validation loss", xlabel="step", ylabel="nats per token")
     for ax in axes:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    return to_svg(fig, axes[1].has_data() or axes[0].has_data(), legend=axes)
+    return to_html(axes)
 
 
 def scales_in_training(comparison: Comparison) -> str | None:
@@ -36,7 +36,7 @@ def scales_in_training(comparison: Comparison) -> str | None:
     used = [model for model in comparison.headlines if len(_logged(model)) > 1]
     if not used:
         return None
-    fig, axes = grid_of_panels(len(used), 2.6)
+    axes = panel_of_each(len(used), 2.6)
     for ax, model in zip(axes, used, strict=True):
         logged = _logged(model)
         means = np.array([[layer["mean"] for layer in layers] for layers in logged.values()])
@@ -46,10 +46,10 @@ def scales_in_training(comparison: Comparison) -> str | None:
             low, high = means[:, :, scale].min(1), means[:, :, scale].max(1)
             ax.fill_between(list(logged), low, high, color=colour, alpha=0.18, lw=0)
         ax.set_title(model.label)
-        ax.set(xlabel="step", ylim=(0, None))
+        ax.set(xlabel="step", ylabel="mean weight")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    axes[0].set(ylabel="mean weight")
-    return to_svg(fig, True, legend=axes)
+    share_y(axes)
+    return to_html(axes)
 
 
 def _logged(model: ModelRuns) -> dict[int, Any]:

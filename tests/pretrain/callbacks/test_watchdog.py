@@ -160,7 +160,7 @@ def test_at_a_hang_every_rank_leaves_its_record_and_the_one_that_hangs_is_named(
 def test_ranks_that_are_done_are_not_missed(start: Start) -> None:
     """Not even a thousand seconds later, which the watchdog's thread has looked at twice at least."""
     body = """
-        until(lambda: dog._heartbeats._beats.get(1) == b"done")
+        until(lambda: dog.heartbeats._beats.get(1) == b"done")
         later = 1000.0
         before = readings
         until(lambda: readings > before + 4)
