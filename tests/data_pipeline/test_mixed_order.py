@@ -57,7 +57,7 @@ def mixtures(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(mixtures(), st.integers(1, 16_000))
 def test_stages_go_on_in_every_source_and_do_not_depend_on_what_follows(mixture: dict[str, Any], end: int) -> None:
     found = samples(MixedOrder(**mixture), end)

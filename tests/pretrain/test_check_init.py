@@ -11,7 +11,7 @@ from data_pipeline import Manifest, UserError
 from maha_model import AggregationConfig, ConfigError, ModelConfig
 from pretrain.check_init import check_init
 from pretrain.checkpoint import find_checkpoint, read_info
-from pretrain.config import RunConfig
+from pretrain.config import RunConfig, parse_config
 from pretrain.export import export
 from tests.integration.forked import ForkedRun
 from tests.integration.runs import MODEL, TRAINING
@@ -87,7 +87,8 @@ def test_a_run_starts_from_an_export_with_longer_contexts_and_more_scales_and_re
         return [line for line in map(json.loads, lines) if "loss" in line]
 
     printed: list[str] = []
-    run("first", "--model.num_scales=2", "--steps=3")
+    trained = parse_config([*MODEL, "--model.num_scales=2", f"--model.vocab_size={data.vocab_size}"]).model
+    save(tmp_path / "first", data, 3, config=trained)
     export(tmp_path / "first", tmp_path / "model")
     longer = [
         f"--init_from={tmp_path / 'model'}", "--resume=auto", "--model.num_scales=3", "--model.context_length=128",
