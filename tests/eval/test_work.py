@@ -39,7 +39,7 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-BUDGET = {"domain": "budget", "redundancy": 0.0}
+BUDGET = {"domain": "budget", "redundancy": 0.0, "head_start": 0.0}
 
 
 @pytest.mark.parametrize("groups", [None, 2])
