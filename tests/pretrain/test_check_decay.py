@@ -30,12 +30,12 @@ def test_a_decay_from_before_the_checkpoint_is_refused_with_the_steps_that_it_ta
     check_decay(checkpoint, 100, short)  # it was stopped in its decay
     check_decay(checkpoint, 100, config(110, decay_steps=20, lr=1e-4, min_lr_ratio=0.0))
     for jumps in (config(105, decay_steps=20), config(110, decay_steps=15), config(110), config(150, decay_steps=20)):
-        with pytest.raises(UserError, match=r"give --steps 110 --optimizer.decay_steps 20, .* step 90 or before"):
+        with pytest.raises(UserError, match=r"give --steps 110 --optimizer\.decay_steps 20, .* step 90 or before"):
             check_decay(checkpoint, 100, jumps)
     (tmp_path / "config.yaml").write_text(
         dataclasses.replace(config(200), optimizer=OptimizerConfig(schedule="cosine")).to_yaml()
     )
-    with pytest.raises(UserError, match="give --optimizer.schedule cosine"):
+    with pytest.raises(UserError, match=r"give --optimizer\.schedule cosine"):
         check_decay(checkpoint, 100, short)
 
 

@@ -38,6 +38,28 @@ def test_a_resumed_run_continues_its_curves_and_hides_what_it_repeats(tmp_path: 
     assert math.isnan(found["loss"][-1][1])
 
 
+def test_a_run_that_begins_anew_hides_all_earlier_points(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    for value in (1.0, 2.0):
+        events = EventFiles(tmp_path, 0)
+        events.log(1, loss=value)
+        events.close()
+    assert curves(tmp_path)["loss"] == [(1, 2.0)]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_of_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    (tmp_path / "tensorboard").touch()
+    events = EventFiles(tmp_path, 3)
+    events.log(4, loss=1.0)
+    events.close()
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: cannot write {tmp_path / 'tensorboard'} (File exists), going on without it")
+    assert warning.count("\n") == 1
+
+
 def test_without_the_package_it_is_one_line_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
