@@ -5,14 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
-import torch.distributed as dist
 
 from data_pipeline import UserError
 from pretrain.callbacks.event_files import EventFiles
-from pretrain.callbacks.tracking import Tracking
 from pretrain.config import RunConfig, TrackingConfig
-from pretrain.distributed import Rank
+from pretrain.preflight import check_run
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -64,8 +61,7 @@ def test_without_the_package_it_is_one_line_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    rank = Rank(0, 1, torch.device("cpu"), dist.TCPStore("127.0.0.1", 0, 1, is_master=True))
     run = tmp_path / "run"
     with pytest.raises(UserError, match=r"tracking\.tensorboard needs the package tensorboard, which is not installed"):
-        Tracking(RunConfig(out=run, tracking=TrackingConfig(tensorboard=True)), rank, 0)
+        check_run(RunConfig(out=run, tracking=TrackingConfig(tensorboard=True)), 1)
     assert not run.exists()
