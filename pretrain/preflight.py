@@ -4,6 +4,7 @@ The launcher script runs this first, so that a mistake is one line and not a wal
 """
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 import sys
@@ -14,7 +15,6 @@ import torch
 
 from data_pipeline import Data, Mixture, UserError, WindowDataset, load_data, mixture_of, user_errors
 from maha_model import CausalLM, ConfigError
-from pretrain.callbacks.event_files import check_tensorboard
 from pretrain.check_decay import check_decay
 from pretrain.check_init import check_init
 from pretrain.checkpoint import (
@@ -42,7 +42,7 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
         ConfigError: if the model cannot be built.
     """
     if config.tracking.tensorboard:
-        check_tensorboard()
+        _check_tensorboard()
     if config.profiled_steps and config.profiled_steps[1] > config.steps:
         raise UserError(f"profile {config.profile} has steps after the last, {config.steps}; give earlier ones")
     data = load_data(config.data)
@@ -66,6 +66,15 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
     check_unclaimed(config.out)
     check_out(config)
     return config, data
+
+
+def _check_tensorboard() -> None:
+    """Raises UserError without the package that writes event files."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError(
+            "tracking.tensorboard needs the package tensorboard, which is not installed; pip install "
+            "'tensorboard>=2.18', or leave the option out"
+        )
 
 
 def check_out(config: RunConfig) -> None:

@@ -1,20 +1,9 @@
 """RUN/tensorboard: the points that MLflow gets, as TensorBoard's event files too."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import UserError
 from pretrain.callbacks.optional_files import OptionalFile
-
-
-def check_tensorboard() -> None:
-    """Raises UserError without the package that writes event files."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UserError(
-            "tracking.tensorboard needs the package tensorboard, which is not installed; pip install "
-            "'tensorboard>=2.18', or leave the option out"
-        )
 
 
 class EventFiles:
