@@ -72,7 +72,7 @@ def events(run: Snapshot, most: int) -> list[str]:
 def total_steps(run: Snapshot) -> int | None:
     """The steps of the whole run, if its configuration is there."""
     steps = run.settings.get("steps")
-    return steps if isinstance(steps, int) and is_finite(steps) else None
+    return int(steps) if isinstance(steps, int) and is_finite(steps) else None
 
 
 def seconds_left(run: Snapshot) -> float | None:
