@@ -58,6 +58,25 @@ class Mixture:
         if "validation" in splits:
             self.validation.verify(["validation"])
 
+    def described(self) -> dict[str, Any]:
+        """Plain values: the file, and of every stage its begin and its sources' folders, fingerprints and shares."""
+        stages = [
+            {
+                "after": stage.after,
+                "sources": [
+                    {
+                        "folder": str(self.sources[source].folder.resolve()),
+                        "fingerprint": self.sources[source].fingerprint,
+                        "share": share / BLOCK,
+                    }
+                    for source, share in stage.slots.items()
+                ],
+            }
+            for stage in self.stages
+        ]
+        validation = {"folder": str(self.validation.folder.resolve()), "fingerprint": self.validation.fingerprint}
+        return {"file": str(self.folder.resolve()), "stages": stages, "validation": validation}
+
     def fingerprint_at(self, samples: int) -> str:
         """SHA-256 of the stages that a run of so many samples has begun: later ones may be changed, removed or added.
 
@@ -115,7 +134,7 @@ def _read(path: Path) -> Mixture:
                 f"{stages[-1].after}"
             )
         stages.append(Stage(after, _slots(entry.get("sources"), sources, path)))
-    validation = sources[0] if "validation" not in values else Manifest.load(str(values["validation"]))
+    validation = sources[0] if "validation" not in values else _loaded(values["validation"], path)
     for other in (*sources, validation):
         if other.tokenizer_sha256 != sources[0].tokenizer_sha256:
             raise UserError(
@@ -133,7 +152,7 @@ def _slots(weights: Any, sources: list[Manifest], path: Path) -> dict[int, int]:
     for name, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise UserError(f"{path}: the weight of {name} is {weight!r}; give a positive number")
-        numbers.append(_number(Manifest.load(str(name)), sources))
+        numbers.append(_number(_loaded(name, path), sources))
         if numbers[-1] in numbers[:-1]:
             raise UserError(f"{path}: {name} has the content of another source of its stage; give it once")
     slots = slots_of(list(weights.values()))
@@ -141,6 +160,14 @@ def _slots(weights: Any, sources: list[Manifest], path: Path) -> dict[int, int]:
         name = list(weights)[slots.index(0)]
         raise UserError(f"{path}: the weight of {name} is less than 1/{BLOCK} of all; leave it out or raise it")
     return dict(zip(numbers, slots, strict=True))
+
+
+def _loaded(name: Any, path: Path) -> Manifest:
+    """A data set that the mixture's file names."""
+    try:
+        return Manifest.load(str(name))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _number(manifest: Manifest, sources: list[Manifest]) -> int:

@@ -26,6 +26,7 @@ from data_pipeline.sources import WHOLE, Document, Part, Source, find_source
 from data_pipeline.stopping import stoppable
 from data_pipeline.texts import warnings_of
 from data_pipeline.tokenizer import SENTENCEPIECE, Tokenizer, find_tokenizer, tokenizer_file
+from data_pipeline.tokenizer_fit import warnings_of_fit
 from data_pipeline.tokenizer_training import train_tokenizer
 from data_pipeline.tokenizing import tokenized
 from data_pipeline.unfinished import finished, made
@@ -63,7 +64,10 @@ def _make(source: Source, folder: Path, request: Request, workers: int, part: Pa
     vocab_size = request["vocab_size"]
     if not tokenizer_file(folder).exists():
         if given is not None:
-            name, model = Tokenizer(given).file_name, given.read_bytes()
+            tokenizer = Tokenizer(given)
+            name, model = tokenizer.file_name, given.read_bytes()
+            for line in warnings_of_fit(tokenizer, (document.text for document in source.open("train", part))):
+                _warn(line)
         else:
             print(f"training a tokenizer of {vocab_size} tokens", file=sys.stderr)
             name, model = (

@@ -53,9 +53,9 @@ class JsonFile:
 
     def _begin(self, path: Path) -> int:
         """The token that documents begin with."""
-        begun = self._tokenizer.encode("").ids
+        begun = [number for number in self._tokenizer.encode("a").ids[:1] if number in self._special]
         named = (self._tokenizer.token_to_id(name) for name in _BEGINS)
-        begins = [*begun[:1], *(number for number in named if number in self._special)]
+        begins = [*begun, *(number for number in named if number in self._special)]
         if not begins:
             raise UserError(
                 f"{path} has no special token that documents could begin with; add one, such as {_BEGINS[0]}"

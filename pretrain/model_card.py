@@ -91,6 +91,8 @@ def _text(run: Path | None, fingerprint: str) -> str:
         folder = Path(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]) if run else None
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         folder = None
+    if run is not None and (mixed := _mixture(run)):
+        return mixed
     if folder is None:
         return "unknown"
     try:
@@ -99,6 +101,22 @@ def _text(run: Path | None, fingerprint: str) -> str:
         return folder.name
     # a source may be a path, whose folders are nobody's business
     return Path(str(manifest.request.get("source"))).name if manifest.fingerprint == fingerprint else folder.name
+
+
+def _mixture(run: Path) -> str:
+    """The shares of a mixture's sources by their folders' names; empty if the run had none."""
+    try:
+        stages = json.loads((run / "mixture.json").read_bytes())["stages"]
+        texts = [
+            ", ".join(
+                f"{Path(it['folder']).name} {it['share']:.4g} (`{it['fingerprint'][:12]}`)" for it in stage["sources"]
+            )
+            for stage in stages
+        ]
+        begins = ["", *(f"from window {stage['after']:,} " for stage in stages[1:])]
+        return "mixture of " + "; ".join(begin + text for begin, text in zip(begins, texts, strict=True))
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return ""
 
 
 def _origin(origin: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ The launcher script runs this first, so that a mistake is one line and not a wal
 """
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 import sys
@@ -36,9 +37,14 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
     """The configuration with the data's vocabulary filled in, and the data set or the mixture.
 
     Raises:
-        UserError: if data, batch sizes or the output folder do not fit, or another process trains into the folder.
+        UserError: if data, batch sizes, the profile or the output folder do not fit, a package that an option needs is
+            missing, or another process trains into the folder.
         ConfigError: if the model cannot be built.
     """
+    if config.tracking.tensorboard:
+        _check_tensorboard()
+    if config.profiled_steps and config.profiled_steps[1] > config.steps:
+        raise UserError(f"profile {config.profile} has steps after the last, {config.steps}; give earlier ones")
     data = load_data(config.data)
     model = config.model
     if model.vocab_size == 0:
@@ -60,6 +66,15 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
     check_unclaimed(config.out)
     check_out(config)
     return config, data
+
+
+def _check_tensorboard() -> None:
+    """Raises UserError without the package that writes event files."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError(
+            "tracking.tensorboard needs the package tensorboard, which is not installed; pip install "
+            "'tensorboard>=2.18', or leave the option out"
+        )
 
 
 def check_out(config: RunConfig) -> None:
@@ -87,6 +102,16 @@ def warn_of_small_disk(config: RunConfig, world_size: int) -> None:
         write_line(
             f"warning: {place} has {free / 1e9:.3g} GB free, and the run's checkpoints take up to {needed / 1e9:.3g} "
             "GB more; free some, or keep fewer with --keep_checkpoints",
+            sys.stderr,
+        )
+
+
+def warn_of_past_profile(config: RunConfig, step: int) -> None:
+    """Print a warning on stderr where all steps to be profiled are done at `step`, from which the run goes on."""
+    if config.profiled_steps and config.profiled_steps[1] <= step:
+        write_line(
+            f"warning: the steps of --profile {config.profile} are done, the run goes on from step {step}: nothing is "
+            f"profiled; give steps from {step + 1} on",
             sys.stderr,
         )
 
@@ -148,6 +173,7 @@ def main() -> None:
         start = "starting a new run"
         if checkpoint:
             check_resume(checkpoint, config, data)
+            warn_of_past_profile(config, read_info(checkpoint).step)
             start = f"resuming {checkpoint}"
         elif config.init_from != "none":
             weights = find_checkpoint(config.init_from, check_sizes)

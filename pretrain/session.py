@@ -21,6 +21,7 @@ from pretrain.callbacks.heartbeats import own_connection
 from pretrain.callbacks.mlflow_store import make_experiment
 from pretrain.callbacks.nonfinite import NonFiniteGuard
 from pretrain.callbacks.profiling import Profiling
+from pretrain.callbacks.settings import write_mixture
 from pretrain.callbacks.spikes import SpikeGuard
 from pretrain.callbacks.step_times import StepTimes
 from pretrain.callbacks.stop_signals import StopBeforeLimit, StopSignals, job_end
@@ -89,6 +90,7 @@ def _claimed_session(config: RunConfig, data: Data, rank: Rank) -> Iterator[Trai
 
     def open_run() -> None:
         trackers.append(Tracking(config, rank, progress.step))
+        write_mixture(config.out, data)
 
     watchdog = Watchdog(
         lambda: own_connection(rank.store, config.peer_timeout),

@@ -1,12 +1,14 @@
 """A profile of some steps: RUN/profile has the profiler's trace, a table by part, and on a GPU a memory snapshot."""
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from pretrain.callbacks.base import Callback, StepResult
+from pretrain.callbacks.optional_files import OptionalFile
 from pretrain.profiling import recorded_parts, step_span, table, times_by_part
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ class Profiling(Callback):
     def __init__(self, first: int, last: int) -> None:
         """Steps counted from 1, the last included."""
         self._first, self._last = first, last
+        self._began, self._ended = first, first
+        """The steps that were profiled."""
         self._profiler: profile | None = None
         self._parts = ExitStack()
         self._step: record_function | None = None
@@ -38,7 +42,9 @@ class Profiling(Callback):
             self._write(trainer)
         elif trainer.rank.is_main and step >= self._first:
             if self._profiler is None:
+                self._began = step
                 self._begin(trainer)
+            self._ended = step
             self._step = step_span()
             self._step.__enter__()
 
@@ -80,13 +86,21 @@ class Profiling(Callback):
         if trainer.progress.step < self._last:
             profiler.stop()
             self._parts.close()
-        folder, name = trainer.config.out / "profile", f"steps-{self._first}-{self._last}"
+        on_gpu, folder = trainer.rank.device.type == "cuda", trainer.config.out / "profile"
+        with OptionalFile(folder).writing():
+            self._write_files(profiler, folder, on_gpu)
+            trainer.rank.print(
+                f"profile: {folder}/steps-{self._began}-{self._ended}.txt, and its trace for ui.perfetto.dev or "
+                "chrome://tracing"
+            )
+        if on_gpu:
+            torch.cuda.memory._record_memory_history(enabled=None)  # noqa: SLF001
+
+    def _write_files(self, profiler: profile, folder: Path, on_gpu: bool) -> None:
+        name = f"steps-{self._began}-{self._ended}"
         folder.mkdir(exist_ok=True)
-        on_gpu = trainer.rank.device.type == "cuda"
         if on_gpu:
             torch.cuda.memory._dump_snapshot(str(folder / f"{name}-memory.pickle"))  # noqa: SLF001
-            torch.cuda.memory._record_memory_history(enabled=None)  # noqa: SLF001
         profiler.export_chrome_trace(str(folder / f"{name}-trace.json"))
-        text = table(times_by_part(profiler.events(), on_gpu), f"steps {self._first} to {self._last}")
+        text = table(times_by_part(profiler.events(), on_gpu), f"steps {self._began} to {self._ended}")
         (folder / f"{name}.txt").write_text(text)
-        trainer.rank.print(f"profile: {folder / name}.txt, and its trace for ui.perfetto.dev or chrome://tracing")

@@ -1,16 +1,20 @@
-"""RUN/config.yaml, and what a start changes of the run's former configuration."""
+"""RUN/config.yaml and RUN/mixture.json, and what a start changes of the run's former configuration."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from data_pipeline import Data, Mixture
 from data_pipeline.files import atomic_write
+from data_pipeline.json_text import to_json
 from pretrain.config import RunConfig
 
 Changes = dict[str, list[Any]]
 """Former and present value by dotted name."""
 
+MIXTURE_FILE = "mixture.json"
 _OF_THE_START = ("out", "resume", "profile")
 """Where the folder is, how this start continues, what is looked at; no part of what is trained."""
 
@@ -31,6 +35,13 @@ def changed_settings(config: RunConfig) -> Changes:
         for name, value in present.items()
         if name in former and former[name] != value and name not in _OF_THE_START
     }
+
+
+def write_mixture(run: Path, data: Data) -> None:
+    """Write RUN/mixture.json if the run trains on a mixture: its file may be changed or moved later."""
+    if isinstance(data, Mixture):
+        with atomic_write(run / MIXTURE_FILE) as file:
+            file.write(to_json(data.described(), indent=1).encode())
 
 
 def write_settings(config: RunConfig) -> None:

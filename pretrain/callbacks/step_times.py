@@ -17,6 +17,7 @@ import torch
 
 from pretrain.callbacks.base import Callback, StepResult
 from pretrain.callbacks.heartbeats import Heartbeats
+from pretrain.callbacks.optional_files import OptionalFile
 
 if TYPE_CHECKING:
     from pretrain.trainer import Trainer
@@ -45,9 +46,11 @@ class StepTimes(Callback):
         self._heartbeats, self._clock = heartbeats, clock
         self._spent, self._steps, self._began = 0.0, 0, 0.0
         self._passes: list[_Pass] = []
+        self._file: OptionalFile | None = None
 
     def on_start(self, trainer: "Trainer") -> None:
         """Time the passes of the engine, whose hooks are outside of a compiled model."""
+        self._file = OptionalFile(trainer.config.out / RANKS_FILE) if trainer.rank.is_main else None
         on_gpu = trainer.rank.device.type == "cuda"
 
         def before(engine: Any, _: Any) -> None:
@@ -76,8 +79,9 @@ class StepTimes(Callback):
         if self._steps and (step % config.log_interval == 0 or step == config.steps):
             self._heartbeats.note = f"{step} {self._spent / self._steps:.6g}"
             self._spent, self._steps = 0.0, 0
-            if trainer.rank.is_main:
-                write_ranks(config.out, self._heartbeats.notes())
+            if self._file and not self._file.lost:
+                with self._file.writing():
+                    write_ranks(config.out, self._heartbeats.notes())
 
 
 def write_ranks(run: Path, notes: dict[int, tuple[str, str]]) -> None:

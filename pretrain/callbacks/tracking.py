@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maha_model import ScaleWeights, flops_per_token
 from pretrain.callbacks.base import Callback, StepResult
-from pretrain.callbacks.event_files import EventFiles, check_tensorboard
+from pretrain.callbacks.event_files import EventFiles
 from pretrain.callbacks.metrics_file import MetricsFile, read_metrics
 from pretrain.callbacks.mlflow_run import MLflowRun
 from pretrain.callbacks.settings import change_tags, changed_settings, described, write_settings
@@ -31,10 +31,8 @@ class Tracking(Callback):
         """Open the MLflow run and the metrics file, write config.yaml, print what differs from the one before.
 
         Raises:
-            UserError: if the store or TensorBoard cannot be used; neither file is touched then.
+            UserError: if the store cannot be used; neither file is touched then.
         """
-        if config.tracking.tensorboard:
-            check_tensorboard()
         context = config.model.context_length
         former, changes = list(read_metrics(config.out, resumed_step)), changed_settings(config)
         earlier = [(line["step"], line["changed"]) for line in former if "changed" in line]

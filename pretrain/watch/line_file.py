@@ -6,6 +6,9 @@ from typing import Any
 
 from data_pipeline.json_text import step_of
 
+_MOST_STEPS = 2**53
+"""A line of a later step is damaged; such numbers are not exact as floats."""
+
 
 class LineFile:
     """The objects of a file so far. What is not whole, such as a line that is being written, is left out."""
@@ -26,13 +29,13 @@ class LineFile:
                 self._follow(file.fileno())
                 file.seek(self._read)
                 new = file.read()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             self._lines, self._identity, self._read, self._rest = [], 0, 0, b""
             return self._lines
         self._read += len(new)
         *whole, self._rest = (self._rest + new).split(b"\n")
         found = (step_of(line.decode(errors="replace")) for line in whole)
-        self._lines += [values for values in found if values is not None]
+        self._lines += [values for values in found if values is not None and abs(values["step"]) < _MOST_STEPS]
         return self._lines
 
     def _follow(self, descriptor: int) -> None:

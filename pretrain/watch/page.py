@@ -24,6 +24,7 @@ _DRAWING = {
     "axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "axes.titlesize": 10, "axes.linewidth": 0.7,
     "axes.grid": True, "grid.color": "#808080", "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.frameon": False,
     "svg.fonttype": "none", "axes.axisbelow": True, "axes.formatter.limits": (-4, 6),
+    "text.parse_math": False,
 }  # fmt: skip
 _EVENTS = 12
 
@@ -98,7 +99,14 @@ def _draw(line: Line, number: int, bars: bool, ax: Axes) -> None:
         return
     style = _LINES[number // len(_COLOURS) % len(_LINES)]
     marker = "o" if len(x) <= 30 else ""
-    ax.plot(x, y, color=colour, linestyle=style, marker=marker, markersize=3, lw=1.4, label=line.label)
+    ax.plot(
+        x, y, color=colour, linestyle=style, marker=marker, markersize=3, lw=1.4, label=_shown_in_legend(line.label)
+    )
+
+
+def _shown_in_legend(name: str) -> str:
+    """Matplotlib leaves out names that begin with _; a space without width before it is not seen."""
+    return f"\u200b{name}" if name.startswith("_") else name
 
 
 _STYLE = """

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from data_pipeline import UserError, user_path
+from pretrain.output import write_line
 from pretrain.watch.line_file import LineFile
 
 Curve = list[tuple[int, float]]
@@ -39,7 +40,7 @@ class Snapshot:
     settings: dict[str, Any] = field(default_factory=dict)
     """config.yaml; {} without it."""
     written: float | None = None
-    """When metrics.jsonl was last written, in seconds since 1970."""
+    """When metrics.jsonl or ranks.json was last written, in seconds since 1970."""
 
     def curve(self, name: str) -> Curve:
         """A value of metrics.jsonl where it is there and finite."""
@@ -50,7 +51,7 @@ class Snapshot:
         """The weight of each scale, mean over the layers; none of a model without scales."""
         curves: list[Curve] = []
         for line in self.metrics:
-            layers = [layer["mean"] for layer in line.get("scale_weights") or []]
+            layers = _mean_weights(line.get("scale_weights"))
             for scale, weights in enumerate(zip(*layers, strict=False)):
                 if len(curves) <= scale:
                     curves.append([])
@@ -74,21 +75,26 @@ class RunFiles:
         """The run now."""
         metrics = self._metrics.read()
         written = None
-        with contextlib.suppress(FileNotFoundError):
-            written = (self._folder / "metrics.jsonl").stat().st_mtime
+        for name in ("metrics.jsonl", "ranks.json"):
+            with contextlib.suppress(OSError):
+                written = max(written or 0.0, (self._folder / name).stat().st_mtime)
         return Snapshot(self._name, metrics, self._starts.read(), self._ranks(), self._settings(), written)
 
     def _ranks(self) -> list[RankTime]:
         try:
             ranks = json.loads((self._folder / "ranks.json").read_bytes())["ranks"]
-            return [RankTime(int(it["rank"]), str(it["host"]), float(it["own_seconds"])) for it in ranks]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return [
+                RankTime(int(it["rank"]), str(it["host"]), float(it["own_seconds"]))
+                for it in ranks
+                if is_finite(it["rank"]) and is_finite(it["own_seconds"])
+            ]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return []
 
     def _settings(self) -> dict[str, Any]:
         try:
             settings = yaml.safe_load((self._folder / "config.yaml").read_bytes())
-        except (FileNotFoundError, ValueError, yaml.YAMLError):
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
             return {}
         return settings if isinstance(settings, dict) else {}
 
@@ -96,13 +102,19 @@ class RunFiles:
 def open_runs(folders: Sequence[str]) -> list[RunFiles]:
     """The runs of these folders, each named by its last part, or by the whole path where that is not enough.
 
+    What is no run beside runs, as `runs/*` has it, is left out with a line of warning on stderr.
+
     Raises:
-        UserError: for a folder that is not there.
+        UserError: for a folder that is not there, or if none of them can be a run.
     """
-    paths = [user_path(folder) for folder in folders]
-    for path in paths:
-        if not path.is_dir():
-            raise UserError(f"{path} is no folder; give the folder of a run, which training makes with its --out")
+    given = [user_path(folder) for folder in folders]
+    faults = {path: fault for path in given if (fault := _fault(path))}
+    paths = [path for path in given if path not in faults]
+    for path, fault in faults.items():
+        if not paths or not path.exists():
+            raise UserError(fault)
+    for fault in faults.values():
+        write_line(f"warning: {fault}", sys.stderr)
     names = [path.resolve().name for path in paths]
     return [
         RunFiles(path, name if names.count(name) == 1 else str(path)) for path, name in zip(paths, names, strict=True)
@@ -110,5 +122,28 @@ def open_runs(folders: Sequence[str]) -> list[RunFiles]:
 
 
 def is_finite(value: Any) -> TypeGuard[float]:
-    """Whether it is a number, and neither NaN nor infinite."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    """Whether it is a number, neither NaN nor infinite, nor so large that sums and plots of it overflow."""
+    return isinstance(value, int | float) and -1e100 < value < 1e100
+
+
+def _fault(path: Path) -> str | None:
+    """Why this cannot be a run's folder; one without any run's file may be that of a run that has not begun."""
+    if not path.is_dir():
+        return f"{path} is no folder; give the folder of a run, which training makes with its --out"
+    inside = [] if _is_run(path) else sorted(folder.name for folder in path.iterdir() if _is_run(folder))
+    if not inside:
+        return None
+    shown = ", ".join(inside[:5]) + (f" and {len(inside) - 5} more" if len(inside) > 5 else "")
+    return f"{path} is no run but holds some ({shown}); give these: {path}/*"
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("metrics.jsonl", "config.yaml", "starts.jsonl"))
+
+
+def _mean_weights(layers: Any) -> list[list[Any]]:
+    """The mean weights of each layer that has some."""
+    if not isinstance(layers, list):
+        return []
+    found = [layer.get("mean") for layer in layers if isinstance(layer, dict)]
+    return [weights for weights in found if isinstance(weights, list)]

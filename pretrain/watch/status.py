@@ -9,11 +9,15 @@ from pretrain.watch.run_files import RankTime, Snapshot, is_finite
 
 STRAGGLES = 1.25
 """A rank whose own work takes this many times the median is a straggler."""
+SILENT = 900.0
+"""After so many seconds without a line a run that is not at its end has stopped, or hangs."""
 
 
 def stragglers(ranks: list[RankTime]) -> list[RankTime]:
     """The ranks that hold the others up, slowest first."""
     usual = usual_seconds(ranks)
+    if usual <= 0:  # damaged
+        return []
     slow = [rank for rank in ranks if rank.seconds > STRAGGLES * usual]
     return sorted(slow, key=lambda rank: -rank.seconds)
 
@@ -50,7 +54,7 @@ def table(runs: list[Snapshot], now: float) -> list[tuple[str, list[str]]]:
         "restarts": lambda run: str(len(run.starts) - 1) if run.starts else "-",
         "processes": lambda run: str(run.starts[-1].get("processes", "-")) if run.starts else "-",
         "stragglers": _stragglers,
-        "written": lambda run: "-" if run.written is None else f"{duration(max(0.0, now - run.written))} ago",
+        "written": lambda run: _written(run, now),
     }
     return [(name, [cell(run) for run in runs]) for name, cell in rows.items()]
 
@@ -59,7 +63,7 @@ def events(run: Snapshot, most: int) -> list[str]:
     """The last spikes, skipped steps, starts and changes, a line each, in the order of their steps."""
     found = [(int(line["step"]), text) for line in run.metrics if (text := _event(line))]
     for number, start in enumerate(run.starts):
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(start["time"])) if is_finite(start.get("time")) else ""
+        at = _clock_time(start.get("time"))
         verb = "restarted" if number else "started"
         found.append((start["step"], f"{verb} {at} with {start.get('processes')} processes on {start.get('host')}"))
     return [f"step {step}: {text}" for step, text in sorted(found, key=lambda event: event[0])[-most:]]
@@ -68,16 +72,19 @@ def events(run: Snapshot, most: int) -> list[str]:
 def total_steps(run: Snapshot) -> int | None:
     """The steps of the whole run, if its configuration is there."""
     steps = run.settings.get("steps")
-    return steps if isinstance(steps, int) else None
+    return int(steps) if isinstance(steps, int) and is_finite(steps) else None
 
 
 def seconds_left(run: Snapshot) -> float | None:
     """Until the last step, at the last measured speed; without evaluations and saves. None if that is unknown."""
     steps, loss, speed = total_steps(run), run.curve("loss"), run.curve("tokens_per_s")
     try:
-        tokens = run.settings["global_batch_size"] * run.settings["model"]["context_length"]
-        return (steps - loss[-1][0]) * tokens / speed[-1][1] if steps else None
-    except (KeyError, TypeError, IndexError, ZeroDivisionError):
+        batch, context = run.settings["global_batch_size"], run.settings["model"]["context_length"]
+        if steps is None or not (is_finite(batch) and is_finite(context)):
+            return None
+        left = (steps - loss[-1][0]) * float(batch * context) / speed[-1][1]
+        return left if is_finite(left) else None
+    except (KeyError, TypeError, IndexError, ZeroDivisionError, OverflowError):
         return None
 
 
@@ -125,6 +132,22 @@ def _stragglers(run: Snapshot) -> str:
     return ", ".join(f"rank {it.rank} ({it.host})" for it in slow[:3]) + more if slow else "none"
 
 
+def _written(run: Snapshot, now: float) -> str:
+    if run.written is None:
+        return "-"
+    age, loss, steps = max(0.0, now - run.written), run.curve("loss"), total_steps(run)
+    finished = bool(loss) and steps is not None and loss[-1][0] >= steps
+    return f"{duration(age)} ago" if finished or age < SILENT else f"no sign of life for {duration(age)}"
+
+
+def _clock_time(seconds: Any) -> str:
+    """Local; empty for what is no time."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if is_finite(seconds) else ""
+    except (OverflowError, ValueError, OSError):
+        return ""
+
+
 def _event(line: dict[str, Any]) -> str | None:
     if "skipped" in line:
         return f"skipped, {line['skipped']}"
@@ -133,5 +156,6 @@ def _event(line: dict[str, Any]) -> str | None:
         back = f"; back from step {line['rolled_back_from']}" if "rolled_back_from" in line else ""
         return f"loss {height} standard deviations above the last ones{back}"
     if isinstance(line.get("changed"), dict):
-        return "changed " + ", ".join(f"{name} {old} -> {new}" for name, (old, new) in line["changed"].items())
+        pairs = {name: it for name, it in line["changed"].items() if isinstance(it, list) and len(it) == 2}
+        return "changed " + ", ".join(f"{name} {old} -> {new}" for name, (old, new) in pairs.items())
     return None

@@ -14,6 +14,7 @@ from data_pipeline.merge import merge
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import Part, find_source
 from data_pipeline.tokenizer import find_tokenizer
+from data_pipeline.tokenizer_fit import warnings_of_fit
 from tests.conftest import Run, book
 
 Check = Callable[..., None]
@@ -73,6 +74,28 @@ def test_a_json_tokenizer_makes_the_documents_of_its_library(
         separator = library.token_to_id("<|endoftext|>")
         assert document.tokens.tolist() == [separator, *library.encode(text, add_special_tokens=False).ids]
     json_data.verify(again=True)
+
+
+def test_the_begin_is_a_special_token_that_stands_before_a_text(falling_back: Path, tmp_path: Path) -> None:
+    import tokenizers
+
+    changed = tokenizers.Tokenizer.from_file(str(falling_back))
+    template = tokenizers.processors.TemplateProcessing
+    for single in ("<s> $A </s>", "$A </s>"):
+        changed.post_processor = template(single=single, special_tokens=[("<s>", 1), ("</s>", 2)])
+        changed.save(str(tmp_path / "tokenizer.json"))
+        assert Tokenizer(tmp_path / "tokenizer.json").bos_id == 1
+
+
+def test_characters_that_a_tokenizer_loses_are_one_line_of_warning(json_tokenizer: Path, tmp_path: Path) -> None:
+    import tokenizers
+
+    assert warnings_of_fit(Tokenizer(json_tokenizer), ["A \u03b1\n" * 50]) == []
+    lower = tokenizers.Tokenizer.from_file(str(json_tokenizer))
+    lower.normalizer = tokenizers.normalizers.Lowercase()
+    lower.save(str(tmp_path / "tokenizer.json"))
+    (line,) = warnings_of_fit(Tokenizer(tmp_path / "tokenizer.json"), ["Abcd" * 50, "efgh" * 50])
+    assert line.startswith("the tokenizer loses 12.5% of the characters of the first texts")
 
 
 def test_parts_and_another_start_work_as_with_a_trained_one(

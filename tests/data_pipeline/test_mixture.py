@@ -50,6 +50,12 @@ def test_a_file_is_read(written: Any, data: Manifest, other_data: Manifest) -> N
     assert mixture_of(data).validation == data
 
 
+def test_a_source_that_is_missing_is_named_with_the_mixture(written: Any, data: Manifest, tmp_path: Path) -> None:
+    for values in ({"sources": {"none": 1}}, {"sources": {str(data.folder): 1}, "validation": "none"}):
+        with pytest.raises(UserError, match=r"mix\.yaml: none is not a prepared data set"):
+            load_data(written(**values))
+
+
 def test_the_fingerprint_is_over_the_stages_that_have_begun(written: Any, data: Manifest, other_data: Manifest) -> None:
     """So a later stage may still be changed, and a run on one data set may go on with a mixture."""
     first, second = str(data.folder), str(other_data.folder)

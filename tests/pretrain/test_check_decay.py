@@ -1,4 +1,4 @@
-"""A decay is added at the end of a stable phase; a run that is in its decay resumes in it."""
+"""A decay is added at the end of a stable phase; a run that is in its decay resumes in it and does not leave it."""
 
 import dataclasses
 import json
@@ -28,8 +28,15 @@ def test_a_decay_from_before_the_checkpoint_is_refused_with_the_steps_that_it_ta
             check_decay(checkpoint, 100, short)
     (tmp_path / "config.yaml").write_text(short.to_yaml())
     check_decay(checkpoint, 100, short)  # it was stopped in its decay
-    with pytest.raises(UserError, match="before step 100"):
-        check_decay(checkpoint, 100, config(105, decay_steps=20))
+    check_decay(checkpoint, 100, config(110, decay_steps=20, lr=1e-4, min_lr_ratio=0.0))
+    for jumps in (config(105, decay_steps=20), config(110, decay_steps=15), config(110), config(150, decay_steps=20)):
+        with pytest.raises(UserError, match=r"give --steps 110 --optimizer\.decay_steps 20, .* step 90 or before"):
+            check_decay(checkpoint, 100, jumps)
+    (tmp_path / "config.yaml").write_text(
+        dataclasses.replace(config(200), optimizer=OptimizerConfig(schedule="cosine")).to_yaml()
+    )
+    with pytest.raises(UserError, match=r"give --optimizer\.schedule cosine"):
+        check_decay(checkpoint, 100, short)
 
 
 def test_a_stable_run_decays_in_a_branch_and_a_stopped_decay_goes_on_bitwise(tmp_path: Path, data: Manifest) -> None:

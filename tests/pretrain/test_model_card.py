@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from data_pipeline import Manifest
+from data_pipeline import Manifest, load_data
+from pretrain.callbacks.settings import write_mixture
 from pretrain.checkpoint import read_info, verify_checkpoint
 from pretrain.export import export
 from pretrain.model_card import card
@@ -45,6 +46,22 @@ def test_a_card_has_the_text_the_tokens_the_scores_and_a_licence_to_fill_in(tmp_
     assert "| test | 16 | 123.4 | 99 | 2 |" in text
     assert "567.8" not in text
     assert str(tmp_path) not in text
+    assert str(data.folder) not in text
+
+
+def test_a_card_names_the_sources_of_a_mixture(tmp_path: Path, data: Manifest, other_data: Manifest) -> None:
+    run, mix = tmp_path / "run", tmp_path / "mix.yaml"
+    save(run, data, 7)
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": str(mix)}))
+    first, second = str(data.folder), str(other_data.folder)
+    stages = {"sources": {first: 1}, "later": [{"after": 100, "sources": {first: 3, second: 1}}]}
+    mix.write_text(yaml.safe_dump(stages, sort_keys=False))
+    write_mixture(run, load_data(mix))
+    mix.unlink()
+    names = [f"{it.folder.name} {{}} (`{it.fingerprint[:12]}`)" for it in (data, other_data)]
+    text = card_of(run, tmp_path / "out")[1]
+    shares = (names[0].format(1), names[0].format(0.75), names[1].format(0.25))
+    assert "| text | mixture of {}; from window 100 {}, {} |".format(*shares) in text
     assert str(data.folder) not in text
 
 

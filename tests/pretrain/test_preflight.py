@@ -14,7 +14,7 @@ from pretrain.checkpoint import read_info
 from pretrain.checkpoint.engine_state import restore_checkpoint
 from pretrain.config import RunConfig
 from pretrain.export import export
-from pretrain.preflight import check_resume, find_resume, warn_of_small_disk
+from pretrain.preflight import check_resume, check_run, find_resume, warn_of_past_profile, warn_of_small_disk
 from tests.pretrain.checkpoint.test_store import CONFIG, PART, save
 
 
@@ -43,6 +43,16 @@ def test_a_folder_with_another_runs_checkpoints_is_refused(tmp_path: Path, data:
     save(tmp_path / "other", data, 50)
     with pytest.raises(UserError, match=r"other holds checkpoints already, not those of --resume .*--resume auto"):
         resume(tmp_path / "other", older)
+
+
+def test_a_profile_of_steps_that_never_come_is_found_before_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    config = RunConfig(steps=22, profile="20:25")
+    with pytest.raises(UserError, match="profile 20:25 has steps after the last, 22"):
+        check_run(config, 1)
+    warn_of_past_profile(config, 24)
+    assert capsys.readouterr().err == ""
+    warn_of_past_profile(config, 25)
+    assert "nothing is profiled; give steps from 26 on" in capsys.readouterr().err
 
 
 def test_a_disk_that_is_too_small_for_the_checkpoints_is_known_before_the_first(

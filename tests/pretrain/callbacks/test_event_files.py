@@ -5,14 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
-import torch.distributed as dist
 
 from data_pipeline import UserError
 from pretrain.callbacks.event_files import EventFiles
-from pretrain.callbacks.tracking import Tracking
 from pretrain.config import RunConfig, TrackingConfig
-from pretrain.distributed import Rank
+from pretrain.preflight import check_run
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -38,12 +35,33 @@ def test_a_resumed_run_continues_its_curves_and_hides_what_it_repeats(tmp_path: 
     assert math.isnan(found["loss"][-1][1])
 
 
+def test_a_run_that_begins_anew_hides_all_earlier_points(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    for value in (1.0, 2.0):
+        events = EventFiles(tmp_path, 0)
+        events.log(1, loss=value)
+        events.close()
+    assert curves(tmp_path)["loss"] == [(1, 2.0)]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_of_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    (tmp_path / "tensorboard").touch()
+    events = EventFiles(tmp_path, 3)
+    events.log(4, loss=1.0)
+    events.close()
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: cannot write {tmp_path / 'tensorboard'} (File exists), going on without it")
+    assert warning.count("\n") == 1
+
+
 def test_without_the_package_it_is_one_line_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    rank = Rank(0, 1, torch.device("cpu"), dist.TCPStore("127.0.0.1", 0, 1, is_master=True))
     run = tmp_path / "run"
     with pytest.raises(UserError, match=r"tracking\.tensorboard needs the package tensorboard, which is not installed"):
-        Tracking(RunConfig(out=run, tracking=TrackingConfig(tensorboard=True)), rank, 0)
+        check_run(RunConfig(out=run, tracking=TrackingConfig(tensorboard=True)), 1)
     assert not run.exists()

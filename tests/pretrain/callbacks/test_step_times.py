@@ -30,9 +30,26 @@ class Engine(torch.nn.Module):
 
 
 def test_own_work_is_the_batch_and_the_forward_passes_of_training(tmp_path: Path) -> None:
+    assert note_of_two_steps(tmp_path) == "2 2.375"
+    written = json.loads((tmp_path / "ranks.json").read_text())["ranks"]
+    assert written == [{"rank": 0, "host": "host", "step": 2, "own_seconds": 2.375}]
+
+
+def test_a_file_that_cannot_be_written_is_one_line_of_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ranks.json").mkdir()
+    assert note_of_two_steps(tmp_path, log_interval=1) == "2 2.5"
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: cannot write {tmp_path / 'ranks.json'} (Is a directory), going on without it")
+    assert warning.count("\n") == 1
+
+
+def note_of_two_steps(run: Path, log_interval: int = 2) -> str:
+    """The heartbeats' note after steps of 2.25 and 2.5 seconds of own work."""
     engine, heartbeats = Engine(), SimpleNamespace(note="", notes=lambda: {0: ("host", heartbeats.note)})
     rank = SimpleNamespace(device=torch.device("cpu"), is_main=True)
-    config, progress = SimpleNamespace(log_interval=2, steps=9, out=tmp_path), SimpleNamespace(step=0)
+    config, progress = SimpleNamespace(log_interval=log_interval, steps=9, out=run), SimpleNamespace(step=0)
     trainer: Any = SimpleNamespace(engine=engine, rank=rank, config=config, progress=progress)
     times = StepTimes(heartbeats, lambda: engine.now)  # type: ignore[arg-type]
     times.on_start(trainer)
@@ -49,9 +66,7 @@ def test_own_work_is_the_batch_and_the_forward_passes_of_training(tmp_path: Path
         progress.step = step
         times.on_step_end(trainer, StepResult(1.0, 1.0, 1.0))
         engine.now += 1000  # an evaluation, a checkpoint
-    assert heartbeats.note == "2 2.375"
-    written = json.loads((tmp_path / "ranks.json").read_text())["ranks"]
-    assert written == [{"rank": 0, "host": "host", "step": 2, "own_seconds": 2.375}]
+    return str(heartbeats.note)
 
 
 def test_a_slow_rank_of_a_run_is_named(tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,48 @@ def test_a_page_of_a_run_that_has_not_begun_names_it_safely() -> None:
     assert "not begun" in content
 
 
+DAMAGED = (
+    '{"step": 21, "changed": {"optimizer.lr": "x", "steps": [1, 2, 3]}}',
+    '{"step": 21, "eval_loss": 3.0, "scale_weights": [[0.1, 0.9]]}',
+    '{"step": 21, "eval_loss": 3.0, "scale_weights": [{"mean": [0.1, null]}, {"mean": 3}]}',
+    '{"step": 21, "loss": 1e308}\n{"step": 22, "loss": -1e308}',
+    '{"step": 21, "loss": ' + 400 * "9" + "}",
+    '{"step": ' + 400 * "9" + ', "loss": 1.0}',
+)
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=lambda line: line[12:40])
+def test_foreign_values_are_left_out_of_page_and_frame(make_folder: MakeFolder, line: str) -> None:
+    pytest.importorskip("plotext", reason="needs plotext")
+    from pretrain.watch.terminal import frame
+
+    run = make_folder("x$\\frac$")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    (run / "starts.jsonl").write_text('{"step": 0, "time": 1e30}\n')
+    (run / "ranks.json").write_text(
+        '{"ranks": [{"rank": 0, "host": "a", "own_seconds": 0}, {"rank": 1, "host": "b", "own_seconds": 1}]}'
+    )
+    runs = [files.read() for files in open_runs([str(run), str(make_folder("_under"))])]
+    content = page(runs, 0, refresh=None)
+    assert content.count(">\u200b_under</text>") > 1
+    assert frame(runs, 0, 130)
+
+
+def test_what_is_no_run_is_left_out_beside_runs(
+    make_folder: MakeFolder, watch: Watch, watch_fails: Watch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page_file = make_folder("run"), tmp_path / "page.html"
+    page_file.touch()
+    assert f"{tmp_path} is no run but holds some (run); give these" in watch_fails(tmp_path, "--once")
+    runs = open_runs([str(run), str(page_file), str(tmp_path)])
+    assert [it.read().name for it in runs] == ["run"]
+    assert [line.split(" is no ")[0] for line in capsys.readouterr().err.splitlines()] == [
+        f"warning: {page_file}",
+        f"warning: {tmp_path}",
+    ]
+
+
 def test_mistakes_are_one_line(make_folder: MakeFolder, watch_fails: Watch, tmp_path: Path) -> None:
     run = make_folder("run")
     assert "none is no folder; give the folder of a run" in watch_fails(tmp_path / "none", "--once")
@@ -113,7 +155,7 @@ def test_without_the_extra_the_frame_is_one_line_and_the_page_goes_on(
     monkeypatch.setitem(sys.modules, "plotext", None)
     monkeypatch.delitem(sys.modules, "pretrain.watch.terminal", raising=False)
     assert "need the package plotext, which is not installed; install both with pip" in watch_fails(run, "--once")
-    assert watch(tmp_path, "--once", "--html", tmp_path / "page.html")
+    assert watch(run, "--once", "--html", tmp_path / "page.html")
 
 
 class _Tags(HTMLParser):

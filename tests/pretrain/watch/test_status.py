@@ -31,6 +31,12 @@ def test_the_table_has_every_value_of_every_run(make_folder: MakeFolder) -> None
     assert {cells[1] for _, cells in rows} == {"not begun", "-", "0"}
 
 
+def test_a_run_without_a_line_for_long_shows_no_sign_of_life_unless_it_is_done(make_folder: MakeFolder) -> None:
+    runs = [files.read() for files in open_runs([str(make_folder("half")), str(make_folder("done", steps=40))])]
+    assert runs[0].written is not None
+    assert dict(table(runs, runs[0].written + 1201))["written"] == ["no sign of life for 20 min", "20 min ago"]
+
+
 def test_time_left_follows_from_the_last_speed(make_folder: MakeFolder) -> None:
     run = open_runs([str(make_folder("run"))])[0].read()
     context = run.settings["model"]["context_length"]
