@@ -126,8 +126,9 @@ esac
 # prepare_start NUMBER: the command of that start, counted from 0, into `start`
 prepare_start() {
   local train=(pretrain.train ${options[@]+"${options[@]}"}) port
-  # a port for each start: what is left of the start before, on a host out of reach, does not meet the new processes
-  [ -z "$hostfile" ] || export MASTER_PORT=${given_port:-$((20000 + (${SLURM_JOB_ID:-9500} + $1) % 20000))}
+  # a port for each start: what is left of the start before, on a host out of reach, does not meet the new processes (far
+  # from the last one: the next job of Slurm has the next number)
+  [ -z "$hostfile" ] || export MASTER_PORT=${given_port:-$((20000 + (${SLURM_JOB_ID:-9500} + $1 * 7919) % 20000))}
   case $launcher in
     "")
       # a port of its own, so that two runs on one machine do not meet
@@ -214,6 +215,7 @@ for ((number = 0; ; number++)); do
   [ "$restarts" -gt 0 ] && [ "$status" -ne 0 ] && [ "$status" -ne 2 ] && [ -z "$stopped" ] || exit "$status"
   kill_left
   answer=$(judge end --status "$status") || exit "$status"
+  [ -z "$stopped" ] || exit "$status"  # a signal came meanwhile
   read -r pause _ resume <<<"$answer"
   sleep "$pause" &
   wait $! || kill $! 2>/dev/null || true  # a signal has come
