@@ -3,7 +3,7 @@
 #   --nproc N     processes on this machine (default: its GPUs, or 1 without)
 #   --hostfile F  lines "HOST slots=N": train on all of them, started by
 #   --launcher L  pdsh (over ssh, the default), openmpi (mpirun) or slurm (srun, in an allocation)
-#   --restarts N  after a fault (not a mistake, not a signal) start again from the newest checkpoint, up to N times in a row
+#   --restarts N  after a fault (not a mistake: status 2, not a run that diverges: 4, not a signal) start again from the newest checkpoint, up to N times in a row
 #                 without a newer one (default 0)
 # Everything else goes to the run's configuration; see --help.
 set -euo pipefail
@@ -212,7 +212,7 @@ for ((number = 0; ; number++)); do
   prepare_start "$number"
   [ -z "$stopped" ] || exit 130
   run_once
-  [ "$restarts" -gt 0 ] && [ "$status" -ne 0 ] && [ "$status" -ne 2 ] && [ -z "$stopped" ] || exit "$status"
+  [ "$restarts" -gt 0 ] && [ "$status" -ne 0 ] && [[ ! $status =~ ^[24]$ ]] && [ -z "$stopped" ] || exit "$status"
   kill_left
   answer=$(judge end --status "$status") || exit "$status"
   [ -z "$stopped" ] || exit "$status"  # a signal came meanwhile

@@ -16,13 +16,16 @@ FOLDER = "diagnostics"
 class Fault:
     """Why a rank ends, as far as it can see."""
 
-    kind: Literal["error", "collective", "lost", "hang", "elsewhere"]
-    """error: of this rank itself; collective: an exchange with the others failed; lost: ranks without a sign of life;
-    hang: a step longer than its limit; elsewhere: another rank ends the run."""
+    kind: Literal["error", "mistake", "collective", "lost", "hang", "elsewhere"]
+    """error: of this rank itself; mistake: what another start would meet again, of the user or of a run that
+    diverges; collective: an exchange with the others failed; lost: ranks without a sign of life; hang: a
+    step longer than its limit; elsewhere: another rank ends the run."""
     reason: str
     """One line."""
     lost: tuple[int, ...] = ()
     """The ranks without a sign of life."""
+    error: Exception | None = None
+    """Where an exception is the fault: the record has its place and stack."""
 
 
 @dataclass(frozen=True, kw_only=True)
