@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data_pipeline import CommandParser, UserError, at_least, user_errors
 from data_pipeline.files import atomic_write
+from data_pipeline.json_text import of_types
 from maha_model import ConfigError
 from pretrain.checkpoint import check_sizes, find_checkpoint, has_checkpoint, read_info
 from pretrain.claim import check_unclaimed
@@ -105,10 +106,13 @@ def read_starts(run: Path) -> Starts | None:
     """None without the file. Raises UserError if it is damaged."""
     path = _path(run)
     try:
-        return Starts(**json.loads(path.read_bytes()))
+        starts = Starts(**json.loads(path.read_bytes()))
+        if not of_types(starts) or min(starts.step, starts.spent) < 0:
+            raise TypeError("a value is of another type")
+        return starts
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged; remove it") from error
 
 

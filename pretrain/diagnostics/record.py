@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from data_pipeline import UserError
 from data_pipeline.files import atomic_write
-from data_pipeline.json_text import to_json
+from data_pipeline.json_text import of_types, to_json
 
 FOLDER = "diagnostics"
 
@@ -82,6 +82,12 @@ def newest_records(run: Path, since: float = 0.0) -> list[Record]:
 
 def _read(path: Path) -> Record:
     try:
-        return Record(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
+        record = Record(**json.loads(path.read_bytes()))
+        ranks = [*map(int, record.hosts), *map(int, record.silence)]
+        if not of_types(record) or not all(0 <= rank < record.world_size for rank in (record.rank, *ranks)):
+            raise TypeError("a value is of another type")
+        if type(record.memory.get("host_bytes")) is not int:
+            raise TypeError("no host_bytes")
+        return record
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged; remove it") from error

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +107,22 @@ def test_a_node_is_given_up_for_an_error_of_its_device_only(
     assert capsys.readouterr().out == f"0 {node} auto\n"
 
 
+@pytest.mark.parametrize(
+    "values",
+    [{"time": None}, {"silence": {"x": 1}}, {"world_size": "2"}, {"counts": {"0": None}}, {"at": [1]}, {"memory": {}}],
+)
+def test_a_damaged_record_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], values: dict[str, Any]
+) -> None:
+    write_starts(tmp_path, Starts("a", 0, 0, True, 0.0))
+    write_record(tmp_path / "diagnostics" / "now", record(0, 2))
+    damaged = tmp_path / "diagnostics" / "now" / "rank-00000.json"
+    damaged.write_text(json.dumps(json.loads(damaged.read_text()) | values))
+    monkeypatch.setattr("sys.argv", ["restarts", "end", "--launch=a", "--budget=3", "--", f"--out={tmp_path}"])
+    main()
+    assert capsys.readouterr().out == "0 - auto\n"
+
+
 def test_a_mistake_of_one_rank_is_one_line_and_never_starts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,10 +153,18 @@ def test_a_status_is_named_by_its_signal_whoever_passed_it_on(status: int, name:
     assert described(status) == f"the processes ended with status {status}{name}"
 
 
+@pytest.mark.parametrize(
+    "values", [{"launch": 1}, {"step": "x"}, {"spent": None}, {"spent": -5}, {"running": 1}, {"since": "x"}]
+)
 def test_a_damaged_file_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], assert_user_error: Check
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    assert_user_error: Check,
+    values: dict[str, Any],
 ) -> None:
-    (tmp_path / "restarts.json").write_text('{"launch": 1}')
+    starts = {"launch": "a", "step": 0, "spent": 0, "running": True, "since": 0}
+    (tmp_path / "restarts.json").write_text(json.dumps(starts | values))
     monkeypatch.setattr("sys.argv", ["restarts", "begin", "--launch=a", "--budget=3", "--", f"--out={tmp_path}"])
     with pytest.raises(SystemExit) as ended:
         main()
