@@ -141,7 +141,7 @@ prepare_start() {
   esac
 }
 
-# signal_found SIGNAL: send it to all processes of this launch that run on its hosts
+# signal_found SIGNAL: send it to all processes of this launch that run on its hosts, and print their numbers
 signal_found() {
   if [ -z "$hostfile" ]; then
     "$python" "$root/launch/signal_ranks.py" "$1" "$MAHA_LAUNCH" || true
@@ -160,9 +160,9 @@ signal_ranks() {
   case $launcher in
     "")  # they are the launcher's grandchildren
       for node in $(pgrep -P "$runner"); do
-        for rank in $(pgrep -P "$node"); do kill "-$1" "$rank" 2>/dev/null || true; done
+        for rank in $(pgrep -P "$node" -f -- "-m pretrain\.train"); do ! kill "-$1" "$rank" 2>/dev/null || found=1; done
       done ;;
-    pdsh) signal_found "$1" ;;
+    pdsh) [ -z "$(signal_found "$1")" ] || found=1 ;;
     *)  # mpirun and srun pass SIGUSR1 on, and at SIGTERM end the processes; SIGINT too would make them go without
       [ "$1" = INT ] || kill "-$1" "$runner" 2>/dev/null || true ;;
   esac
@@ -170,10 +170,10 @@ signal_ranks() {
 
 # kill_left: end what is left of a start that has failed; mpirun and srun leave nothing
 kill_left() {
-  case $launcher in ""|pdsh) signal_found KILL ;; esac
+  case $launcher in ""|pdsh) signal_found KILL >/dev/null ;; esac
 }
 
-stopped="" runner=""
+stopped="" runner="" found=""
 # (SIGHUP: the terminal or the connection of ssh has closed. Under nohup it is ignored, and the run goes on.)
 trap 'stopped=1; signal_ranks USR1' TERM HUP
 # A second Ctrl-C ends at once: SIGTERM besides, for processes that do not train yet, and SIGINT again and again, since one
@@ -185,6 +185,14 @@ end_at_once() {
 }
 trap 'if [ -z "$stopped" ]; then stopped=1; signal_ranks USR1; else end_at_once; fi' INT
 
+# repeat_stop: a signal that came before the launcher had any processes would be lost
+repeat_stop() {
+  while [ -n "$stopped" ] && [ -z "$found" ] && kill -0 "$runner" 2>/dev/null; do
+    sleep 1 || true
+    [ -n "$found" ] || signal_ranks USR1
+  done
+}
+
 # run_once: start the command of `start` and wait for its end; its exit status into `status`
 run_once() {
   # (in a session of its own: at a terminal's Ctrl-C a launcher would kill its processes)
@@ -192,7 +200,10 @@ run_once() {
   runner=$!
   status=0
   wait "$runner" || status=$?
-  while kill -0 "$runner" 2>/dev/null; do wait "$runner" || true; done  # a wait that ended with a signal
+  while kill -0 "$runner" 2>/dev/null; do  # a wait that ended with a signal
+    case $launcher in ""|pdsh) repeat_stop ;; esac
+    wait "$runner" || true
+  done
   if [ -n "$stopped" ]; then
     status=0
     wait "$runner" || status=$?
