@@ -69,14 +69,19 @@ def write_record(folder: Path, record: Record) -> None:
         file.write(to_json(asdict(record), indent=1).encode())
 
 
+def newest_folder(run: Path) -> Path | None:
+    """The folder with the records of the run's last fault; None without any."""
+    return max((path for path in (run / FOLDER).glob("*") if path.is_dir()), default=None)
+
+
 def newest_records(run: Path, since: float = 0.0) -> list[Record]:
     """The records of the run's last fault, by rank; none where no rank has left one since that time (1970, seconds).
 
     Raises:
         UserError: naming a file that is damaged.
     """
-    folders = sorted((path for path in (run / FOLDER).glob("*") if path.is_dir()), reverse=True)
-    records = [_read(path) for path in sorted(folders[0].glob("rank-*.json"))] if folders else []
+    folder = newest_folder(run)
+    records = [_read(path) for path in sorted(folder.glob("rank-*.json"))] if folder else []
     return records if any(record.time >= since for record in records) else []
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from pretrain.diagnostics import Fault, FlightRecorder, find_culprit, newest_records
 from pretrain.diagnostics.record import Record, write_record
+from pretrain.doctor.last_fault import tell_last_fault
 from tests.conftest import Run
 
 Check = Callable[[subprocess.CompletedProcess[str], str], None]
@@ -96,6 +97,13 @@ def test_the_place_of_an_exception_is_where_it_was_raised(tmp_path: Path) -> Non
     (read,) = newest_records(tmp_path)
     assert read.at[0].endswith(" in exchange")
     assert "ValueError: torn" in read.stacks
+
+
+def test_the_time_and_the_folder_of_a_fault_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "diagnostics" / "2026-01-02T00-00-00Z"
+    write_record(folder, record(0, 1, time=1.8e9))
+    assert tell_last_fault(tmp_path, as_json=False) == 0
+    assert capsys.readouterr().out.startswith(f"fault at 2027-01-15 08:00:00 UTC, records in {folder}\n")
 
 
 def test_a_run_without_records_or_with_a_damaged_one_is_one_line(
