@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -88,6 +89,7 @@ def _lock(lock: TextIO, kind: int, folder: Path, refusal: str) -> None:
             print(
                 f"warning: the file system of {folder} has no locks ({error.strerror}); nothing keeps a second start "
                 "from writing into the same folder",
+                file=sys.stderr,
                 flush=True,
             )
             return

@@ -2,7 +2,9 @@
 
 import json
 import math
+import typing
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from data_pipeline.errors import UserError
@@ -48,6 +50,27 @@ def step_of(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None
+
+
+def of_types(values: Any) -> bool:
+    """Whether the fields of a dataclass, read from JSON, have the types of its annotations."""
+    hints = typing.get_type_hints(type(values))
+    return all(_is_of(getattr(values, name), hint) for name, hint in hints.items())
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    kind, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if hint is Any:
+        return True
+    if kind is UnionType:
+        return any(_is_of(value, part) for part in parts)
+    if kind is dict:
+        return isinstance(value, dict) and all(_is_of(part, parts[1]) for part in value.values())
+    if kind is list:
+        return isinstance(value, list) and all(_is_of(part, parts[0]) for part in value)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind
 
 
 def _without_nonfinite(values: Any) -> Any:

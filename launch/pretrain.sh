@@ -3,7 +3,7 @@
 #   --nproc N     processes on this machine (default: its GPUs, or 1 without)
 #   --hostfile F  lines "HOST slots=N": train on all of them, started by
 #   --launcher L  pdsh (over ssh, the default), openmpi (mpirun) or slurm (srun, in an allocation)
-#   --restarts N  after a fault (not a mistake, not a signal) start again from the newest checkpoint, up to N times in a row
+#   --restarts N  after a fault (not a mistake: status 2, not a run that diverges: 4, not a signal) start again from the newest checkpoint, up to N times in a row
 #                 without a newer one (default 0)
 # Everything else goes to the run's configuration; see --help.
 set -euo pipefail
@@ -126,8 +126,9 @@ esac
 # prepare_start NUMBER: the command of that start, counted from 0, into `start`
 prepare_start() {
   local train=(pretrain.train ${options[@]+"${options[@]}"}) port
-  # a port for each start: what is left of the start before, on a host out of reach, does not meet the new processes
-  [ -z "$hostfile" ] || export MASTER_PORT=${given_port:-$((20000 + (${SLURM_JOB_ID:-9500} + $1) % 20000))}
+  # a port for each start: what is left of the start before, on a host out of reach, does not meet the new processes (far
+  # from the last one: the next job of Slurm has the next number)
+  [ -z "$hostfile" ] || export MASTER_PORT=${given_port:-$((20000 + (${SLURM_JOB_ID:-9500} + $1 * 7919) % 20000))}
   case $launcher in
     "")
       # a port of its own, so that two runs on one machine do not meet
@@ -140,7 +141,7 @@ prepare_start() {
   esac
 }
 
-# signal_found SIGNAL: send it to all processes of this launch that run on its hosts
+# signal_found SIGNAL: send it to all processes of this launch that run on its hosts, and print their numbers
 signal_found() {
   if [ -z "$hostfile" ]; then
     "$python" "$root/launch/signal_ranks.py" "$1" "$MAHA_LAUNCH" || true
@@ -159,9 +160,9 @@ signal_ranks() {
   case $launcher in
     "")  # they are the launcher's grandchildren
       for node in $(pgrep -P "$runner"); do
-        for rank in $(pgrep -P "$node"); do kill "-$1" "$rank" 2>/dev/null || true; done
+        for rank in $(pgrep -P "$node" -f -- "-m pretrain\.train"); do ! kill "-$1" "$rank" 2>/dev/null || found=1; done
       done ;;
-    pdsh) signal_found "$1" ;;
+    pdsh) [ -z "$(signal_found "$1")" ] || found=1 ;;
     *)  # mpirun and srun pass SIGUSR1 on, and at SIGTERM end the processes; SIGINT too would make them go without
       [ "$1" = INT ] || kill "-$1" "$runner" 2>/dev/null || true ;;
   esac
@@ -169,10 +170,10 @@ signal_ranks() {
 
 # kill_left: end what is left of a start that has failed; mpirun and srun leave nothing
 kill_left() {
-  case $launcher in ""|pdsh) signal_found KILL ;; esac
+  case $launcher in ""|pdsh) signal_found KILL >/dev/null ;; esac
 }
 
-stopped="" runner=""
+stopped="" runner="" found=""
 # (SIGHUP: the terminal or the connection of ssh has closed. Under nohup it is ignored, and the run goes on.)
 trap 'stopped=1; signal_ranks USR1' TERM HUP
 # A second Ctrl-C ends at once: SIGTERM besides, for processes that do not train yet, and SIGINT again and again, since one
@@ -184,6 +185,14 @@ end_at_once() {
 }
 trap 'if [ -z "$stopped" ]; then stopped=1; signal_ranks USR1; else end_at_once; fi' INT
 
+# repeat_stop: a signal that came before the launcher had any processes would be lost
+repeat_stop() {
+  while [ -n "$stopped" ] && [ -z "$found" ] && kill -0 "$runner" 2>/dev/null; do
+    sleep 1 || true
+    [ -n "$found" ] || signal_ranks USR1
+  done
+}
+
 # run_once: start the command of `start` and wait for its end; its exit status into `status`
 run_once() {
   # (in a session of its own: at a terminal's Ctrl-C a launcher would kill its processes)
@@ -191,7 +200,10 @@ run_once() {
   runner=$!
   status=0
   wait "$runner" || status=$?
-  while kill -0 "$runner" 2>/dev/null; do wait "$runner" || true; done  # a wait that ended with a signal
+  while kill -0 "$runner" 2>/dev/null; do  # a wait that ended with a signal
+    case $launcher in ""|pdsh) repeat_stop ;; esac
+    wait "$runner" || true
+  done
   if [ -n "$stopped" ]; then
     status=0
     wait "$runner" || status=$?
@@ -211,9 +223,10 @@ for ((number = 0; ; number++)); do
   prepare_start "$number"
   [ -z "$stopped" ] || exit 130
   run_once
-  [ "$restarts" -gt 0 ] && [ "$status" -ne 0 ] && [ "$status" -ne 2 ] && [ -z "$stopped" ] || exit "$status"
+  [ "$restarts" -gt 0 ] && [ "$status" -ne 0 ] && [[ ! $status =~ ^[24]$ ]] && [ -z "$stopped" ] || exit "$status"
   kill_left
   answer=$(judge end --status "$status") || exit "$status"
+  [ -z "$stopped" ] || exit "$status"  # a signal came meanwhile
   read -r pause _ resume <<<"$answer"
   sleep "$pause" &
   wait $! || kill $! 2>/dev/null || true  # a signal has come

@@ -1,7 +1,8 @@
 """Signal the training processes of one launch on this host: python launch/signal_ranks.py SIGNAL TOKEN
 
 launch/pretrain.sh gives every launch a token of its own in the variable MAHA_LAUNCH and runs this on each host. A
-search by the command line would also find runs that were started with the same options, or with more of them.
+search by the command line would also find runs that were started with the same options, or with more of them. The
+numbers of the processes that got the signal are printed.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ def main() -> None:
     for process in ranks_of(token):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(signal.Signals[f"SIG{name}"])
+            print(process.pid)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data_pipeline import CommandParser, UserError, at_least, user_errors
 from data_pipeline.files import atomic_write
+from data_pipeline.json_text import of_types
 from maha_model import ConfigError
 from pretrain.checkpoint import check_sizes, find_checkpoint, has_checkpoint, read_info
 from pretrain.claim import check_unclaimed
@@ -42,7 +43,7 @@ class Starts:
 
 
 class SpentError(Exception):
-    """Too many restarts without a newer checkpoint; the message has the reason."""
+    """No restart: too many without a newer checkpoint, or it would not help; the message has the reason."""
 
 
 def newest_step(run: Path) -> int:
@@ -96,7 +97,7 @@ def pause_before(spent: int) -> int:
 def described(status: int) -> str:
     """What an exit status means: a shell adds 128 to a signal's number, DeepSpeed's launcher negates it."""
     number = 256 - status if status > 192 else status - 128
-    if number in list(signal.Signals):
+    if number in list(signal.Signals) and status not in (254, 255):  # of ssh: a host or its link is lost
         return f"the processes ended with status {status} ({signal.Signals(number).name})"
     return f"the processes ended with status {status}"
 
@@ -105,10 +106,13 @@ def read_starts(run: Path) -> Starts | None:
     """None without the file. Raises UserError if it is damaged."""
     path = _path(run)
     try:
-        return Starts(**json.loads(path.read_bytes()))
+        starts = Starts(**json.loads(path.read_bytes()))
+        if not of_types(starts) or min(starts.step, starts.spent) < 0:
+            raise TypeError("a value is of another type")
+        return starts
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged; remove it") from error
 
 
@@ -146,15 +150,23 @@ def _started(run: Path, launch: str) -> Starts:
 
 
 def _cause(run: Path, since: float, status: int) -> tuple[str, str]:
-    """What has ended the processes since then, in a line, and the host at fault, "-" where none is known."""
+    """What has ended the processes since then, in a line, and the host at fault, "-" where none is known.
+
+    Raises:
+        SpentError: for what another start would meet again.
+    """
     try:
         records = newest_records(run, since)
     except UserError:  # a record that was cut must not keep the run from going on
         records = []
     if not records:
         return described(status), UNKNOWN_NODE
+    mistake = next((record for record in records if record.kind == "mistake"), None)
+    if mistake:  # whatever the status: srun hands on that of the ranks that it has ended
+        where = f"rank {mistake.rank} ({mistake.host})"
+        raise SpentError(f"{where}: {mistake.reason}; not started again: mend it, then go on with --resume auto")
     culprit = find_culprit(records)
-    return culprit.why, culprit.hosts[0] if len(culprit.hosts) == 1 else UNKNOWN_NODE
+    return culprit.why, culprit.hosts[0] if culprit.host_at_fault and len(culprit.hosts) == 1 else UNKNOWN_NODE
 
 
 def _end(config: RunConfig, launch: str, budget: int, status: int) -> str:
@@ -172,7 +184,7 @@ def _end(config: RunConfig, launch: str, budget: int, status: int) -> str:
 
 
 def main() -> None:
-    """The command; status 3 where the restarts are spent."""
+    """The command; status 3 where there is no restart: they are spent, or would not help."""
     parser = CommandParser(prog="pretrain.restarts", description=__doc__, allow_abbrev=False)
     parser.add_argument("when", choices=("begin", "end", "interrupted"), help="before a start; after a fault, a stop")
     parser.add_argument("--launch", required=True, help="names the command or job whose restarts are counted")

@@ -7,6 +7,7 @@ needs besides: the configuration's parser, the optimiser of a bare loop, the cal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import deepspeed
 import torch
@@ -36,6 +37,7 @@ from pretrain.diagnostics import Fault, FlightRecorder, new_folder
 from pretrain.distributed import Rank, is_communication_error, join_process_group, world_size_from_environment
 from pretrain.engine import build_engine, build_optimizer
 from pretrain.memory import keep_freed_memory
+from pretrain.output import try_line
 from pretrain.prefetch import GPUBatches
 from pretrain.preflight import check_out, check_resume, check_run, find_resume
 from pretrain.progress import Progress
@@ -51,6 +53,9 @@ __all__ = [
     "training_session",
 ]
 
+DIVERGED_STATUS = 4
+"""Of a run that a new start would not help: too many non-finite steps or loss spikes in a row."""
+
 
 @contextmanager
 def training_session(config: RunConfig) -> Iterator[Trainer]:
@@ -61,7 +66,8 @@ def training_session(config: RunConfig) -> Iterator[Trainer]:
     Raises:
         UserError: for what the user can mend; on every process alike.
         ConfigError: for a model that cannot be built.
-        SystemExit: after too many non-finite steps or loss spikes in a row; the last good step is saved then.
+        SystemExit: with `DIVERGED_STATUS` after too many non-finite steps or loss spikes in a row; the last good step
+            is saved then.
     """
     config, data = check_run(config, world_size_from_environment())
     rank = join_process_group(config.step_timeout)
@@ -113,21 +119,25 @@ def _claimed_session(config: RunConfig, data: Data, rank: Rank) -> Iterator[Trai
         yield trainer
         failed = False
     except TrainingError as error:
+        watchdog.record(Fault("mistake", str(error), error=error))
         for callback in reversed(trainer.callbacks):
             callback.on_failure(trainer)
         failed = False
-        watchdog.record(Fault("error", str(error)))
-        sys.exit(f"error: {_advice(trainer, str(error))}" if rank.is_main else 1)
-    except (UserError, ConfigError):
+        if rank.is_main:
+            try_line(f"error: {_advice(trainer, str(error))}", sys.stderr)
+        sys.exit(DIVERGED_STATUS)
+    except (UserError, ConfigError) as error:
+        # srun hands on no status 2 where it has ended the other ranks meanwhile
+        watchdog.record(Fault("mistake", " ".join(str(error).split())[:500], error=error))
         raise
     except Exception as error:
         # at once: where a rank is lost, the launcher may end this process at any moment
         lost = is_communication_error(error)
-        watchdog.record(Fault("collective" if lost else "error", _line(error)))
+        watchdog.record(Fault("collective" if lost else "error", _line(error), error=error))
         fault = watchdog.explain() if lost else None
         if fault is None:
             raise
-        watchdog.end(fault)
+        watchdog.end(replace(fault, error=error))
     finally:
         watchdog.close(failed)
         torch.distributed.destroy_process_group()

@@ -7,7 +7,7 @@ culprit      the records of all ranks compared
 """
 
 from pretrain.diagnostics.culprit import Culprit, find_culprit
-from pretrain.diagnostics.record import Fault, Record, newest_records
+from pretrain.diagnostics.record import Fault, Record, newest_folder, newest_records
 from pretrain.diagnostics.recorder import FlightRecorder, new_folder
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "Record",
     "find_culprit",
     "new_folder",
+    "newest_folder",
     "newest_records",
 ]

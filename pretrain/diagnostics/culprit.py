@@ -21,6 +21,8 @@ class Culprit:
     """Theirs, where known, each once."""
     why: str
     """One line."""
+    host_at_fault: bool = False
+    """Whether their hosts may be: a rank has left nothing, was out of reach or had an error of its device."""
 
 
 def find_culprit(records: Sequence[Record]) -> Culprit:
@@ -31,14 +33,17 @@ def find_culprit(records: Sequence[Record]) -> Culprit:
     for find in (_with_an_error, _without_a_record, _cut_off, _behind, _elsewhere, _silent):
         ranks, why = find(records)
         if ranks and len(ranks) < records[0].world_size:
-            return Culprit(tuple(ranks), _hosts(records, ranks), f"{_named(records, ranks)} {why}")
+            by_host = find in (_without_a_record, _cut_off) or any(
+                record.rank in ranks and _has_device_error(record) for record in records
+            )
+            return Culprit(tuple(ranks), _hosts(records, ranks), f"{_named(records, ranks)} {why}", by_host)
     reason = next((it.reason for it in records if it.kind != "elsewhere"), records[0].reason)
     return Culprit((), (), f"no rank stands out: {reason}")
 
 
 def _with_an_error(records: Sequence[Record]) -> tuple[list[int], str]:
-    """Ranks that ended by an error of their own code or device."""
-    found = [record for record in records if record.kind == "error"]
+    """Ranks that ended by an error of their own code, device or options."""
+    found = [record for record in records if record.kind in ("error", "mistake")]
     return [record.rank for record in found], f"had an error of its own: {found[0].reason}" if found else ""
 
 
@@ -69,9 +74,12 @@ def _behind(records: Sequence[Record]) -> tuple[list[int], str]:
 
 def _elsewhere(records: Sequence[Record]) -> tuple[list[int], str]:
     """Ranks whose main thread is not where that of most ranks is."""
+    records = [record for record in records if not _is_in_recorder(record)]
     places = Counter(_place(record) for record in records)
-    (usual, count), *others = places.most_common()
-    if not others or count * 2 <= len(records):
+    if len(places) < 2:
+        return [], ""
+    usual, count = places.most_common(1)[0]
+    if count * 2 <= len(records):
         return [], ""
     found = [record for record in records if _place(record) != usual]
     return [record.rank for record in found], f"is elsewhere: {found[0].at[0] if found[0].at else 'unknown'}"
@@ -98,6 +106,16 @@ def _lost(records: Sequence[Record]) -> set[int]:
 
 def _place(record: Record) -> str:
     return record.at[0].split(" in ")[-1] if record.at else ""
+
+
+def _is_in_recorder(record: Record) -> bool:
+    """Whether its main thread wrote the record, which hides where training was."""
+    return any(place.startswith(("recorder.py:", "watchdog.py:")) for place in record.at)
+
+
+def _has_device_error(record: Record) -> bool:
+    """A failed assertion on a device is a fault of the code, not of the device."""
+    return record.kind == "error" and "CUDA error" in record.reason and "device-side assert" not in record.reason
 
 
 def _hosts(records: Sequence[Record], ranks: Sequence[int]) -> tuple[str, ...]:

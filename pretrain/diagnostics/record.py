@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from data_pipeline import UserError
 from data_pipeline.files import atomic_write
-from data_pipeline.json_text import to_json
+from data_pipeline.json_text import of_types, to_json
 
 FOLDER = "diagnostics"
 
@@ -16,13 +16,16 @@ FOLDER = "diagnostics"
 class Fault:
     """Why a rank ends, as far as it can see."""
 
-    kind: Literal["error", "collective", "lost", "hang", "elsewhere"]
-    """error: of this rank itself; collective: an exchange with the others failed; lost: ranks without a sign of life;
-    hang: a step longer than its limit; elsewhere: another rank ends the run."""
+    kind: Literal["error", "mistake", "collective", "lost", "hang", "elsewhere"]
+    """error: of this rank itself; mistake: what another start would meet again, of the user or of a run that
+    diverges; collective: an exchange with the others failed; lost: ranks without a sign of life; hang: a
+    step longer than its limit; elsewhere: another rank ends the run."""
     reason: str
     """One line."""
     lost: tuple[int, ...] = ()
     """The ranks without a sign of life."""
+    error: Exception | None = None
+    """Where an exception is the fault: the record has its place and stack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +69,30 @@ def write_record(folder: Path, record: Record) -> None:
         file.write(to_json(asdict(record), indent=1).encode())
 
 
+def newest_folder(run: Path) -> Path | None:
+    """The folder with the records of the run's last fault; None without any."""
+    return max((path for path in (run / FOLDER).glob("*") if path.is_dir()), default=None)
+
+
 def newest_records(run: Path, since: float = 0.0) -> list[Record]:
     """The records of the run's last fault, by rank; none where no rank has left one since that time (1970, seconds).
 
     Raises:
         UserError: naming a file that is damaged.
     """
-    folders = sorted((path for path in (run / FOLDER).glob("*") if path.is_dir()), reverse=True)
-    records = [_read(path) for path in sorted(folders[0].glob("rank-*.json"))] if folders else []
+    folder = newest_folder(run)
+    records = [_read(path) for path in sorted(folder.glob("rank-*.json"))] if folder else []
     return records if any(record.time >= since for record in records) else []
 
 
 def _read(path: Path) -> Record:
     try:
-        return Record(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
+        record = Record(**json.loads(path.read_bytes()))
+        ranks = [*map(int, record.hosts), *map(int, record.silence)]
+        if not of_types(record) or not all(0 <= rank < record.world_size for rank in (record.rank, *ranks)):
+            raise TypeError("a value is of another type")
+        if type(record.memory.get("host_bytes")) is not int:
+            raise TypeError("no host_bytes")
+        return record
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged; remove it") from error

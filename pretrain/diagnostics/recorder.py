@@ -57,8 +57,8 @@ class FlightRecorder:
             lost=list(fault.lost),
             hosts={str(rank): host for rank, host in hosts.items()},
             silence={str(rank): finite(round(spent, 1)) for rank, spent in silence.items()},
-            at=_main_thread(),
-            stacks=_or(_stacks, ""),
+            at=_place(fault.error),
+            stacks=_raised(fault.error) + _or(_stacks, ""),
             counts=counts,
             collectives=collectives,
             memory={"host_bytes": psutil.Process().memory_info().rss, "device": _or(self._device_memory, None)},
@@ -71,11 +71,15 @@ class FlightRecorder:
         return torch.cuda.memory_summary(device, abbreviated=True) if device.type == "cuda" else None
 
 
-def _main_thread() -> list[str]:
-    """Where the main thread is, innermost first."""
+def _place(error: Exception | None) -> list[str]:
+    """Where the exception was raised, or else the main thread is, innermost first."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - its documented name
-    calls = reversed(traceback.extract_stack(frame)) if frame else ()
-    return [f"{Path(call.filename).name}:{call.lineno} in {call.name}" for call in calls][:_FRAMES]
+    stack = traceback.extract_tb(error.__traceback__) if error else traceback.extract_stack(frame)
+    return [f"{Path(call.filename).name}:{call.lineno} in {call.name}" for call in reversed(stack)][:_FRAMES]
+
+
+def _raised(error: Exception | None) -> str:
+    return "".join(traceback.format_exception(error)) + "\n" if error else ""
 
 
 def _stacks() -> str:

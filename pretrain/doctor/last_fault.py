@@ -2,11 +2,12 @@
 
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 from data_pipeline import UserError
 from data_pipeline.json_text import to_json
-from pretrain.diagnostics import Record, find_culprit, newest_records
+from pretrain.diagnostics import Record, find_culprit, newest_folder, newest_records
 from pretrain.doctor.report import size_of
 from pretrain.output import write_line
 
@@ -15,7 +16,7 @@ SHOWN = 32
 
 
 def tell_last_fault(run: Path, as_json: bool) -> int:
-    """Print a line for each rank and the likely culprit; the exit status, 0.
+    """Print when the fault was, where its records are, a line for each rank and the likely culprit; the exit status, 0.
 
     Raises:
         UserError: where no rank has left anything, or a file is damaged.
@@ -27,7 +28,9 @@ def tell_last_fault(run: Path, as_json: bool) -> int:
         raise UserError(f"--run {run}: no rank has left a record there; look at the output of the run instead")
     culprit = find_culprit(records)
     stream = sys.stderr if as_json else sys.stdout
-    for line in (*_table(records), f"likely culprit: {culprit.why}"):
+    began = datetime.fromtimestamp(min(record.time for record in records), UTC)
+    head = f"fault at {began:%Y-%m-%d %H:%M:%S} UTC, records in {newest_folder(run)}"
+    for line in (head, *_table(records), f"likely culprit: {culprit.why}"):
         write_line(line, stream)
     if as_json:
         ranks = [asdict(record) for record in records]

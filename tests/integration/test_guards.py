@@ -12,6 +12,7 @@ import pytest
 
 from data_pipeline import Manifest
 from pretrain.checkpoint import find_checkpoint, read_info
+from pretrain.session import DIVERGED_STATUS
 from tests.conftest import ROOT
 from tests.integration.forked import ForkedRun
 from tests.integration.runs import MODEL, STEPS, TRAINING
@@ -67,7 +68,7 @@ def test_a_run_that_ends_at_poisoned_batches_names_the_way_past_them(
     monkeypatch.setenv("MICRO_BATCHES_PER_STEP", "2")
     monkeypatch.setenv("FAULTS", json.dumps([("nan_loss", 1, attempt) for attempt in (7, 8, 9)]))
     result = fork(*options)
-    assert result.returncode not in (0, 2), result.stdout
+    assert result.returncode == DIVERGED_STATUS, result.stdout
     assert "error: the loss is nan at step 8 3 times in a row; step 7, the last good one, is saved in " in result.stdout
     assert "with --skip_batches 3 it passes over the batches at fault" in result.stdout
     monkeypatch.setenv("FAULTS", "[]")
@@ -88,7 +89,7 @@ def test_a_run_that_spikes_again_and_again_ends_at_its_checkpoint(
     monkeypatch.setenv("MICRO_BATCHES_PER_STEP", "2")
     monkeypatch.setenv("FAULTS", json.dumps([("spike", 1, attempt) for attempt in range(8, 99)]))
     result = fork(f"--data={data.folder}", f"--out={run}", *MODEL, *TRAINING, *options)
-    assert result.returncode not in (0, 2), result.stdout
+    assert result.returncode == DIVERGED_STATUS, result.stdout
     assert len(re.findall("error: ", result.stdout)) == 1, result.stdout
     assert "error: the loss spikes at step 7, after 2 rollbacks to step 6 before; step 6, the last" in result.stdout
     assert "with --skip_batches 5 it passes over the batches at fault" in result.stdout  # steps 7 to 9, 7, 7

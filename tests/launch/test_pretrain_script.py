@@ -45,6 +45,7 @@ esac
 DEEPSPEED = """#!/bin/sh
 while [ "$1" != pretrain.train ]; do shift; done
 shift
+[ -z "$SLOW" ] || {{ touch "$SLOW"; sleep 2; }}  # its imports take seconds
 {stubs}/node "$@"
 exit $?
 """
@@ -63,7 +64,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """start(out, *options, nohup=False) -> launch/pretrain.sh, once what it trains is there."""
+    """start(out, *options, nohup=False, until="ready") -> launch/pretrain.sh, once that file in `out` is there."""
     stubs, package = tmp_path / "stubs", tmp_path / "package"
     (package / "pretrain").mkdir(parents=True)
     (package / "pretrain" / "__init__.py").touch()
@@ -75,7 +76,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     (tmp_path / "hostfile").write_text("here slots=1\n")
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(out: Path, *options: str, nohup: bool = False) -> subprocess.Popen[bytes]:
+    def start(out: Path, *options: str, nohup: bool = False, until: str = "ready") -> subprocess.Popen[bytes]:
         out.mkdir()
         command = ["bash", str(ROOT / "launch" / "pretrain.sh"), *options, "--out", str(out)]
         environment = {**os.environ, "MAHA_PYTHON": str(stubs / "python"), "HOME": str(tmp_path)}
@@ -83,7 +84,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)  # the process inherits it
         started.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True))
         signal.signal(signal.SIGHUP, before)
-        wait_for(out / "ready")
+        wait_for(out / until)
         return started[-1]
 
     yield start
@@ -118,6 +119,16 @@ def test_a_signal_stops_what_the_command_trains(
     run.send_signal(number)
     assert run.wait(60) == 0
     assert (tmp_path / "1" / "stopped").exists()
+
+
+@pytest.mark.parametrize("launcher", ["here", "pdsh"])
+def test_a_signal_before_the_launcher_has_processes_is_not_lost(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
+) -> None:
+    monkeypatch.setenv("SLOW", str(tmp_path / "1" / "launched"))
+    run = start(tmp_path / "1", *(() if launcher == "here" else ("--hostfile=~/hostfile",)), until="launched")
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(60) in (0, 128 + signal.SIGUSR1)  # the latter from a process that has no handler yet
 
 
 def test_a_signal_stops_no_other_run_whatever_its_options(start: Start, tmp_path: Path) -> None:

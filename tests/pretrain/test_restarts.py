@@ -4,10 +4,23 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pretrain.restarts import LONGEST_PAUSE, SpentError, Starts, after_fault, begin, described, main, pause_before
+from pretrain.diagnostics.record import write_record
+from pretrain.restarts import (
+    LONGEST_PAUSE,
+    SpentError,
+    Starts,
+    after_fault,
+    begin,
+    described,
+    main,
+    pause_before,
+    write_starts,
+)
+from tests.pretrain.diagnostics.test_culprit import record
 
 Check = Callable[[subprocess.CompletedProcess[str], str], None]
 
@@ -70,20 +83,88 @@ def test_the_scripts_get_the_pause_the_node_and_what_to_resume(
     assert err == "the processes ended with status 247 (SIGKILL); starting again from step 0 (2 of 3 times)\n"
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason", "node"),
+    [
+        ("error", "AcceleratorError: CUDA error: an illegal memory access", "n1"),
+        ("error", "CUDA error: device-side assert triggered", "-"),
+        ("error", "ValueError: of the code", "-"),
+    ],
+)
+def test_a_node_is_given_up_for_an_error_of_its_device_only(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    reason: str,
+    node: str,
+) -> None:
+    write_starts(tmp_path, Starts("a", 0, 0, True, 0.0))
+    for rank in (record(0, 2, kind="collective"), record(1, 2, kind=kind, reason=reason)):
+        write_record(tmp_path / "diagnostics" / "now", rank)
+    monkeypatch.setattr("sys.argv", ["restarts", "end", "--launch=a", "--budget=3", "--", f"--out={tmp_path}"])
+    main()
+    assert capsys.readouterr().out == f"0 {node} auto\n"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"time": None}, {"silence": {"x": 1}}, {"world_size": "2"}, {"counts": {"0": None}}, {"at": [1]}, {"memory": {}}],
+)
+def test_a_damaged_record_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], values: dict[str, Any]
+) -> None:
+    write_starts(tmp_path, Starts("a", 0, 0, True, 0.0))
+    write_record(tmp_path / "diagnostics" / "now", record(0, 2))
+    damaged = tmp_path / "diagnostics" / "now" / "rank-00000.json"
+    damaged.write_text(json.dumps(json.loads(damaged.read_text()) | values))
+    monkeypatch.setattr("sys.argv", ["restarts", "end", "--launch=a", "--budget=3", "--", f"--out={tmp_path}"])
+    main()
+    assert capsys.readouterr().out == "0 - auto\n"
+
+
+def test_a_mistake_of_one_rank_is_one_line_and_never_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under Slurm the status is that of the ranks that srun has ended."""
+    write_starts(tmp_path, Starts("a", 0, 0, True, 0.0))
+    for rank in (record(0, 2, kind="elsewhere"), record(1, 2, kind="mistake", reason="shard 3 is damaged")):
+        write_record(tmp_path / "diagnostics" / "now", rank)
+    options = ["end", "--launch=a", "--budget=3", "--status=143", "--", f"--out={tmp_path}"]
+    monkeypatch.setattr("sys.argv", ["restarts", *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (3, "")
+    assert err == (
+        "error: rank 1 (n1): shard 3 is damaged; not started again: mend it, then go on with --resume auto\n"
+    )
+
+
 def test_pauses_grow_to_a_limit_and_none_is_before_the_first() -> None:
     assert [pause_before(spent) for spent in range(1, 5)] == [0, 30, 60, 120]
     assert pause_before(99) == LONGEST_PAUSE
 
 
-@pytest.mark.parametrize(("status", "name"), [(137, " (SIGKILL)"), (247, " (SIGKILL)"), (139, " (SIGSEGV)"), (1, "")])
+@pytest.mark.parametrize(
+    ("status", "name"), [(137, " (SIGKILL)"), (247, " (SIGKILL)"), (139, " (SIGSEGV)"), (1, ""), (255, "")]
+)
 def test_a_status_is_named_by_its_signal_whoever_passed_it_on(status: int, name: str) -> None:
     assert described(status) == f"the processes ended with status {status}{name}"
 
 
+@pytest.mark.parametrize(
+    "values", [{"launch": 1}, {"step": "x"}, {"spent": None}, {"spent": -5}, {"running": 1}, {"since": "x"}]
+)
 def test_a_damaged_file_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], assert_user_error: Check
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    assert_user_error: Check,
+    values: dict[str, Any],
 ) -> None:
-    (tmp_path / "restarts.json").write_text('{"launch": 1}')
+    starts = {"launch": "a", "step": 0, "spent": 0, "running": True, "since": 0}
+    (tmp_path / "restarts.json").write_text(json.dumps(starts | values))
     monkeypatch.setattr("sys.argv", ["restarts", "begin", "--launch=a", "--budget=3", "--", f"--out={tmp_path}"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -12,6 +12,7 @@ import pytest
 
 from pretrain.diagnostics import Fault, FlightRecorder, find_culprit, newest_records
 from pretrain.diagnostics.record import Record, write_record
+from pretrain.doctor.last_fault import tell_last_fault
 from tests.conftest import Run
 
 Check = Callable[[subprocess.CompletedProcess[str], str], None]
@@ -38,6 +39,9 @@ def record(rank: int, world_size: int = 4, **values: Any) -> Record:
         ([record(0, kind="lost", lost=[3]), record(1), record(2), record(3, kind="lost", lost=[0])], (3,), "network"),
         ([record(0), record(1), record(2, counts={"0": 8}), record(3)], (2,), "is behind: it has begun 8 collectives"),
         ([record(0), record(1), record(2), record(3, at=["data.py:5 in read"])], (3,), "elsewhere: data.py:5"),
+        # a main thread that writes the record itself is nowhere in training
+        ([record(0), record(1), record(2), record(3, at=["recorder.py:83 in _place", "s.py:1 in f"])], (), "too long"),
+        ([record(0), record(1, kind="mistake", reason="a bad shard"), record(2), record(3)], (1,), "a bad shard"),
         ([record(0, silence={"1": 2.0, "2": 50.0, "3": 1.0}), record(1), record(2), record(3)], (2,), "for 50 s"),
         ([record(rank, kind="error", reason="the loss is nan") for rank in range(4)], (), "stands out: the loss"),
         ([record(0, world_size=1)], (), "no rank stands out: too long"),
@@ -77,6 +81,29 @@ def test_a_record_is_read_as_it_was_written_and_a_folder_that_cannot_be_made_is_
     (tmp_path / "file").touch()
     FlightRecorder(tmp_path / "file" / "x", rank).write(Fault("hang", ""), "step 2", 5.0, {}, {})
     assert asdict(read)["seconds"] == 5.0
+
+
+def test_the_place_of_an_exception_is_where_it_was_raised(tmp_path: Path) -> None:
+    rank = SimpleNamespace(rank=0, world_size=1, device=SimpleNamespace(type="cpu"))
+
+    def exchange() -> None:
+        raise ValueError("torn")
+
+    try:
+        exchange()
+    except ValueError as error:
+        fault = Fault("error", "torn", error=error)
+    FlightRecorder(tmp_path / "diagnostics" / "now", rank).write(fault, "step 2", 5.0, {}, {})
+    (read,) = newest_records(tmp_path)
+    assert read.at[0].endswith(" in exchange")
+    assert "ValueError: torn" in read.stacks
+
+
+def test_the_time_and_the_folder_of_a_fault_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "diagnostics" / "2026-01-02T00-00-00Z"
+    write_record(folder, record(0, 1, time=1.8e9))
+    assert tell_last_fault(tmp_path, as_json=False) == 0
+    assert capsys.readouterr().out.startswith(f"fault at 2027-01-15 08:00:00 UTC, records in {folder}\n")
 
 
 def test_a_run_without_records_or_with_a_damaged_one_is_one_line(
