@@ -103,9 +103,9 @@ def _in_processes(runs: list[Run], out: Path, device: str, jobs: int, report: Re
     except BrokenProcessPool as error:
         raise UserError("a process of a run was killed, perhaps for memory; run again, with fewer --jobs") from error
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
+        pool.shutdown(cancel_futures=True)  # and wait: at the interpreter's end the pool's thread closes what it wakes
 
 
 def _begin(threads: int) -> None:
