@@ -2,6 +2,7 @@
 
 from maha_model.attention.base import Attention
 from maha_model.attention.maha import MAHAAttention, ScaleProjections
+from maha_model.attention.parts import with_rows_before
 from maha_model.attention.scales import ScaleOutputs, attend_down, descend_from, rotary_line, rotate_keys
 from maha_model.attention.standard import StandardAttention
 from maha_model.config import ModelConfig
@@ -23,4 +24,5 @@ __all__ = [
     "descend_from",
     "rotary_line",
     "rotate_keys",
+    "with_rows_before",
 ]

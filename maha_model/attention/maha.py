@@ -145,13 +145,20 @@ class MAHAAttention(Attention):
         self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """What `project` made -> the scales' mixture (B, N, D) before the output projection, aux."""
-        value_BNHd = values[0].unflatten(-1, (self.config.num_heads, -1))
+        if self.split is not None:
+            keys, values = with_rows_before(keys, values, self.config, self.split)
+        return self.attend_to_rows(x_BND, queries, keys, values)
+
+    def attend_to_rows(
+        self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """`attend_and_aggregate` where keys and values have the rows before this part already."""
+        value_BNHd = values[0][:, -x_BND.shape[1] :].unflatten(-1, (self.config.num_heads, -1))
         wanted, start = None, 0
         if self.split is None:
             wanted = self.wanted(x_BND, placements_of(len(values), self.config))
         else:
             start = self.split.start
-            keys, values = with_rows_before(keys, values, self.config, self.split)
         q, k, v = ([self._heads(x) for x in tensors] for tensors in (queries, keys, values))
         scales = self.attend(q, k, v, wanted, start)
         mixed_BNHd, _, aux = self.aggregate(x_BND, scales.outputs, value_BNHd, scales.placements, scales.log_sums)

@@ -41,9 +41,10 @@ def rotary_lines(num_scales: int, config: ModelConfig) -> list[tuple[float, floa
     return [rotary_line(config, config.ratio**level) for level in range(num_scales)]
 
 
-def rotate_keys(k_BHnd: Tensor, level: int, config: ModelConfig) -> Tensor:
-    """Keys (B, H, n, dk) of a scale, rotated."""
-    return apply_rotary(k_BHnd, config.rope_base, *rotary_line(config, config.ratio**level))
+def rotate_keys(k_BHnd: Tensor, level: int, config: ModelConfig, first: int = 0) -> Tensor:
+    """Keys (B, H, n, dk) of a scale, rotated; row 0 is token `first` of the scale."""
+    offset, step = rotary_line(config, config.ratio**level)
+    return apply_rotary(k_BHnd, config.rope_base, offset + step * first, step)
 
 
 def attend_down(

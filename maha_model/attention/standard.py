@@ -32,16 +32,17 @@ class StandardAttention(Attention):
 
     def attend(self, qkv: Tensor) -> Tensor:
         """Projected queries, keys and values (B, N, 3 D) -> (B, N, D) before the output projection."""
-        if self.split is not None:
-            return self._attend_of_part(qkv)
-        q, k, v = qkv.unflatten(-1, (3, self.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = apply_rotary_to_all([q, k], [(0.0, 1.0)] * 2, self.config.rope_base)
-        v = v.contiguous()  # or it would keep the whole of qkv, thrice its size, for the backward pass
-        return span_attention(q, k, v, self.span, self.config.causal).transpose(1, 2).flatten(2)
+        return self.attend_rotated(*self.rotated(qkv))
 
-    def _attend_of_part(self, qkv: Tensor) -> Tensor:
-        """`attend` of a part of a window, with the keys and values of earlier parts that it needs."""
-        assert self.split is not None
+    def rotated(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, 3 D) -> queries and keys (B, H, N, d), rotated, and values; keys and values with those before a part.
+
+        Of earlier parts there are those that the part's queries attend to.
+        """
+        if self.split is None:
+            q, k, v = qkv.unflatten(-1, (3, self.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            q, k = apply_rotary_to_all([q, k], [(0.0, 1.0)] * 2, self.config.rope_base)
+            return q, k, v.contiguous()  # or it would keep the whole of qkv, thrice its size, for the backward pass
         width = ALL if self.span == "full" else self.span - 1
         q_BMD, kv_BME = qkv.split([self.config.d_model, 2 * self.config.d_model], -1)
         (kv_BnE,) = extended([kv_BME], [width], [1], self.split)
@@ -50,4 +51,12 @@ class StandardAttention(Attention):
         start = self.split.start
         lines = [(float(start), 1.0), (float(start + q.shape[2] - k.shape[2]), 1.0)]
         q, k = apply_rotary_to_all([q, k], lines, self.config.rope_base)
-        return attend_from_last(q, k, v.contiguous(), self.span).transpose(1, 2).flatten(2)
+        return q, k, v.contiguous()
+
+    def attend_rotated(self, q_BHMd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor) -> Tensor:
+        """What `rotated` made -> (B, N, D) before the output projection."""
+        if self.split is None:
+            mixed_BHMd = span_attention(q_BHMd, k_BHnd, v_BHnd, self.span, self.config.causal)
+        else:
+            mixed_BHMd = attend_from_last(q_BHMd, k_BHnd, v_BHnd, self.span)
+        return mixed_BHMd.transpose(1, 2).flatten(2)

@@ -40,8 +40,9 @@ class KeyValues:
         self.keys = like.new_zeros(like.shape[0], heads, room, qk_dim)
         self.values = like.new_zeros(like.shape[0], heads, room, head_dim)
 
-    def push(self, keys_BHmd: Tensor, values_BHmd: Tensor) -> None:
-        """Append those of m tokens."""
+    def push(self, keys_BHmd: Tensor, values_BHmd: Tensor, skipped: int = 0) -> None:
+        """Append those of m tokens; of a cache that does not grow, `skipped` tokens before them are not kept."""
+        self.count += skipped
         m, room = keys_BHmd.shape[2], self.keys.shape[2]
         while self.grows and self.count + m > room:
             self.keys, self.values = (torch.cat((x, torch.zeros_like(x)), 2) for x in (self.keys, self.values))

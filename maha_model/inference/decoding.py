@@ -76,11 +76,12 @@ class StreamingState:
 
     def _through_blocks(self, x_BND: Tensor, inputs: list[Tensor] | None) -> Tensor:
         """Before the final norm; N = 1 unless the state is new."""
-        self._move_on(x_BND.shape[1])
+        split = self._layers[0][0].attention.split
+        self._move_on(x_BND.shape[1] if split is None else sum(split.sizes))
         for block, stream in self._layers:
             if inputs is not None:
                 inputs.append(x_BND)
-            take = stream.step if x_BND.shape[1] == 1 else stream.prefill
+            take = stream.step if split is None and x_BND.shape[1] == 1 else stream.prefill
             x_BND = x_BND + take(block.attention_norm(x_BND), self._at)
             x_BND = x_BND + block.ffn(block.ffn_norm(x_BND))
         return x_BND
@@ -112,6 +113,9 @@ class DecodingState(StreamingState):
     @torch.inference_mode()
     def prefill(self, ids_BN: Tensor) -> Tensor:
         """Append a whole prompt, N >= 1, at once; logits (B, V) of the token after it.
+
+        Where processes share the prompt (`CausalLM.context_parallel`) `ids_BN` is this one's part; only that of the last
+        part has the logits and a state to go on from, alone and without `context_parallel`.
 
         Raises:
             ValueError: if there is no token, or the state has some already.

@@ -3,7 +3,7 @@
 Of every scale MAHA keeps the keys and values of its last W tokens, the last inputs of the convolutions that make its
 tokens (a partial block), its last context before the gate and, with coarse queries, its output, which stands until the
 scale's next token; with a descent all keys and values. A prompt goes through the modules' own full forward, which
-leaves the same behind.
+leaves the same behind; where processes share it, with the process that has its last part.
 """
 
 from collections.abc import Iterable
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from maha_model.aggregation import Placement
-from maha_model.attention import MAHAAttention, StandardAttention, descend_from, rotate_keys
+from maha_model.attention import MAHAAttention, StandardAttention, descend_from, rotate_keys, with_rows_before
 from maha_model.config import ModelConfig
 from maha_model.inference.cache import KeyValues, Window
 from maha_model.kernels.bounds import bounding_keys
-from maha_model.kernels.rotary import apply_rotary, rotate
+from maha_model.kernels.rotary import rotate
 from maha_model.local_context import LocalContext
 from maha_model.multiscale import CrossScaleGate, Decomposition
+from maha_model.parallel import ContextSplit, extended
 
 
 @dataclass
@@ -105,20 +106,35 @@ class MAHAStream:
         """(B, N, D) -> (B, N, D), of an empty stream."""
         attention, config = self.attention, self.attention.config
         contexts, queries, keys, values = attention.project(x_BND)
-        self.local.prefill(x_BND)
+        self.local.prefill(x_BND, attention.split)
+        self._keep_last(contexts, values)
+        firsts = [0] * len(values)
+        if attention.split is not None:
+            keys, values = with_rows_before(keys, values, config, attention.split)
+            firsts = [(at.position + 1) // config.ratio**level - v.shape[1] for level, v in enumerate(values)]
+        rotated = [rotate_keys(self._heads(key), level, config, firsts[level]) for level, key in enumerate(keys)]
+        if config.bounded:
+            rotated += bounding_keys(rotated[0], config.ratio, len(values))
+        for cache, key, value, first in zip(self.scales, rotated, values, firsts, strict=False):
+            cache.push(key, self._heads(value), first)
+        if config.query == "coarse":  # with fine queries every step makes its own outputs
+            for level, query in enumerate(queries):
+                self.outputs[level] = self._attend_at(level, query[:, -1:], at)
+        return attention.out(attention.attend_to_rows(x_BND, queries, keys, values)[0])
+
+    def _keep_last(self, contexts: list[Tensor], values: list[Tensor]) -> None:
+        """The last contexts before the gates and values, also those before a part of a prompt."""
+        if (split := self.attention.split) is not None:
+            levels = [*range(len(contexts)), *range(len(values))]
+            factors = [self.attention.config.ratio**level for level in levels]
+            own = [split.sizes[split.place] // factor for factor in factors]  # contexts have some before it too
+            rows = [x[:, x.shape[1] - n :] for x, n in zip((*contexts, *values), own, strict=True)]
+            rows = extended(rows, [self.attention.decompose.window] * len(rows), factors, split)
+            contexts, values = rows[: len(contexts)], rows[len(contexts) :]
         self.contexts.prefill(contexts)
         self.values.prefill(values)
         for level, context in enumerate(contexts):
             self.newest[level] = context[:, -1:].clone()
-        rotated = [rotate_keys(self._heads(key), level, config) for level, key in enumerate(keys)]
-        if config.bounded:
-            rotated += bounding_keys(rotated[0], config.ratio, len(values))
-        for cache, key, value in zip(self.scales, rotated, values, strict=False):
-            cache.push(key, self._heads(value))
-        if config.query == "coarse":  # with fine queries every step makes its own outputs
-            for level, query in enumerate(queries):
-                self.outputs[level] = self._attend_at(level, query[:, -1:], at)
-        return attention.out(attention.attend_and_aggregate(x_BND, queries, keys, values)[0])
 
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
@@ -167,9 +183,11 @@ class StandardStream:
 
     def prefill(self, x_BND: Tensor, at: PyramidPosition) -> Tensor:
         """(B, N, D) -> (B, N, D), of an empty stream."""
-        _, k, v = self._project(self.local.prefill(x_BND))
-        self.cache.push(apply_rotary(k, self.attention.config.rope_base), v)
-        return self.attention(x_BND)[0]
+        attention = self.attention
+        self.local.prefill(x_BND, attention.split)
+        q, k, v = attention.rotated(attention.qkv(attention.local_context(x_BND)))
+        self.cache.push(k, v, at.position + 1 - k.shape[2])
+        return attention.out(attention.attend_rotated(q, k, v))
 
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
@@ -196,10 +214,11 @@ class LocalInputs:
         """(B, 1, D) -> (B, 1, D)."""
         return self.local.last(self.inputs.push(x_B1D)) if isinstance(self.local, LocalContext) else x_B1D
 
-    def prefill(self, x_BND: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D), of an empty stream."""
+    def prefill(self, x_BND: Tensor, split: ContextSplit | None) -> None:
+        """Keep what is needed of the inputs (B, N, D), or of those of a part and of the parts before it."""
+        if split is not None:
+            (x_BND,) = extended([x_BND], [self.inputs.last.shape[1]], [1], split)
         self.inputs.push(x_BND)
-        return self.local(x_BND)
 
 
 class Pyramid:

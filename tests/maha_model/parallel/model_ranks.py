@@ -5,7 +5,7 @@ import json
 import torch
 import torch.distributed as dist
 
-from maha_model import CausalLM, ModelConfig
+from maha_model import CausalLM, DecodingState, ModelConfig
 from maha_model.parallel import ContextSplit, part_sizes, register_group
 
 SMALL = {"vocab_size": 31, "d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 24, "num_scales": 3, "ratio": 2}
@@ -52,6 +52,19 @@ def run(options: dict, length: int, split: ContextSplit | None) -> tuple[torch.T
     return loss.detach(), [parameter.grad for parameter in model.parameters()]
 
 
+def decoded(options: dict, length: int, split: ContextSplit | None) -> torch.Tensor:
+    """Logits of a prompt's next token and of some after it; with a split, of the process that has the last part."""
+    torch.manual_seed(0)
+    model = CausalLM(config_of(options)).double()
+    prompt, after = torch.randint(31, (2, length + 9), generator=torch.Generator().manual_seed(1)).split([length, 9], 1)
+    state, model.context_parallel = DecodingState(model, 2), split
+    logits = [state.prefill(prompt if split is None else prompt[:, split.own])]
+    model.context_parallel = None
+    if split is None or split.place == len(split.sizes) - 1:
+        logits += [state.step(ids) for ids in after.unbind(1)]
+    return torch.stack(logits)
+
+
 def main() -> None:
     """Print the largest relative error of every case."""
     torch.set_num_threads(1)
@@ -61,7 +74,9 @@ def main() -> None:
     length = LENGTHS[world]
     for name, options in CASES.items():
         unit = config_of(options).context_unit
-        loss, grads = run(options, length, ContextSplit(part_sizes(length, world, unit), rank, group))
+        split = ContextSplit(part_sizes(length, world, unit), rank, group)
+        loss, grads = run(options, length, split)
+        logits = decoded(options, length, split)
         for grad in grads:
             dist.all_reduce(grad)
             grad /= world
@@ -70,4 +85,7 @@ def main() -> None:
             scale = max(grad.abs().max() for grad in expected[1])
             error = max((a - b).abs().max() / scale for a, b in zip(grads, expected[1], strict=True))
             print("ERROR", json.dumps([name, float(max(error, (loss - expected[0]).abs()))]), flush=True)
+        if rank == world - 1:
+            error = (logits - decoded(options, length, None)).abs().max()
+            print("ERROR", json.dumps([f"{name}, decoding", float(error)]), flush=True)
     dist.destroy_process_group()

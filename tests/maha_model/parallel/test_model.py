@@ -12,13 +12,16 @@ from tests.maha_model.parallel.model_ranks import CASES
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
-def test_loss_and_gradients_are_those_of_one_process(processes: int) -> None:
-    """Every attention, query mode, way to make scales and recomputation, in float64; some targets are not scored."""
+def test_loss_gradients_and_decoding_are_those_of_one_process(processes: int) -> None:
+    """Every attention, query mode, way to make scales and recomputation, in float64; some targets are not scored.
+
+    Decoding goes on from a prompt that the processes share.
+    """
     result = ForkedRun(processes, module="tests.maha_model.parallel.model_ranks").wait(200)
     assert result.returncode == 0, result.stdout
     lines = [line.removeprefix("ERROR ") for line in result.stdout.splitlines() if line.startswith("ERROR ")]
     errors = dict(map(json.loads, lines))
-    assert errors.keys() == CASES.keys()
+    assert errors.keys() == {name + of for name in CASES for of in ("", ", decoding")}
     assert {name: error for name, error in errors.items() if not error < 1e-12} == {}
 
 
