@@ -2,7 +2,8 @@
 
 The text is written as it is made, from a state of constant size: the cost of a token does not grow with the length.
 It ends at --max-tokens, where the model ends the document, or before the first --stop string. Without --prompt and
---prompt-file the prompt is read from standard input.
+--prompt-file the prompt is read from standard input. Several processes (torchrun --nproc-per-node P -m eval.generate)
+share a long prompt; the last of them goes on alone, and writes.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import time
 from data_pipeline import CommandParser, Tokenizer, UserError, at_least, tokenizer_file, user_errors, user_path
 from data_pipeline.json_text import to_json
 from eval.device import best_device, device_name
+from eval.ranks import is_printed_by_rank_0, launched_ranks
 from eval.undefined import quotient
 from maha_model import ConfigError
 from maha_model.inference import Sampling, generate
@@ -56,21 +58,36 @@ def main() -> None:
         if not args.json and text:
             print(text, end="", flush=True)
 
-    with user_errors(ConfigError, FloatingPointError):
+    with (
+        user_errors(ConfigError, FloatingPointError, quiet=_is_printed_by_rank_0),
+        launched_ranks(None, args.device) as (ranks, device),
+    ):
         if "" in args.stop:
             raise UserError("--stop is empty; give the text to end before")
         sampling = Sampling(args.temperature, args.top_k, args.top_p)
-        prompt = read_prompt(args.prompt, args.prompt_file)
-        path = find_checkpoint(args.checkpoint)
-        model, tokenizer = load_model(path, args.device), Tokenizer(tokenizer_file(path))
+        if ranks.count > 1 and args.prompt is None and args.prompt_file is None:
+            raise UserError("several processes cannot share standard input; give --prompt or --prompt-file")
+        prompt = ranks.each(lambda: read_prompt(args.prompt, args.prompt_file))
+        path = ranks.each(lambda: find_checkpoint(args.checkpoint))
+        model = ranks.each(lambda: load_model(path, device))
+        tokenizer = ranks.each(lambda: Tokenizer(tokenizer_file(path)))
         start = time.perf_counter()
-        count, ended = generate(model, tokenizer, prompt, args.max_tokens, sampling, args.seed, args.stop, write)
+        count, ended = generate(
+            model, tokenizer, prompt, args.max_tokens, sampling, args.seed, args.stop, write,
+            lambda length: ranks.split(length, model.config),
+        )  # fmt: skip
         seconds = time.perf_counter() - start
+    if ranks.rank < ranks.count - 1:
+        return
     if not args.json:
         print()
         return
     result = {"checkpoint": str(path), "prompt": prompt, "text": "".join(pieces), "ended_by": ended, "tokens": count}
     print(to_json({**result, "seed": args.seed, "seconds": seconds, "tokens_per_s": quotient(count, seconds)}))
+
+
+def _is_printed_by_rank_0(error: Exception) -> bool:
+    return is_printed_by_rank_0(error) and not isinstance(error, FloatingPointError)  # where the last goes on alone
 
 
 if __name__ == "__main__":

@@ -3,12 +3,10 @@
 Under torchrun all processes score together: windows in turn, or with --context-parallel P each in P parts.
 """
 
-import os
-
 from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors, user_path
 from data_pipeline.json_text import to_json
 from eval.device import best_device, device_name
-from eval.ranks import OwnError, launched_ranks
+from eval.ranks import is_printed_by_rank_0, launched_ranks
 from eval.scoring.evaluation import evaluate, evaluate_once
 from eval.scoring.texts import SplitOfData, TextFile
 from eval.undefined import quotient, shown
@@ -39,7 +37,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     with (
-        user_errors(ConfigError, quiet=_is_printed_by_rank_0),
+        user_errors(ConfigError, quiet=is_printed_by_rank_0),
         launched_ranks(args.context_parallel, args.device) as (ranks, device),
     ):
         if args.keep and args.sparsity is not None:
@@ -74,10 +72,6 @@ def main() -> None:
     if result.score_work is not None:
         print(f"  score work            {shown(result.score_work, 0):>10}   (multiply-adds per token)")
     print(f"  {shown(speed, 0)} tokens/s")
-
-
-def _is_printed_by_rank_0(error: Exception) -> bool:
-    return int(os.environ.get("RANK", "0")) > 0 and not isinstance(error, OwnError)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,11 @@ class OwnError(UserError):
     """A mistake about one process, which no other can report."""
 
 
+def is_printed_by_rank_0(error: Exception) -> bool:
+    """Whether this process leaves the line of a mistake to the first one, which makes it too."""
+    return int(os.environ.get("RANK", "0")) > 0 and not isinstance(error, OwnError)
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among those of the launch."""
@@ -89,14 +94,17 @@ class Ranks:
 
 
 @contextmanager
-def launched_ranks(parts: int, device: str) -> Iterator[tuple[Ranks, str]]:
+def launched_ranks(parts: int | None, device: str) -> Iterator[tuple[Ranks, str]]:
     """The processes of the launch, and this one's device of the kind `device`; their group is closed at the end.
+
+    `parts` of them share each window; None: all.
 
     Raises:
         UserError: if `parts` does not divide their number, their rendezvous is not known, or (`OwnError`) a process has
             no GPU of its own.
     """
     count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    parts = parts or count
     if count % parts:
         raise UserError(
             f"--context-parallel {parts} does not divide the {count} processes of the launch; start a multiple of "

@@ -114,8 +114,8 @@ class DecodingState(StreamingState):
     def prefill(self, ids_BN: Tensor) -> Tensor:
         """Append a whole prompt, N >= 1, at once; logits (B, V) of the token after it.
 
-        Where processes share the prompt (`CausalLM.context_parallel`) `ids_BN` is this one's part; only that of the last
-        part has the logits and a state to go on from, alone and without `context_parallel`.
+        Where processes share the prompt (`CausalLM.context_parallel`) `ids_BN` is this one's part; the process of the
+        last part alone has the logits, and a state to go on from without `context_parallel`.
 
         Raises:
             ValueError: if there is no token, or the state has some already.

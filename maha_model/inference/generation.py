@@ -8,6 +8,7 @@ import torch
 
 from maha_model.inference.decoding import DecodingState
 from maha_model.inference.sampling import Sampling
+from maha_model.parallel import ContextSplit
 from maha_model.transformer import CausalLM
 
 
@@ -60,13 +61,21 @@ class StopStrings:
 
 
 def sample_tokens(
-    model: CausalLM, prompt: list[int], sampling: Sampling, seed: int, ends: tuple[int, ...]
-) -> Iterator[int]:
-    """Tokens that follow the prompt, without end or up to one of `ends`, which is not given."""
+    model: CausalLM, prompt: list[int], sampling: Sampling, seed: int, ends: tuple[int, ...],
+    split: ContextSplit | None = None,
+) -> Iterator[int]:  # fmt: skip
+    """Tokens that follow the prompt, without end or up to one of `ends`, which is not given.
+
+    With a split every process computes its part of the prompt; the tokens follow on the last, on the others none.
+    """
     generator = torch.Generator().manual_seed(seed)
     device = model.lm_head.weight.device
     state = DecodingState(model)
-    logits = state.prefill(torch.tensor([prompt], device=device))
+    model.context_parallel = split
+    logits = state.prefill(torch.tensor([prompt if split is None else prompt[split.own]], device=device))
+    model.context_parallel = None
+    if split is not None and split.place < len(split.sizes) - 1:
+        return
     while (token := int(sampling.draw(logits, generator))) not in ends:
         yield token
         logits = state.step(torch.tensor([token], device=device))
@@ -74,9 +83,11 @@ def sample_tokens(
 
 def generate(
     model: CausalLM, tokenizer: DocumentTokenizer, prompt: str, max_tokens: int, sampling: Sampling, seed: int,
-    stops: list[str], write: Callable[[str], None],
+    stops: list[str], write: Callable[[str], None], split: Callable[[int], ContextSplit | None] = lambda length: None,
 ) -> tuple[int, str]:  # fmt: skip
     """Pass the continuation of a document that begins with `prompt` to `write`, piece by piece, in whole characters.
+
+    `split` has the part of a prompt of so many tokens that this process computes, see `sample_tokens`.
 
     Returns:
         Tokens drawn, and what ended the text: `length`, `document` or `stop`.
@@ -86,7 +97,7 @@ def generate(
     count, ended = 0, "length"
     if max_tokens > 0:
         ended = "document"
-        for token in sample_tokens(model, ids, sampling, seed, (tokenizer.bos_id, tokenizer.eos_id)):
+        for token in sample_tokens(model, ids, sampling, seed, (tokenizer.bos_id, tokenizer.eos_id), split(len(ids))):
             count += 1
             write(until_stop.push(characters.decode(tokenizer.token_bytes(token))))
             if until_stop.found is not None or count == max_tokens:

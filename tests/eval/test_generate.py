@@ -12,6 +12,7 @@ import eval.generate
 from data_pipeline import Manifest
 from tests.conftest import Run
 from tests.eval.conftest import MakeRun
+from tests.integration.forked import ForkedRun
 
 
 @pytest.fixture
@@ -66,6 +67,20 @@ def test_the_prompt_may_come_from_a_file_or_standard_input(
     with file.open() as stdin:
         piped = subprocess.run(command, stdin=stdin, capture_output=True, check=True)
     assert piped.stdout.decode() == given.stdout
+
+
+def test_processes_share_a_long_prompt_and_the_last_goes_on(make_run: MakeRun, run_here: Run) -> None:
+    command = ["--checkpoint", str(make_run("maha")), "--max-tokens", "12", "--json", "--prompt"]
+    expected = json.loads(run_here(*command, "Dan and Ban " * 20).stdout)
+    result = ForkedRun(3, *command, "Dan and Ban " * 20, module="eval.generate").wait()
+    assert result.returncode == 0, result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("{")]
+    assert json.loads(line)["text"] == expected["text"]
+    short = ForkedRun(2, *command, "", module="eval.generate").wait()
+    (line,) = [line for line in short.stdout.splitlines() if line.startswith("error: ")]
+    assert "a context of 1 tokens cannot be shared by 2 processes" in line
+    silent = ForkedRun(2, *command[:-1], module="eval.generate").wait()
+    assert "error: several processes cannot share standard input; give --prompt or --prompt-file" in silent.stdout
 
 
 def test_mistakes_are_one_line_and_status_2(
