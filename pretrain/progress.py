@@ -24,6 +24,8 @@ class Progress:
     """Batches among `samples` that were passed over: by --skip_batches, or by going back before a loss spike."""
     origin: dict[str, Any] = field(default_factory=dict)
     """Where the run's first weights are from; see `CheckpointInfo.origin`."""
+    longest_save: float = 0.0
+    """Of the starts before this one, in seconds."""
 
     @classmethod
     def from_checkpoint(cls, info: CheckpointInfo) -> "Progress":
@@ -35,6 +37,7 @@ class Progress:
             spikes=info.spikes,
             passed_over=info.passed_over,
             origin=info.origin,
+            longest_save=info.longest_save,
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Whether a run starts again after a fault: python -m pretrain.restarts begin|end|interrupted ... -- [its options]
+"""Whether a run starts again after a fault: python -m pretrain.restarts resume|begin|end|interrupted ... -- [its options]
 
 launch/pretrain.sh and launch/pretrain.sbatch call it around every start. RUN/restarts.json holds the step of the newest
 checkpoint at the last start, and how many restarts in a row have brought no newer one: that number has a limit.
@@ -169,6 +169,11 @@ def _cause(run: Path, since: float, status: int) -> tuple[str, str]:
     return culprit.why, culprit.hosts[0] if culprit.host_at_fault and len(culprit.hosts) == 1 else UNKNOWN_NODE
 
 
+def what_to_resume(config: RunConfig) -> str:
+    """`auto`, or the checkpoint that a run branches off, as long as it has none of its own."""
+    return "auto" if has_checkpoint(config.out) or config.resume == "none" else config.resume
+
+
 def _end(config: RunConfig, launch: str, budget: int, status: int) -> str:
     """After a fault: what the script needs for another start, "PAUSE NODE RESUME". Raises SpentError."""
     before = _started(config.out, launch)
@@ -178,15 +183,14 @@ def _end(config: RunConfig, launch: str, budget: int, status: int) -> str:
     write_starts(config.out, starts)
     write_line(f"{reason}; starting again from step {newest} ({starts.spent} of {budget} times)", sys.stderr)
     wait_until_unclaimed(config.out, 2 * config.peer_timeout)
-    # a run that branches off another's checkpoint has none of its own at first
-    resume = "auto" if has_checkpoint(config.out) or config.resume == "none" else config.resume
-    return f"{pause_before(starts.spent)} {node} {resume}"
+    return f"{pause_before(starts.spent)} {node} {what_to_resume(config)}"
 
 
 def main() -> None:
     """The command; status 3 where there is no restart: they are spent, or would not help."""
     parser = CommandParser(prog="pretrain.restarts", description=__doc__, allow_abbrev=False)
-    parser.add_argument("when", choices=("begin", "end", "interrupted"), help="before a start; after a fault, a stop")
+    times = ("resume", "begin", "end", "interrupted")
+    parser.add_argument("when", choices=times, help="print what a start resumes; before a start; after a fault, a stop")
     parser.add_argument("--launch", required=True, help="names the command or job whose restarts are counted")
     parser.add_argument("--budget", type=at_least(0), required=True, help="restarts in a row without a newer one")
     parser.add_argument("--status", type=int, default=1, help="with which the processes have ended")
@@ -195,7 +199,9 @@ def main() -> None:
         given = parser.parse_args(sys.argv[1:end])
         config = parse_config(sys.argv[end + 1 :])
         try:
-            if given.when == "begin":
+            if given.when == "resume":
+                write_line(what_to_resume(config), sys.stdout)
+            elif given.when == "begin":
                 wait_until_unclaimed(config.out, 2 * config.peer_timeout)
                 write_starts(config.out, begin(config.out, given.launch, given.budget, time.time()))
             elif given.when == "interrupted":

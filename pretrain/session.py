@@ -180,7 +180,7 @@ def _standard_callbacks(
 ) -> list[Callback]:
     """In the order in which they act on a step: guards first, then tracking, evaluation, saving."""
     windows = WindowDataset(mixture_of(data).validation, "validation", config.model.context_length)
-    checkpointing = Checkpointing(data, progress.step)
+    checkpointing = Checkpointing(data, progress.step, progress.longest_save)
     return [
         StopSignals(),
         StopBeforeLimit(job_end(), lambda: checkpointing.seconds),

@@ -57,12 +57,13 @@ def find_together(rank: Rank, find: Callable[[Callable[[Path], None]], Found]) -
 class Checkpointing(Callback):
     """Saves every `checkpoint_interval` steps and at the end. Collective: call its methods on every process."""
 
-    def __init__(self, data: Data, saved_step: int) -> None:
+    def __init__(self, data: Data, saved_step: int, longest_save: float = 0.0) -> None:
         """`saved_step` is the step that needs no checkpoint: the one that the run starts from."""
         self._data, self._saved_step = data, saved_step
         self._writer = BackgroundWriter()
-        self.seconds = 0.0
-        """What the longest save of this process has taken so far, from its begin to the last byte."""
+        self.seconds = longest_save
+        """What the longest save has taken so far, from its begin to the last byte: of this start, or of those before
+        it if that is longer."""
 
     def failed(self) -> bool:
         """Whether the last checkpoint could not be written."""
@@ -117,6 +118,7 @@ class Checkpointing(Callback):
                 spikes=progress.spikes,
                 passed_over=progress.passed_over,
                 origin=progress.origin,
+                longest_save=self.seconds,
             )
             job: Callable[[], object] = functools.partial(self._finish, config, info, write, exchange)
         else:

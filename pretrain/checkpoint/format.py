@@ -73,6 +73,8 @@ class CheckpointInfo:
     origin: dict[str, Any] = field(default_factory=dict)
     """Of a run that was started from weights (`init_from`): the step, tokens and data fingerprint of their checkpoint,
     and the origin of that, if it has one."""
+    longest_save: float = 0.0
+    """Seconds that the longest save of the run before this one has taken: so long before a limit the run stops."""
     kept: bool = False
     """Whether it stays for good: of a multiple of the `keep_every` of the run that saved it."""
 

@@ -81,11 +81,11 @@ class Runs:
     """Runs in one folder on one data set."""
 
     def __init__(self, folder: Path, data: Path) -> None:
-        self.folder, self._data = folder, data
+        self.folder, self.data = folder, data
         self._started: list[LaunchedRun] = []
 
     def options(self, name: str, *more: str) -> list[str]:
-        return [f"--data={self._data}", f"--out={self.folder / name}", *MODEL, *TRAINING, *more]
+        return [f"--data={self.data}", f"--out={self.folder / name}", *MODEL, *TRAINING, *more]
 
     def launch(self, name: str, processes: int, *options: str, **env: str) -> "subprocess.CompletedProcess[str]":
         """Through launch/pretrain.sh, to the end."""

@@ -83,6 +83,23 @@ def test_the_scripts_get_the_pause_the_node_and_what_to_resume(
     assert err == "the processes ended with status 247 (SIGKILL); starting again from step 0 (2 of 3 times)\n"
 
 
+def test_a_first_start_resumes_what_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A branch its origin, until it has a checkpoint of its own; without an origin the newest, if there is one."""
+
+    def resumed(*options: str) -> str:
+        arguments = ["resume", "--launch=a", "--budget=3", "--", f"--out={tmp_path}", *options]
+        monkeypatch.setattr("sys.argv", ["restarts", *arguments])
+        main()
+        return capsys.readouterr().out
+
+    assert resumed() == resumed("--resume=auto") == "auto\n"
+    assert resumed("--resume=runs/other") == "runs/other\n"
+    (tmp_path / "checkpoints" / "step-00000003").mkdir(parents=True)
+    assert resumed("--resume=runs/other") == "auto\n"
+
+
 @pytest.mark.parametrize(
     ("kind", "reason", "node"),
     [
