@@ -1,4 +1,4 @@
-"""Whether a run starts again after a fault: python -m pretrain.restarts resume|begin|end|interrupted ... -- [its options]
+"""Whether a run starts again after a fault: python -m pretrain.restarts resume|begin|end|interrupted ... -- [options]
 
 launch/pretrain.sh and launch/pretrain.sbatch call it around every start. RUN/restarts.json holds the step of the newest
 checkpoint at the last start, and how many restarts in a row have brought no newer one: that number has a limit.

@@ -5,6 +5,7 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -66,6 +67,11 @@ def standing_for_gpu() -> Iterator[None]:
 def device_kind(x: Tensor) -> str:
     """The kind of device that x is on, or stands for: `cpu`, `cuda`, `meta`."""
     return "cuda" if _stands_for_gpu and (x.is_meta or is_fake(x)) else x.device.type
+
+
+def kernel_module(operator: str, device: str) -> ModuleType:
+    """The module in this operator's folder whose `forward` and `backward` run on a kind of device."""
+    return importlib.import_module(f"maha_model.kernels.{operator}.{'triton' if device == 'cuda' else 'cpu'}")
 
 
 def native_is_off() -> bool:

@@ -1,7 +1,5 @@
 """The operator `maha::bounds`, and the choice of what computes bounds of keys."""
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
@@ -13,6 +11,7 @@ from maha_model.kernels.dispatch import (
     implementation_on_cpu,
     implementation_on_gpu,
     is_fake,
+    kernel_module,
 )
 from maha_model.kernels.native import DTYPES
 
@@ -47,18 +46,9 @@ def _uses_operator(device: str, dtype: torch.dtype, shapes_only: bool) -> bool:
     return implementation(device, dtype, warn=not shapes_only) != "reference"
 
 
-def kernel_module(device: str) -> ModuleType:
-    """The module whose `forward` and `backward` run on a kind of device: `bounds.cpu` or `bounds.triton`."""
-    if device == "cuda":
-        from maha_model.kernels.bounds import triton
-
-        return triton
-    return cpu
-
-
 @torch.library.custom_op("maha::bounds", mutates_args=())
 def _bounds(k: Tensor, ratio: int, num_scales: int) -> list[Tensor]:
-    return kernel_module(device_kind(k)).forward(k, ratio, num_scales)
+    return kernel_module("bounds", device_kind(k)).forward(k, ratio, num_scales)
 
 
 @_bounds.register_fake
@@ -74,7 +64,7 @@ def empty_results(k: Tensor, ratio: int, num_scales: int) -> list[Tensor]:
 
 @torch.library.custom_op("maha::bounds_backward", mutates_args=())
 def _bounds_backward(grads: list[Tensor], k: Tensor, bounds: list[Tensor], ratio: int) -> Tensor:
-    return kernel_module(device_kind(k)).backward(grads, k, bounds, ratio)
+    return kernel_module("bounds", device_kind(k)).backward(grads, k, bounds, ratio)
 
 
 @_bounds_backward.register_fake

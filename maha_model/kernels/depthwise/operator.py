@@ -1,7 +1,5 @@
 """The operator `maha::depthwise`, and the choice of what computes a depthwise convolution."""
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
@@ -13,6 +11,7 @@ from maha_model.kernels.dispatch import (
     implementation_on_cpu,
     implementation_on_gpu,
     is_fake,
+    kernel_module,
 )
 from maha_model.kernels.native import DTYPES
 
@@ -51,18 +50,9 @@ def _uses_operator(device: str, dtype: torch.dtype, shapes_only: bool) -> bool:
     return implementation(device, dtype, warn=not shapes_only) != "reference"
 
 
-def kernel_module(device: str) -> ModuleType:
-    """The module whose `forward` and `backward` run on a kind of device: `depthwise.cpu` or `depthwise.triton`."""
-    if device == "cuda":
-        from maha_model.kernels.depthwise import triton
-
-        return triton
-    return cpu
-
-
 @torch.library.custom_op("maha::depthwise", mutates_args=())
 def _depthwise(x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> Tensor:
-    return kernel_module(device_kind(x)).forward(x, taps, stride, dilation, left)
+    return kernel_module("depthwise", device_kind(x)).forward(x, taps, stride, dilation, left)
 
 
 @_depthwise.register_fake
@@ -74,7 +64,7 @@ def _(x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> Tensor:
 def _depthwise_backward(
     grad: Tensor, x: Tensor, taps: Tensor, stride: int, dilation: int, left: int
 ) -> tuple[Tensor, Tensor]:
-    return kernel_module(device_kind(x)).backward(grad, x, taps, stride, dilation, left)
+    return kernel_module("depthwise", device_kind(x)).backward(grad, x, taps, stride, dilation, left)
 
 
 @_depthwise_backward.register_fake

@@ -1,7 +1,5 @@
 """The operator `maha::attend_level`, one scale of a descent, and the choice of what computes it."""
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
@@ -15,6 +13,7 @@ from maha_model.kernels.dispatch import (
     implementation_on_cpu,
     implementation_on_gpu,
     is_fake,
+    kernel_module,
 )
 from maha_model.kernels.native import DTYPES
 
@@ -77,21 +76,12 @@ def _uses_operator(device: str, dtype: torch.dtype, fake: bool) -> bool:
     return device == "meta" or implementation(device, dtype, warn=not fake) != "reference"
 
 
-def kernel_module(device: str) -> ModuleType:
-    """The module whose `forward` and `backward` run on a kind of device: `descent.cpu` or `descent.triton`."""
-    if device == "cuda":
-        from maha_model.kernels.descent import triton
-
-        return triton
-    return cpu
-
-
 @torch.library.custom_op("maha::attend_level", mutates_args=())
 def _attend_level(
     q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: list[int],
     wanted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return kernel_module(device_kind(q)).forward(q, k, v, parents, bias, Geometry(*geometry), wanted)
+    return kernel_module("descent", device_kind(q)).forward(q, k, v, parents, bias, Geometry(*geometry), wanted)
 
 
 @_attend_level.register_fake
@@ -108,7 +98,7 @@ def _attend_level_backward(
     parents: Tensor | None, bias: Tensor | None, out: Tensor, log_sum: Tensor, chosen: Tensor, share: Tensor,
     geometry: list[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return kernel_module(device_kind(q)).backward(
+    return kernel_module("descent", device_kind(q)).backward(
         grad_out, grad_log_sum, grad_share, q, k, v, parents, bias, out, log_sum, chosen, share, Geometry(*geometry)
     )
 

@@ -4,8 +4,6 @@ The operator reads each scale at its own resolution, saves its inputs and 4 byte
 everything else again in the backward pass.
 """
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -16,6 +14,7 @@ from maha_model.kernels.dispatch import (
     device_kind,
     implementation_on_cpu,
     is_fake,
+    kernel_module,
     warn_once,
 )
 from maha_model.kernels.fuse import cpu
@@ -98,15 +97,6 @@ def _uses_operator(device: str, dtype: torch.dtype, num_scales: int, fake: bool)
     return device == "meta" or implementation(device, dtype, num_scales, warn=not fake) != "reference"
 
 
-def kernel_module(device: str) -> ModuleType:
-    """The module whose `forward` and `backward` run on a kind of device: `fuse.cpu` or `fuse.triton`."""
-    if device == "cuda":
-        from maha_model.kernels.fuse import triton
-
-        return triton
-    return cpu
-
-
 @torch.library.custom_op("maha::fuse", mutates_args=())
 def _fuse(
     outputs: list[Tensor], linear: Tensor | None, target: Tensor | None, length: int, first: list[int],
@@ -115,7 +105,7 @@ def _fuse(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     problem = Problem(kind, tuple(prices), domain, redundancy, ridge, own_gain, normalize)
     placements = [Placement(*pair) for pair in zip(first, factor, strict=True)]
-    return kernel_module(device_kind(outputs[0])).forward(outputs, linear, target, placements, length, problem)
+    return kernel_module("fuse", device_kind(outputs[0])).forward(outputs, linear, target, placements, length, problem)
 
 
 @_fuse.register_fake
@@ -142,7 +132,7 @@ def _fuse_backward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:  # fmt: skip
     problem = Problem(kind, tuple(prices), domain, redundancy, ridge, own_gain, normalize)
     placements = [Placement(*pair) for pair in zip(first, factor, strict=True)]
-    return kernel_module(device_kind(outputs[0])).backward(
+    return kernel_module("fuse", device_kind(outputs[0])).backward(
         grad_combined, grad_weights, outputs, linear, target, active_set, placements, problem
     )
 

@@ -59,7 +59,7 @@ def test_the_triton_kernels_match_the_definition(
     N: int, ratio: int, num_scales: int, width: int, ties: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = pytest.importorskip("maha_model.kernels.bounds.triton")
-    monkeypatch.setattr("maha_model.kernels.bounds.operator.kernel_module", lambda _: module)
+    monkeypatch.setattr("maha_model.kernels.bounds.operator.kernel_module", lambda *_: module)
     k = keys(N, width, torch.float64, ties, DEVICE)
     found, wanted = (results(f, k, ratio, num_scales) for f in (bounding_keys, reference.bounding_keys))
     for result, want in zip(found, wanted, strict=True):

@@ -25,7 +25,7 @@ SHAPES = {  # B, N, D, taps, stride, dilation, left
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_kernels_match_plain_torch(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = pytest.importorskip("maha_model.kernels.depthwise.triton")
-    monkeypatch.setattr("maha_model.kernels.depthwise.operator.kernel_module", lambda _: module)
+    monkeypatch.setattr("maha_model.kernels.depthwise.operator.kernel_module", lambda *_: module)
     check(shape, DEVICE, torch.float64)
 
 

@@ -20,7 +20,7 @@ B = 2
 def launcher(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The GPU's launcher, also where `attend_level` gets tensors of the CPU."""
     module = pytest.importorskip("maha_model.kernels.descent.triton")
-    monkeypatch.setattr("maha_model.kernels.descent.operator.kernel_module", lambda _: module)
+    monkeypatch.setattr("maha_model.kernels.descent.operator.kernel_module", lambda *_: module)
     monkeypatch.setattr("maha_model.kernels.descent.operator._uses_operator", lambda *_: True)
     return module
 
