@@ -17,8 +17,11 @@ __all__ = ["OptimizerConfig", "RunConfig", "TrackingConfig", "parse_config", "re
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """AdamW and its learning rate: linear warm-up, then a schedule."""
+    """AdamW or Muon, and the learning rate: linear warm-up, then a schedule."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """`muon`: hidden matrices are updated by Muon (torch.optim.Muon with `match_rms_adamw`, so that the rate and the
+    weight decay are those of AdamW), embeddings, vectors and convolution taps by AdamW."""
     lr: float = 3e-4
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
@@ -35,6 +38,8 @@ class OptimizerConfig:
     """Decay of the first moment."""
     beta2: float = 0.95
     """Decay of the second moment."""
+    momentum: float = 0.95
+    """Of Muon, in Nesterov's form."""
     eps: float = 1e-8
     """Added to the root of the second moment."""
     weight_decay: float = 0.1
@@ -46,6 +51,8 @@ class OptimizerConfig:
         for name in ("warmup_steps", "decay_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"optimizer.momentum is {self.momentum}; it must be at least 0 and below 1")
         if self.decay_steps and self.schedule != "wsd":
             raise ConfigError(
                 f"optimizer.decay_steps is for the schedule wsd, not for {self.schedule}; leave it out, or give "

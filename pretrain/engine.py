@@ -7,18 +7,34 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 
 from maha_model import CausalLM
+from maha_model.hidden import hidden_matrices
 from maha_model.parallel import register_group
 from pretrain.config import OptimizerConfig, RunConfig, read_deepspeed_config, use_bfloat16
 from pretrain.distributed import local_device, neighbours
+from pretrain.muon import MuonAdamW, place_matrices
+
+ZERO_SUPPORTED_OPTIMIZERS.append(MuonAdamW)  # or DeepSpeed warns of it; torch's AdamW is in the list
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices (embeddings and convolution taps included) decay; norms, biases and other vectors do not."""
-    decayed = [parameter for parameter in model.parameters() if len(whole_shape(parameter)) >= 2]
-    plain = [parameter for parameter in model.parameters() if len(whole_shape(parameter)) < 2]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def parameter_groups(model: torch.nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Matrices (embeddings and convolution taps included) decay; norms, biases and other vectors do not.
+
+    With Muon the hidden matrices come first, in a group with its `momentum`.
+    """
+    hidden = hidden_matrices(model) if config.name == "muon" else []
+    apart = {id(parameter) for parameter in hidden}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
+    decayed = [parameter for parameter in rest if len(whole_shape(parameter)) >= 2]
+    plain = [parameter for parameter in rest if len(whole_shape(parameter)) < 2]
+    groups = [
+        {"params": hidden, "weight_decay": config.weight_decay, "momentum": config.momentum},
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def whole_shape(parameter: torch.Tensor) -> torch.Size:
@@ -42,16 +58,22 @@ class ClippingAdamW(torch.optim.AdamW):
             super().step(closure)
 
 
+class ClippingMuonAdamW(ClippingAdamW, MuonAdamW):
+    """The same of Muon and AdamW, by one norm."""
+
+
 def build_optimizer(
     model: torch.nn.Module, config: OptimizerConfig, clips: bool, fused: bool = False
 ) -> torch.optim.AdamW:
-    """AdamW without its own schedule: the loop sets the rate of every step. ZeRO's wrappers clip by themselves.
+    """AdamW, or Muon and AdamW, without a schedule: the loop sets the rate of every step. ZeRO's wrappers clip by themselves.
 
     `fused`: one kernel for many parameters, without temporaries, and the number of steps on their device: for GPUs.
     """
-    groups = [group for group in parameter_groups(model, config.weight_decay) if group["params"]]
+    groups = parameter_groups(model, config)
     betas = config.beta1, config.beta2
     options: dict[str, Any] = {"lr": config.lr, "betas": betas, "eps": config.eps, "fused": fused or None}
+    if config.name == "muon":
+        return ClippingMuonAdamW(groups, config.grad_clip, **options) if clips else MuonAdamW(groups, **options)
     return ClippingAdamW(groups, config.grad_clip, **options) if clips else torch.optim.AdamW(groups, **options)
 
 
@@ -84,6 +106,8 @@ def build_engine(config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngin
     on_gpu = local_device().type == "cuda"
     optimizer = build_optimizer(model, config.optimizer, clips=_is_plain(settings), fused=on_gpu)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    if isinstance(optimizer, MuonAdamW) and not _is_plain(settings):
+        place_matrices(optimizer, engine.optimizer, model, local_device())
     return engine
 
 

@@ -117,6 +117,7 @@ class Checkpointing(Callback):
                 spikes=progress.spikes,
                 passed_over=progress.passed_over,
                 origin=progress.origin,
+                optimizer=config.optimizer.name,
             )
             job: Callable[[], object] = functools.partial(self._finish, config, info, write, exchange)
         else:

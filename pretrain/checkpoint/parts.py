@@ -34,7 +34,9 @@ class Piece:
     start: int
     """The range's first element in the parameter as a flat row."""
     values: Sequence[Tensor]
-    """Weights, and Adam's moments in the order of `MOMENTS` (or none): flat, float32, equally long."""
+    """Weights, and the moments in the order of `moments` (or none): flat, float32, equally long."""
+    moments: Sequence[str] = MOMENTS
+    """Their names."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +66,22 @@ def whole_pieces(weights: dict[str, Tensor], moments: dict[str, Tensor]) -> list
 
 
 def stage(pieces: Iterable[Piece], pinned: bool = False) -> list[Piece]:
-    """Copies on the host, which later steps do not change; long pieces are cut. Takes the share's bytes and a block."""
+    """Copies on the host, which later steps do not change; long pieces are cut. Takes the share's bytes and a block
+    for each number of moments."""
     staged: list[Piece] = []
-    left = 0
+    free: dict[int, torch.Tensor] = {}  # what is left of the last block for pieces of so many rows
     for piece in pieces:
+        height = len(piece.values)
         done, total = 0, piece.values[0].numel()
         while done < total:
-            if left == 0:
-                left = columns = BLOCK // 4 // len(piece.values)
-                block = torch.empty(len(piece.values), columns, pin_memory=pinned)
-            count = min(left, total - done)
-            rows = block[:, columns - left : columns - left + count]
+            if height not in free or free[height].shape[1] == 0:
+                free[height] = torch.empty(height, BLOCK // 4 // height, pin_memory=pinned)
+            count = min(free[height].shape[1], total - done)
+            rows, free[height] = free[height][:, :count], free[height][:, count:]
             for row, value in zip(rows, piece.values, strict=True):
                 row.copy_(value.detach()[done : done + count], non_blocking=pinned)
-            staged.append(Piece(piece.name, piece.shape, piece.start + done, list(rows)))
-            done, left = done + count, left - count
+            staged.append(Piece(piece.name, piece.shape, piece.start + done, list(rows), piece.moments))
+            done += count
     if pinned:
         torch.cuda.synchronize()
     return staged
@@ -89,7 +92,7 @@ def write_part(folder: Path, name: str, pieces: list[Piece]) -> Part:
     arrays = {
         f"{stored_name(piece.name, moment)}@{piece.start}": value.numpy()
         for piece in pieces
-        for moment, value in zip(("", *MOMENTS), piece.values, strict=False)
+        for moment, value in zip(("", *piece.moments), piece.values, strict=False)
     }
     entry = write_arrays(folder / name, arrays)
     shapes = {piece.name: list(piece.shape) for piece in pieces}
