@@ -19,22 +19,35 @@ from pretrain.muon import MuonAdamW, place_matrices
 ZERO_SUPPORTED_OPTIMIZERS.append(MuonAdamW)  # or DeepSpeed warns of it; torch's AdamW is in the list
 
 
-def parameter_groups(model: torch.nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: torch.nn.Module, config: OptimizerConfig, width_ratio: float = 1.0) -> list[dict[str, Any]]:
     """Matrices (embeddings and convolution taps included) decay; norms, biases and other vectors do not.
 
-    With Muon the hidden matrices come first, in a group with its `momentum`.
+    With Muon the hidden matrices come first, in a group with its `momentum`; so they do with a `width_ratio`
+    (`ModelConfig.width_ratio`). Their rate is then `rate_scale` of the others': as muP has it 1/ratio with AdamW (Yang
+    et al. 2022, arXiv 2203.03466, table 8), whose updates of a matrix are about of rank 1, and 1/sqrt(ratio) with Muon,
+    whose are of full rank: either way a step changes what the matrix makes of its input alike at all widths. The decay
+    of a step is that of the others.
     """
-    hidden = hidden_matrices(model) if config.name == "muon" else []
+    muon = config.name == "muon"
+    hidden = hidden_matrices(model) if muon or width_ratio != 1 else []
+    scale = width_ratio ** (-0.5 if muon else -1.0)
+    of_muon = {"momentum": config.momentum} if muon else {}
     apart = {id(parameter) for parameter in hidden}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
     decayed = [parameter for parameter in rest if len(whole_shape(parameter)) >= 2]
     plain = [parameter for parameter in rest if len(whole_shape(parameter)) < 2]
     groups = [
-        {"params": hidden, "weight_decay": config.weight_decay, "momentum": config.momentum},
+        {"params": hidden, "weight_decay": config.weight_decay / scale, "rate_scale": scale} | of_muon,
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def set_rate(groups: list[dict[str, Any]], rate: float) -> None:
+    """The learning rate of an optimiser's `param_groups`."""
+    for group in groups:
+        group["lr"] = rate * group.get("rate_scale", 1.0)
 
 
 def whole_shape(parameter: torch.Tensor) -> torch.Size:
@@ -63,18 +76,27 @@ class ClippingMuonAdamW(ClippingAdamW, MuonAdamW):
 
 
 def build_optimizer(
-    model: torch.nn.Module, config: OptimizerConfig, clips: bool, fused: bool = False
+    model: torch.nn.Module, config: OptimizerConfig, clips: bool, fused: bool = False, width_ratio: float = 1.0
 ) -> torch.optim.AdamW:
-    """AdamW, or Muon and AdamW, without a schedule: the loop sets the rate of every step. ZeRO's wrappers clip by themselves.
+    """AdamW, or Muon and AdamW, without a schedule: the loop sets each step's rate. ZeRO's wrappers clip by themselves.
+
+    `width_ratio` is that of the model's configuration.
 
     `fused`: one kernel for many parameters, without temporaries, and the number of steps on their device: for GPUs.
     """
-    groups = parameter_groups(model, config)
+    groups = parameter_groups(model, config, width_ratio)
     betas = config.beta1, config.beta2
     options: dict[str, Any] = {"lr": config.lr, "betas": betas, "eps": config.eps, "fused": fused or None}
-    if config.name == "muon":
-        return ClippingMuonAdamW(groups, config.grad_clip, **options) if clips else MuonAdamW(groups, **options)
-    return ClippingAdamW(groups, config.grad_clip, **options) if clips else torch.optim.AdamW(groups, **options)
+    kinds = {
+        ("adamw", False): torch.optim.AdamW,
+        ("adamw", True): ClippingAdamW,
+        ("muon", False): MuonAdamW,
+        ("muon", True): ClippingMuonAdamW,
+    }
+    clip: dict[str, Any] = {"clip": config.grad_clip} if clips else {}
+    optimizer = kinds[config.name, clips](groups, **clip, **options)
+    set_rate(optimizer.param_groups, config.lr)
+    return optimizer
 
 
 def build_model(config: RunConfig, settings: dict[str, Any]) -> CausalLM:
@@ -104,7 +126,9 @@ def build_engine(config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngin
     if config.compile:
         model.compile()
     on_gpu = local_device().type == "cuda"
-    optimizer = build_optimizer(model, config.optimizer, clips=_is_plain(settings), fused=on_gpu)
+    optimizer = build_optimizer(
+        model, config.optimizer, clips=_is_plain(settings), fused=on_gpu, width_ratio=config.model.width_ratio
+    )
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     if isinstance(optimizer, MuonAdamW) and not _is_plain(settings):
         place_matrices(optimizer, engine.optimizer, model, local_device())

@@ -5,9 +5,9 @@ to about 1. That needs whole matrices, of which ZeRO's optimisers are given flat
 ranges of a matrix to the one process that orthogonalises it with torch's own `torch.optim.Muon`, and gets its range of
 the result back; the work is shared out by matrices.
 
-(DeepSpeed 0.19's Muon under ZeRO clips the orthogonalised updates and reports their norm as the gradient's: the update's
-length then follows from grad_clip and the number of matrices, and a spike or a NaN is not seen in the norm. Its groups
-are chosen by the parameters' names, convolution taps among them.)
+(DeepSpeed 0.19's Muon under ZeRO clips the orthogonalised updates and reports their norm as the gradient's: the length
+of an update then follows from grad_clip and the number of matrices, and a large gradient is not seen in the norm. Its
+groups are chosen by the parameters' names, convolution taps among them.)
 """
 
 import math

@@ -1,7 +1,8 @@
 """A training session: everything from a configuration to a trainer that can step, and its orderly end.
 
 The one entry to the training loop: `pretrain.train` and the benchmarks train through it. It exports what a caller
-needs besides: the configuration's parser, the optimiser of a bare loop, the callback that saves, MLflow's experiment.
+needs besides: the configuration's parser, the optimiser of a bare loop and its rate, the callback that saves, MLflow's
+experiment.
 """
 
 import sys
@@ -35,7 +36,7 @@ from pretrain.claim import claimed
 from pretrain.config import RunConfig, parse_config
 from pretrain.diagnostics import Fault, FlightRecorder, new_folder
 from pretrain.distributed import Rank, is_communication_error, join_process_group, world_size_from_environment
-from pretrain.engine import build_engine, build_optimizer
+from pretrain.engine import build_engine, build_optimizer, set_rate
 from pretrain.memory import keep_freed_memory
 from pretrain.output import try_line
 from pretrain.prefetch import GPUBatches
@@ -50,6 +51,7 @@ __all__ = [
     "build_optimizer",
     "make_experiment",
     "parse_config",
+    "set_rate",
     "training_session",
 ]
 

@@ -11,6 +11,7 @@ from pretrain.batches import Batch
 from pretrain.callbacks.base import Callback, StepResult
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
+from pretrain.engine import set_rate
 from pretrain.progress import Progress
 from pretrain.schedule import learning_rate
 
@@ -93,8 +94,7 @@ class Trainer:
         """Forward, backward and update; nothing is updated on any process where loss or gradient is not finite."""
         config, engine = self.config, self.engine
         rate = learning_rate(config.optimizer, self.progress.step, config.steps)
-        for parameters in engine.optimizer.param_groups:
-            parameters["lr"] = rate
+        set_rate(engine.optimizer.param_groups, rate)
         total = torch.zeros((), dtype=torch.float64, device=self.rank.device)
         micro_batches = self.batches(self.progress.samples + self.progress.skipped * config.global_batch_size)
         for number, (ids, targets) in enumerate(micro_batches, start=1):

@@ -1,8 +1,8 @@
 """The training state by parameter name, in and out of a DeepSpeed engine of any ZeRO stage and world size.
 
 DeepSpeed partitions weights and moments differently for every stage and world size. What is kept here are ranges of
-elements of each parameter, of float32 weights and the optimiser's moments, and the number of optimiser steps. So a run resumes
-bitwise where nothing changed and continues where the stage or the number of processes did.
+elements of each parameter, of float32 weights and the optimiser's moments, and the number of optimiser steps. So a run
+resumes bitwise where nothing changed and continues where the stage or the number of processes did.
 """
 
 from collections.abc import Iterator
@@ -179,7 +179,7 @@ def _moments(engine: deepspeed.DeepSpeedEngine) -> dict[str, tuple[str, ...]]:
 
 
 def _create_moments(zero: Any, steps: int) -> None:
-    """The optimiser's state exists only after a first step; make it for every flat partition that DeepSpeed steps on."""
+    """An optimiser's state exists only after a first step; make it for every flat partition that DeepSpeed steps on."""
     for names in ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition"):
         partitions = getattr(zero, names, None)
         if partitions is not None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.files import sha256_of, sync
-from pretrain.checkpoint.format import MOMENTS, stored_name
+from pretrain.checkpoint.format import MOMENTS, MUON_MOMENTS, stored_name
 from pretrain.checkpoint.retry import as_os_error, retried
 
 BLOCK = 2**26
@@ -57,12 +57,13 @@ class Part:
 
 
 def whole_pieces(weights: dict[str, Tensor], moments: dict[str, Tensor]) -> list[Piece]:
-    """One piece for each parameter; `moments` by "NAME.exp_avg" and "NAME.exp_avg_sq", or none at all."""
-    keys = [stored_name("", moment) for moment in MOMENTS if moments]
-    return [
-        Piece(name, weight.shape, 0, [weight.flatten(), *(moments[name + key].flatten() for key in keys)])
-        for name, weight in weights.items()
-    ]
+    """One piece for each parameter; `moments` by "NAME.exp_avg" and so on, or none at all."""
+    pieces = []
+    for name, weight in weights.items():
+        keys = tuple(key for key in (*MOMENTS, *MUON_MOMENTS) if stored_name(name, key) in moments)
+        values = [weight.flatten(), *(moments[stored_name(name, key)].flatten() for key in keys)]
+        pieces.append(Piece(name, weight.shape, 0, values, keys))
+    return pieces
 
 
 def stage(pieces: Iterable[Piece], pinned: bool = False) -> list[Piece]:

@@ -1,4 +1,4 @@
-"""What DeepSpeed holds on one device for weights, gradients and optimiser: bookkeeping of ZeRO 0 to 3 and offload, in bytes.
+"""What DeepSpeed holds on one device for weights, gradients, optimiser: bookkeeping of ZeRO 0 to 3, offload, in bytes.
 
 Read off DeepSpeed 0.19 and checked against measured steps (tests/pretrain/memory/test_planner.py).
 """
