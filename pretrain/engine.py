@@ -135,6 +135,18 @@ def build_engine(config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngin
     return engine
 
 
+def set_batch_size(engine: deepspeed.DeepSpeedEngine, config: RunConfig, windows: int) -> int:
+    """Give the engine's next step so many windows over all processes; returns its micro-batches per process.
+
+    Its last micro-batch has to be announced then, with `engine.set_gradient_accumulation_boundary`.
+    """
+    engine.set_train_batch_size(windows * config.context_parallel)
+    passes = int(engine.gradient_accumulation_steps())
+    if hasattr(engine.optimizer, "gradient_accumulation_steps"):
+        engine.optimizer.gradient_accumulation_steps = passes  # ZeRO 1 and 2 read it where they offload
+    return passes
+
+
 def deepspeed_settings(config: RunConfig, world_size: int) -> dict[str, Any]:
     """DeepSpeed's whole configuration: the file's, and what follows from the run's configuration."""
     settings = read_deepspeed_config(config)

@@ -43,6 +43,7 @@ from pretrain.prefetch import GPUBatches
 from pretrain.preflight import check_out, check_resume, check_run, find_resume
 from pretrain.progress import Progress
 from pretrain.trainer import Trainer
+from pretrain.warmup import batch_size
 
 __all__ = [
     "Checkpointing",
@@ -112,9 +113,9 @@ def _claimed_session(config: RunConfig, data: Data, rank: Rank) -> Iterator[Trai
     engine, progress = _build_engine(config, data, rank)
     rank.on_main(open_run)
     callbacks = _standard_callbacks(config, data, rank, progress, watchdog, trackers)
-    batches: Callable[[int], list[Batch]] = TrainingBatches(data, config, rank)
+    batches: Callable[[int, int], list[Batch]] = TrainingBatches(data, config, rank)
     if rank.device.type == "cuda":
-        batches = GPUBatches(batches, config.global_batch_size, rank.device)
+        batches = GPUBatches(batches, rank.device)
     trainer = Trainer(config, rank, engine, batches, progress, callbacks)
     failed = True
     try:
@@ -172,7 +173,7 @@ def _build_engine(config: RunConfig, data: Data, rank: Rank) -> tuple[deepspeed.
         rank.print(f"started a new run from the weights of {weights}")
     if config.skip_batches:
         before = progress.passed_over
-        progress.pass_over(max(0, config.skip_batches - before), config.global_batch_size)
+        progress.pass_over(max(0, config.skip_batches - before), batch_size(config, progress.step))
         rank.print(f"--skip_batches: passed over {progress.passed_over - before} batches now, {before} before")
     return engine, progress
 

@@ -63,7 +63,7 @@ def bench_trainer(trainer: Trainer) -> dict[str, float]:
     trainer.batches = data
     model = CausalLM(config.model)
     optimizer = build_optimizer(model, config.optimizer, clips=False, width_ratio=config.model.width_ratio)
-    bare = functools.partial(bare_step, model, optimizer, data(0), config.optimizer.grad_clip)
+    bare = functools.partial(bare_step, model, optimizer, data(0, config.global_batch_size), config.optimizer.grad_clip)
     watches = {"trainer": Stopwatch(trainer.train_step), "bare loop": Stopwatch(bare)}
     for step in range(STEPS + 2):
         if step == 2:  # warm

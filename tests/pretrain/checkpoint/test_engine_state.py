@@ -39,7 +39,7 @@ def pass_on() -> None:
         torch.manual_seed(number)
         engine = build_engine(config, rank.world_size)
         checkpointing = Checkpointing(Manifest.load(Path(data)), 0)
-        trainer = Trainer(config, rank, engine, lambda sample: [], Progress(), [checkpointing])
+        trainer = Trainer(config, rank, engine, lambda sample, windows: [], Progress(), [checkpointing])
         checkpointing.roll_back(trainer)
         restored = CheckpointTensors(rank.on_main(lambda: find_checkpoint(out)))
         for name, parameter in engine.module.named_parameters():
