@@ -11,4 +11,5 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     """
     embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     maps = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return [module.weight for module in maps if id(module.weight) not in embedded]
+    weights = [module.get_parameter("weight") for module in maps]
+    return [weight for weight in weights if id(weight) not in embedded]

@@ -9,7 +9,6 @@ With `base_width` the best rates of all widths must be within a factor of 1.5.
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ import torch
 from data_pipeline import CommandParser, UserError, at_least, user_errors
 from eval.bench.criteria import Criterion, print_report
 from maha_model import CausalLM, ModelConfig
-from pretrain.session import RunConfig, build_optimizer, set_rate
+from pretrain.session import build_optimizer, parse_config, set_rate
 
 WITHIN = 1.5
 """Largest ratio of the best rates of two widths."""
@@ -53,7 +52,7 @@ def trained_loss(config: ModelConfig, optimizer: str, rate: float, steps: int, s
     """
     torch.manual_seed(seed)
     model, language = CausalLM(config), Language(seed)
-    settings = replace(RunConfig().optimizer, name=optimizer, lr=rate)
+    settings = parse_config([f"--optimizer.name={optimizer}", f"--optimizer.lr={rate}"]).optimizer
     updates = build_optimizer(model, settings, clips=True, width_ratio=config.width_ratio)
     for step in range(steps):
         set_rate(updates.param_groups, rate * min((step + 1) / (0.1 * steps), (steps - step) / (0.9 * steps)))

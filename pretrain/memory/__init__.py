@@ -21,6 +21,7 @@ from pretrain.memory.trace import (
     fake_model,
     inference_peak,
     micro_batch_stretches,
+    hidden_sizes,
     parameter_sizes,
 )
 from pretrain.memory.wire import WireBytes, wire_bytes
@@ -47,6 +48,7 @@ __all__ = [
     "keep_freed_memory",
     "micro_batch_peak",
     "micro_batch_stretches",
+    "hidden_sizes",
     "parameter_sizes",
     "possible_changes",
     "resolved",
