@@ -19,9 +19,9 @@ from pretrain.memory.trace import (
     DeviceKind,
     Stretch,
     fake_model,
+    hidden_sizes,
     inference_peak,
     micro_batch_stretches,
-    hidden_sizes,
     parameter_sizes,
 )
 from pretrain.memory.wire import WireBytes, wire_bytes
@@ -44,11 +44,11 @@ __all__ = [
     "checkpoint_table",
     "device_peak",
     "fake_model",
+    "hidden_sizes",
     "inference_peak",
     "keep_freed_memory",
     "micro_batch_peak",
     "micro_batch_stretches",
-    "hidden_sizes",
     "parameter_sizes",
     "possible_changes",
     "resolved",
