@@ -19,7 +19,7 @@ from tests.integration.forked import ForkedRun
 OPTIONS = [
     "--model.vocab_size=64", "--model.context_length=32", "--model.d_model=12", "--model.num_layers=1",
     "--model.num_heads=2", "--model.d_ff=10", "--model.span=8", "--micro_batch_size=1", "--global_batch_size=2",
-    "--optimizer.name=muon", "--optimizer.lr=0.01", "--optimizer.grad_clip=0",
+    "--optimizer.name=muon", "--optimizer.lr=0.01", "--optimizer.grad_clip=0", "--model.base_width=3",
 ]  # fmt: skip
 FLOAT32 = [(f"zero{name}", "float32") for name in ("0", "1", "2", "3", "3_offload")]
 BFLOAT16 = [(f"zero{name}", "bfloat16") for name in ("1", "3")]
@@ -28,7 +28,7 @@ BFLOAT16 = [(f"zero{name}", "bfloat16") for name in ("1", "3")]
 def plain_optimizers(
     weights: dict[str, Tensor], model: CausalLM, config: OptimizerConfig
 ) -> list[torch.optim.Optimizer]:
-    """torch's own two, for float32 weights by their names in the model."""
+    """torch's own two, for float32 weights by their names in the model, which is 4 times as wide as its base."""
     hidden = {id(parameter) for parameter in hidden_matrices(model)}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in hidden}
     rest = [weight for name, weight in weights.items() if name not in names]
@@ -36,7 +36,7 @@ def plain_optimizers(
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [
         torch.optim.Muon(
-            [weights[name] for name in weights if name in names], lr=config.lr, weight_decay=config.weight_decay,
+            [weights[name] for name in weights if name in names], lr=config.lr / 2, weight_decay=2 * config.weight_decay,
             momentum=config.momentum, adjust_lr_fn="match_rms_adamw",
         ),
         torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps),
