@@ -36,8 +36,8 @@ def plain_optimizers(
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [
         torch.optim.Muon(
-            [weights[name] for name in weights if name in names], lr=config.lr / 2, weight_decay=2 * config.weight_decay,
-            momentum=config.momentum, adjust_lr_fn="match_rms_adamw",
+            [weights[name] for name in weights if name in names], lr=config.lr / 2,
+            weight_decay=2 * config.weight_decay, momentum=config.momentum, adjust_lr_fn="match_rms_adamw",
         ),
         torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps),
     ]  # fmt: skip
