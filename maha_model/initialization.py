@@ -24,6 +24,8 @@ class InitializesParameters(Protocol):
 def initialize(module: nn.Module, config: ModelConfig, gather: Gather = nullcontext) -> None:
     """Normal weights of `init_std`, zero biases, projections into the residual stream scaled by 1/sqrt(2 layers).
 
+    With a `base_width` linear maps are also scaled by 1/sqrt(width ratio) (muP: Yang et al. 2022,
+    arXiv 2203.03466, table 8).
     Modules with a start of their own (see `InitializesParameters`) come last.
 
     Args:
@@ -31,12 +33,13 @@ def initialize(module: nn.Module, config: ModelConfig, gather: Gather = nullcont
         config: of the model.
         gather: `gather(parameters)` is a context in which they are whole on every process.
     """
-    depth_scale = (2 * config.num_layers) ** -0.5
+    depth_scale, width_scale = (2 * config.num_layers) ** -0.5, config.width_ratio**-0.5
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear | nn.Embedding):
             into_residual = name.endswith(("attention.out", "ffn.down"))
             with gather(child.parameters(recurse=False)):
-                normal_(child.weight, std=config.init_std * (depth_scale if into_residual else 1.0))
+                scale = width_scale if isinstance(child, nn.Linear) else 1.0
+                normal_(child.weight, std=config.init_std * scale * (depth_scale if into_residual else 1.0))
                 if isinstance(child, nn.Linear) and child.bias is not None:
                     nn.init.zeros_(child.bias)
     for child in module.modules():

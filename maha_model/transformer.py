@@ -115,10 +115,19 @@ class CausalLMOutput(NamedTuple):
 
 
 class Head(nn.Linear):
-    """Logits of all tokens, or the loss without them; in one module, whose weight ZeRO 3 gathers before it runs."""
+    """Logits of all tokens, or the loss without them; in one module, whose weight ZeRO 3 gathers before it runs.
+
+    Logits are divided by `divisor`, the width ratio of muP (arXiv 2203.03466, table 8).
+    """
+
+    def __init__(self, d_model: int, vocab_size: int, divisor: float = 1.0) -> None:
+        super().__init__(d_model, vocab_size, bias=False)
+        self.divisor = divisor
 
     def forward(self, hidden_BND: Tensor, targets_BN: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, V), or with targets (B, N) a scalar; see `kernels.cross_entropy`."""
+        if self.divisor != 1:
+            hidden_BND = hidden_BND / self.divisor
         if targets_BN is None:
             return super().forward(hidden_BND)
         return linear_cross_entropy(hidden_BND.flatten(0, 1), self.weight, targets_BN.flatten(), IGNORED_TARGET)
@@ -136,7 +145,7 @@ class CausalLM(nn.Module):
         super().__init__()
         self.config = config
         self.transformer = Transformer(config, gather)
-        self.lm_head = Head(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = Head(config.d_model, config.vocab_size, config.width_ratio)
         self.lm_head.weight = self.transformer.embedding.weight
 
     @property

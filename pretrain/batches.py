@@ -48,10 +48,10 @@ class TrainingBatches:
         self._order = MixedOrder(mixture.stages, [len(windows) for windows in self._windows], config.seed)
         self._config, self._share = config, Share.of(config, rank)
 
-    def __call__(self, first: int) -> list[Batch]:
-        """This process's micro-batches of the global batch that begins at sample `first` of the order, on the CPU."""
+    def __call__(self, first: int, windows: int) -> list[Batch]:
+        """This process's micro-batches of the `windows` that begin at sample `first` of the order, on the CPU."""
         config, share = self._config, self._share
-        size = config.global_batch_size // share.places
+        size = windows // share.places
         mine = range(first + share.place * size, first + (share.place + 1) * size)
         batches = []
         for start in range(0, size, config.micro_batch_size):

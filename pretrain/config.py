@@ -12,13 +12,24 @@ from maha_model.parallel import ContextSplit, part_sizes
 from pretrain.deepspeed_config import read_deepspeed_config, use_bfloat16
 from pretrain.parsing import parse_dataclass
 
-__all__ = ["OptimizerConfig", "RunConfig", "TrackingConfig", "parse_config", "read_deepspeed_config", "use_bfloat16"]
+__all__ = [
+    "OptimizerConfig",
+    "RunConfig",
+    "TrackingConfig",
+    "WarmupConfig",
+    "parse_config",
+    "read_deepspeed_config",
+    "use_bfloat16",
+]
 
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """AdamW and its learning rate: linear warm-up, then a schedule."""
+    """AdamW or Muon, and the learning rate: linear warm-up, then a schedule."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """`muon`: hidden matrices are updated by Muon (torch.optim.Muon with `match_rms_adamw`, so that the rate and the
+    weight decay are those of AdamW), embeddings, vectors and convolution taps by AdamW."""
     lr: float = 3e-4
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
@@ -35,6 +46,8 @@ class OptimizerConfig:
     """Decay of the first moment."""
     beta2: float = 0.95
     """Decay of the second moment."""
+    momentum: float = 0.95
+    """Of Muon, in Nesterov's form."""
     eps: float = 1e-8
     """Added to the root of the second moment."""
     weight_decay: float = 0.1
@@ -46,6 +59,8 @@ class OptimizerConfig:
         for name in ("warmup_steps", "decay_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"optimizer.momentum is {self.momentum}; it must be at least 0 and below 1")
         if self.decay_steps and self.schedule != "wsd":
             raise ConfigError(
                 f"optimizer.decay_steps is for the schedule wsd, not for {self.schedule}; leave it out, or give "
@@ -59,6 +74,27 @@ class TrackingConfig:
 
     tensorboard: bool = False
     """Write RUN/tensorboard, event files for TensorBoard; needs the package tensorboard."""
+
+
+@dataclass(kw_only=True)
+class WarmupConfig:
+    """A size that grows over the first steps."""
+
+    start: int = 0
+    """Its value in the first steps; must be given with `steps`."""
+    steps: int = 0
+    """Optimiser steps until it has its full value; 0: it has from the first."""
+
+    def check(self, name: str, full: int, full_name: str) -> None:
+        """Raises ConfigError unless `full` is a multiple of a start that is there if there are steps."""
+        if self.steps < 0 or self.start < 0:
+            raise ConfigError(f"{name}.start and {name}.steps must not be negative")
+        if bool(self.steps) != bool(self.start):
+            raise ConfigError(f"{name} needs both start and steps, or neither; give --{name}.start and --{name}.steps")
+        if self.start and (full % self.start or full == self.start):
+            raise ConfigError(
+                f"{name}.start is {self.start}, of which {full_name} {full} is no multiple; give a proper divisor"
+            )
 
 
 @dataclass(kw_only=True)
@@ -79,6 +115,10 @@ class RunConfig:
     """Windows per optimiser step over all processes; the gradient accumulation follows from it and the next field."""
     micro_batch_size: int = 8
     """Windows per process and forward pass; with context_parallel per group of processes that share windows."""
+    batch_warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    """Windows per optimiser step that grow from `start` to `global_batch_size`, by `start` at a time."""
+    length_warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    """Windows cut into pieces of `start` tokens, which double up to `context_length`; the tokens of a step stay."""
     context_parallel: int = 1
     """P neighbouring processes share each window, every one with a contiguous part of it: for contexts that do not fit
     on one. Must divide the number of processes."""
@@ -143,6 +183,7 @@ class RunConfig:
         for name in ("keep_every", "skip_batches", "max_skipped_steps", "spike_threshold", "max_rollbacks"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
+        self._check_warmups()
         if self.spike_window < 2:
             raise ConfigError(f"spike_window is {self.spike_window}; a deviation needs at least 2 steps")
         for name in ("step_timeout", "peer_timeout"):
@@ -163,6 +204,19 @@ class RunConfig:
         part_sizes(self.model.context_length, self.context_parallel, self.model.context_unit)
         if self.profile and self.profiled_steps is None:
             raise ConfigError(f"profile is {self.profile}; give the first and the last step, such as 20:25")
+
+    def _check_warmups(self) -> None:
+        context = self.model.context_length
+        self.batch_warmup.check("batch_warmup", self.global_batch_size, "global_batch_size")
+        self.length_warmup.check("length_warmup", context, "context_length")
+        start = self.length_warmup.start
+        if start and (context // start).bit_count() != 1:
+            raise ConfigError(
+                f"length_warmup.start is {start}, which does not double to context_length {context}; give half of it, "
+                "a quarter and so on"
+            )
+        if start and self.context_parallel > 1:
+            raise ConfigError("length_warmup cuts windows that context_parallel shares; leave one of them out")
 
     @property
     def profiled_steps(self) -> tuple[int, int] | None:
@@ -187,6 +241,12 @@ class RunConfig:
                 f"start {max(1, groups) * self.context_parallel}, or give a divisor of {world_size}"
             )
         per_pass = self.micro_batch_size * groups
+        if self.batch_warmup.start % per_pass:
+            raise UserError(
+                f"batch_warmup.start {self.batch_warmup.start} is not a multiple of micro_batch_size "
+                f"{self.micro_batch_size} times {groups} {self._takers}; change one of them, for example "
+                f"--batch_warmup.start {-(-self.batch_warmup.start // per_pass) * per_pass}"
+            )
         if self.global_batch_size % per_pass:
             raise UserError(
                 f"global_batch_size {self.global_batch_size} is not a multiple of micro_batch_size "

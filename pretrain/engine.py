@@ -7,18 +7,47 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 
 from maha_model import CausalLM
+from maha_model.hidden import hidden_matrices
 from maha_model.parallel import register_group
 from pretrain.config import OptimizerConfig, RunConfig, read_deepspeed_config, use_bfloat16
 from pretrain.distributed import local_device, neighbours
+from pretrain.muon import MuonAdamW, place_matrices
+
+ZERO_SUPPORTED_OPTIMIZERS.append(MuonAdamW)  # or DeepSpeed warns of it; torch's AdamW is in the list
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices (embeddings and convolution taps included) decay; norms, biases and other vectors do not."""
-    decayed = [parameter for parameter in model.parameters() if len(whole_shape(parameter)) >= 2]
-    plain = [parameter for parameter in model.parameters() if len(whole_shape(parameter)) < 2]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def parameter_groups(model: torch.nn.Module, config: OptimizerConfig, width_ratio: float = 1.0) -> list[dict[str, Any]]:
+    """Matrices (embeddings and convolution taps included) decay; norms, biases and other vectors do not.
+
+    With Muon the hidden matrices come first, in a group with its `momentum`; so they do with a `width_ratio`
+    (`ModelConfig.width_ratio`). Their rate is then `rate_scale` of the others': as muP has it 1/ratio with AdamW (Yang
+    et al. 2022, arXiv 2203.03466, table 8), whose updates of a matrix are about of rank 1, and 1/sqrt(ratio) with Muon,
+    whose are of full rank: either way a step changes what the matrix makes of its input alike at all widths. The decay
+    of a step is that of the others.
+    """
+    muon = config.name == "muon"
+    hidden = hidden_matrices(model) if muon or width_ratio != 1 else []
+    scale = width_ratio ** (-0.5 if muon else -1.0)
+    of_muon = {"momentum": config.momentum} if muon else {}
+    apart = {id(parameter) for parameter in hidden}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
+    decayed = [parameter for parameter in rest if len(whole_shape(parameter)) >= 2]
+    plain = [parameter for parameter in rest if len(whole_shape(parameter)) < 2]
+    groups = [
+        {"params": hidden, "weight_decay": config.weight_decay / scale, "rate_scale": scale} | of_muon,
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def set_rate(groups: list[dict[str, Any]], rate: float) -> None:
+    """The learning rate of an optimiser's `param_groups`."""
+    for group in groups:
+        group["lr"] = rate * group.get("rate_scale", 1.0)
 
 
 def whole_shape(parameter: torch.Tensor) -> torch.Size:
@@ -42,17 +71,32 @@ class ClippingAdamW(torch.optim.AdamW):
             super().step(closure)
 
 
+class ClippingMuonAdamW(ClippingAdamW, MuonAdamW):
+    """The same of Muon and AdamW, by one norm."""
+
+
 def build_optimizer(
-    model: torch.nn.Module, config: OptimizerConfig, clips: bool, fused: bool = False
+    model: torch.nn.Module, config: OptimizerConfig, clips: bool, fused: bool = False, width_ratio: float = 1.0
 ) -> torch.optim.AdamW:
-    """AdamW without its own schedule: the loop sets the rate of every step. ZeRO's wrappers clip by themselves.
+    """AdamW, or Muon and AdamW, without a schedule: the loop sets each step's rate. ZeRO's wrappers clip by themselves.
+
+    `width_ratio` is that of the model's configuration.
 
     `fused`: one kernel for many parameters, without temporaries, and the number of steps on their device: for GPUs.
     """
-    groups = [group for group in parameter_groups(model, config.weight_decay) if group["params"]]
+    groups = parameter_groups(model, config, width_ratio)
     betas = config.beta1, config.beta2
     options: dict[str, Any] = {"lr": config.lr, "betas": betas, "eps": config.eps, "fused": fused or None}
-    return ClippingAdamW(groups, config.grad_clip, **options) if clips else torch.optim.AdamW(groups, **options)
+    kinds = {
+        ("adamw", False): torch.optim.AdamW,
+        ("adamw", True): ClippingAdamW,
+        ("muon", False): MuonAdamW,
+        ("muon", True): ClippingMuonAdamW,
+    }
+    clip: dict[str, Any] = {"clip": config.grad_clip} if clips else {}
+    optimizer = kinds[config.name, clips](groups, **clip, **options)
+    set_rate(optimizer.param_groups, config.lr)
+    return optimizer
 
 
 def build_model(config: RunConfig, settings: dict[str, Any]) -> CausalLM:
@@ -82,9 +126,25 @@ def build_engine(config: RunConfig, world_size: int) -> deepspeed.DeepSpeedEngin
     if config.compile:
         model.compile()
     on_gpu = local_device().type == "cuda"
-    optimizer = build_optimizer(model, config.optimizer, clips=_is_plain(settings), fused=on_gpu)
+    optimizer = build_optimizer(
+        model, config.optimizer, clips=_is_plain(settings), fused=on_gpu, width_ratio=config.model.width_ratio
+    )
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    if isinstance(optimizer, MuonAdamW) and not _is_plain(settings):
+        place_matrices(optimizer, engine.optimizer, model, local_device())
     return engine
+
+
+def set_batch_size(engine: deepspeed.DeepSpeedEngine, config: RunConfig, windows: int) -> int:
+    """Give the engine's next step so many windows over all processes; returns its micro-batches per process.
+
+    Its last micro-batch has to be announced then, with `engine.set_gradient_accumulation_boundary`.
+    """
+    engine.set_train_batch_size(windows * config.context_parallel)
+    passes = int(engine.gradient_accumulation_steps())
+    if hasattr(engine.optimizer, "gradient_accumulation_steps"):
+        engine.optimizer.gradient_accumulation_steps = passes  # ZeRO 1 and 2 read it where they offload
+    return passes
 
 
 def deepspeed_settings(config: RunConfig, world_size: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from maha_model import flops_per_token
 from pretrain.config import RunConfig, read_deepspeed_config, use_bfloat16
-from pretrain.memory import ZeroSettings, parameter_sizes
+from pretrain.memory import ZeroSettings, hidden_sizes, parameter_sizes
 
 DAY = 86400.0
 
@@ -42,7 +42,8 @@ def zero_wire_bytes(config: RunConfig, world_size: int) -> int:
 
     A reduce-scatter or a gathering of S bytes sends S (N - 1) / N, an all-reduce twice that (rings). Stage 0 reduces
     whole gradients once a step, stage 1 to their owners and gathers the weights; stage 2 reduces in every micro-batch;
-    stage 3 also gathers the weights in every micro-batch, forward and backward.
+    stage 3 also gathers the weights in every micro-batch, forward and backward. With Muon all but stage 0 send hidden
+    matrices to where they are orthogonalised and back, in bfloat16.
     """
     zero = ZeroSettings.from_deepspeed(read_deepspeed_config(config))
     elements = sum(map(sum, parameter_sizes(config.model)))
@@ -55,7 +56,8 @@ def zero_wire_bytes(config: RunConfig, world_size: int) -> int:
         2: passes * gradient + weight,
         3: passes * (gradient + 2 * weight),
     }[zero.stage]
-    return elements * sent * (world_size - 1) // world_size
+    matrices = sum(hidden_sizes(config.model)) if config.optimizer.name == "muon" and zero.stage else 0
+    return (elements * sent + matrices * 2 * 2) * (world_size - 1) // world_size
 
 
 def operation(config: RunConfig, world_size: int, given: Assumptions) -> Operation:

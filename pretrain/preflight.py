@@ -159,6 +159,11 @@ def check_resume(checkpoint: Path, config: RunConfig, data: Data) -> None:
         raise UserError(
             f"{checkpoint} has seed {info.seed}, not {config.seed}; another seed would repeat and skip samples"
         )
+    if info.optimizer != config.optimizer.name:
+        raise UserError(
+            f"{checkpoint} has the moments of {info.optimizer}, not of {config.optimizer.name}; give --optimizer.name "
+            f"{info.optimizer}, or start a new run from its weights with --init_from"
+        )
     check_decay(checkpoint, info.step, config)
 
 

@@ -1,7 +1,8 @@
 """A training session: everything from a configuration to a trainer that can step, and its orderly end.
 
 The one entry to the training loop: `pretrain.train` and the benchmarks train through it. It exports what a caller
-needs besides: the configuration's parser, the optimiser of a bare loop, the callback that saves, MLflow's experiment.
+needs besides: the configuration's parser, the optimiser of a bare loop and its rate, the callback that saves, MLflow's
+experiment.
 """
 
 import sys
@@ -35,13 +36,14 @@ from pretrain.claim import claimed
 from pretrain.config import RunConfig, parse_config
 from pretrain.diagnostics import Fault, FlightRecorder, new_folder
 from pretrain.distributed import Rank, is_communication_error, join_process_group, world_size_from_environment
-from pretrain.engine import build_engine, build_optimizer
+from pretrain.engine import build_engine, build_optimizer, set_rate
 from pretrain.memory import keep_freed_memory
 from pretrain.output import try_line
 from pretrain.prefetch import GPUBatches
 from pretrain.preflight import check_out, check_resume, check_run, find_resume
 from pretrain.progress import Progress
 from pretrain.trainer import Trainer
+from pretrain.warmup import batch_size
 
 __all__ = [
     "Checkpointing",
@@ -50,6 +52,7 @@ __all__ = [
     "build_optimizer",
     "make_experiment",
     "parse_config",
+    "set_rate",
     "training_session",
 ]
 
@@ -110,9 +113,9 @@ def _claimed_session(config: RunConfig, data: Data, rank: Rank) -> Iterator[Trai
     engine, progress = _build_engine(config, data, rank)
     rank.on_main(open_run)
     callbacks = _standard_callbacks(config, data, rank, progress, watchdog, trackers)
-    batches: Callable[[int], list[Batch]] = TrainingBatches(data, config, rank)
+    batches: Callable[[int, int], list[Batch]] = TrainingBatches(data, config, rank)
     if rank.device.type == "cuda":
-        batches = GPUBatches(batches, config.global_batch_size, rank.device)
+        batches = GPUBatches(batches, rank.device)
     trainer = Trainer(config, rank, engine, batches, progress, callbacks)
     failed = True
     try:
@@ -170,7 +173,7 @@ def _build_engine(config: RunConfig, data: Data, rank: Rank) -> tuple[deepspeed.
         rank.print(f"started a new run from the weights of {weights}")
     if config.skip_batches:
         before = progress.passed_over
-        progress.pass_over(max(0, config.skip_batches - before), config.global_batch_size)
+        progress.pass_over(max(0, config.skip_batches - before), batch_size(config, progress.step))
         rank.print(f"--skip_batches: passed over {progress.passed_over - before} batches now, {before} before")
     return engine, progress
 

@@ -11,8 +11,10 @@ from pretrain.batches import Batch
 from pretrain.callbacks.base import Callback, StepResult
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
+from pretrain.engine import set_batch_size, set_rate
 from pretrain.progress import Progress
 from pretrain.schedule import learning_rate
+from pretrain.warmup import batch_size, window_length
 
 AnyCallback = TypeVar("AnyCallback", bound=Callback)
 
@@ -25,11 +27,11 @@ class Trainer:
         config: RunConfig,
         rank: Rank,
         engine: deepspeed.DeepSpeedEngine,
-        batches: Callable[[int], list[Batch]],
+        batches: Callable[[int, int], list[Batch]],
         progress: Progress,
         callbacks: Sequence[Callback],
     ) -> None:
-        """`batches` gives this process's micro-batches of the global batch that begins at a sample."""
+        """`batches(first, windows)` gives this process's micro-batches of so many windows from sample `first` on."""
         self.config, self.rank, self.engine = config, rank, engine
         self.batches, self.progress, self.callbacks = batches, progress, callbacks
         self.stop_requested = False
@@ -56,8 +58,8 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_step_skipped(self, result.fault)
             return
+        self.progress.samples += (self.progress.skipped + 1) * batch_size(self.config, self.progress.step)
         self.progress.step += 1
-        self.progress.samples += (self.progress.skipped + 1) * self.config.global_batch_size
         self.progress.skipped = 0
         if any(callback.undoes_step(self, result) for callback in self.callbacks):
             return
@@ -93,11 +95,17 @@ class Trainer:
         """Forward, backward and update; nothing is updated on any process where loss or gradient is not finite."""
         config, engine = self.config, self.engine
         rate = learning_rate(config.optimizer, self.progress.step, config.steps)
-        for parameters in engine.optimizer.param_groups:
-            parameters["lr"] = rate
+        set_rate(engine.optimizer.param_groups, rate)
         total = torch.zeros((), dtype=torch.float64, device=self.rank.device)
-        micro_batches = self.batches(self.progress.samples + self.progress.skipped * config.global_batch_size)
+        windows, length = (of_step(config, self.progress.step) for of_step in (batch_size, window_length))
+        micro_batches = self.batches(self.progress.samples + self.progress.skipped * windows, windows)
+        if config.batch_warmup.steps:
+            set_batch_size(engine, config, windows)
         for number, (ids, targets) in enumerate(micro_batches, start=1):
+            if config.batch_warmup.steps:
+                engine.set_gradient_accumulation_boundary(number == len(micro_batches))
+            if config.length_warmup.steps:
+                ids, targets = ids.reshape(-1, length), targets.reshape(-1, length)
             loss = engine(ids, targets).loss
             # Times 1, or NaN where the loss is not finite: then so is every gradient, and the optimisers skip the step.
             engine.backward(loss * (1 + 0 * loss.detach()))

@@ -13,6 +13,7 @@ BENCHMARKS = {
     "generate": "generation",
     "parallel": "parallel",
     "training": "training",
+    "width_transfer": "width_transfer",
 }
 """Name of each benchmark to its module in this folder, whose `main` runs it."""
 

@@ -62,9 +62,8 @@ def bench_trainer(trainer: Trainer) -> dict[str, float]:
     data = Stopwatch(trainer.batches)
     trainer.batches = data
     model = CausalLM(config.model)
-    bare = functools.partial(
-        bare_step, model, build_optimizer(model, config.optimizer, clips=False), data(0), config.optimizer.grad_clip
-    )
+    optimizer = build_optimizer(model, config.optimizer, clips=False, width_ratio=config.model.width_ratio)
+    bare = functools.partial(bare_step, model, optimizer, data(0, config.global_batch_size), config.optimizer.grad_clip)
     watches = {"trainer": Stopwatch(trainer.train_step), "bare loop": Stopwatch(bare)}
     for step in range(STEPS + 2):
         if step == 2:  # warm

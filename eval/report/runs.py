@@ -13,7 +13,7 @@ from eval.scoring.evaluation import Evaluation
 from maha_model import ModelConfig
 from pretrain.checkpoint import CheckpointInfo, find_checkpoint, model_from, read_info
 
-_TRAINING = ("optimizer", "steps", "global_batch_size")
+_TRAINING = ("optimizer", "steps", "global_batch_size", "batch_warmup", "length_warmup")
 """The settings of config.yaml, besides the model's, that make two runs different experiments."""
 
 
@@ -66,11 +66,21 @@ def _settings(home: Path, info: CheckpointInfo, config: ModelConfig) -> dict[str
     path = home / "config.yaml"
     try:
         written = yaml.safe_load(path.read_text()) if path.exists() else {}
-        training = {name: written[name] for name in _TRAINING if name in written}
-    except (OSError, yaml.YAMLError, TypeError) as error:
+        training = _effective({name: written[name] for name in _TRAINING if name in written})
+    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     whole = {**config.to_dict(), **training, "trained_tokens": info.tokens, "data": info.data_fingerprint[:12]}
     return dict(_flat("", whole))
+
+
+def _effective(training: dict[str, Any]) -> dict[str, Any]:
+    """Without the options that make no difference: runs of before they were there have none."""
+    optimizer = training.get("optimizer", {})
+    if optimizer.get("name", "adamw") == "adamw":
+        optimizer = {name: value for name, value in optimizer.items() if name not in ("name", "momentum")}
+    off = [name for name in ("batch_warmup", "length_warmup") if not training.get(name, {}).get("steps")]
+    kept = {name: value for name, value in training.items() if name not in off}
+    return kept | ({"optimizer": optimizer} if "optimizer" in kept else {})
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> Iterable[tuple[str, Any]]:

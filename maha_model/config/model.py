@@ -89,6 +89,10 @@ class ModelConfig:
     init_std: float = 0.02
     """Standard deviation of the initial weights; projections back to the residual stream are divided by
     sqrt(2 * num_layers)."""
+    base_width: int | None = None
+    """Width of a narrower model, with heads as wide as here, whose best learning rate this one is to share (muP):
+    `init_std` and the optimiser's rate are that model's, from which hidden matrices start and learn less by the ratio
+    of the widths, and logits are divided by it. null: none of it."""
 
     def __post_init__(self) -> None:
         if isinstance(self.aggregation, dict):
@@ -105,6 +109,8 @@ class ModelConfig:
             raise ConfigError(
                 f"d_model/num_heads is {self.head_dim}; rotary positions need an even head width, choose fewer heads"
             )
+        if self.base_width is not None and self.base_width < 1:
+            raise ConfigError(f"base_width is {self.base_width}; it must be at least 1, or null for no width transfer")
         if self.span != "full" and (not isinstance(self.span, int) or self.span < 1):
             raise ConfigError(f"span is {self.span!r}; it must be a positive number of tokens or 'full'")
         if self.recency is not None and self.recency < 0:
@@ -171,6 +177,11 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Width d of a head's values."""
         return self.d_model // self.num_heads
+
+    @property
+    def width_ratio(self) -> float:
+        """By how much the model is wider than that of `base_width`; 1 without one."""
+        return 1.0 if self.base_width is None else self.d_model / self.base_width
 
     @property
     def scale_qk_dim(self) -> int:

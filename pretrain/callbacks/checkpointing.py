@@ -30,6 +30,7 @@ from pretrain.checkpoint.engine_state import own_pieces, restore_checkpoint
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
 from pretrain.progress import Progress
+from pretrain.warmup import batch_size
 
 if TYPE_CHECKING:
     from pretrain.trainer import Trainer
@@ -119,6 +120,7 @@ class Checkpointing(Callback):
                 passed_over=progress.passed_over,
                 origin=progress.origin,
                 longest_save=self.seconds,
+                optimizer=config.optimizer.name,
             )
             job: Callable[[], object] = functools.partial(self._finish, config, info, write, exchange)
         else:
@@ -163,8 +165,11 @@ class Checkpointing(Callback):
     def roll_back(self, trainer: "Trainer") -> None:
         """Restore the newest whole checkpoint, when none is being written; the batches since then are passed over."""
         path = find_together(trainer.rank, lambda verify: find_checkpoint(trainer.config.out, verify))
-        samples, batch_size = trainer.progress.samples, trainer.config.global_batch_size
+        samples = trainer.progress.samples
         trainer.progress = Progress.from_checkpoint(restore_checkpoint(trainer.engine, path))
         trainer.rank.on_main(lambda: prepare_to_continue(trainer.config.out, trainer.progress.step))
-        trainer.progress.pass_over((samples - trainer.progress.samples) // batch_size, batch_size)
+        # Batches may have grown since (batch_warmup): as many of the size of now as cover them. A start that passes
+        # over so many (--skip_batches) counts in batches of this size, too.
+        size = batch_size(trainer.config, trainer.progress.step)
+        trainer.progress.pass_over(-(-(samples - trainer.progress.samples) // size), size)
         self._saved_step = trainer.progress.step

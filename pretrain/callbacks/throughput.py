@@ -36,25 +36,25 @@ def peak_memory_bytes(device: torch.device) -> int:
 class Throughput:
     """Tokens per second and MFU since the last call of `read`, and the time left."""
 
-    def __init__(self, tokens_per_step: int, flops_per_token: float, peak_flops: float, steps: int) -> None:
-        self._tokens, self._flops, self._peak, self._steps = tokens_per_step, flops_per_token, peak_flops, steps
-        self._spent, self._count = 0.0, 0
+    def __init__(self, flops_per_token: float, peak_flops: float, steps: int) -> None:
+        self._flops, self._peak, self._steps = flops_per_token, peak_flops, steps
+        self._spent, self._count, self._tokens = 0.0, 0, 0
         self._started = time.perf_counter()
 
     def start_step(self) -> None:
         """Call before each step; time between steps (evaluation, checkpoints) is not counted."""
         self._started = time.perf_counter()
 
-    def end_step(self) -> None:
-        """Call after each step."""
+    def end_step(self, tokens: int) -> None:
+        """Call after each step, with its tokens."""
         self._spent += time.perf_counter() - self._started
         self._count += 1
+        self._tokens += tokens
 
     def read(self, steps_done: int) -> dict[str, float]:
         """tokens_per_s, mfu (share of the devices' peak) and eta_s since the last read."""
-        seconds = self._spent / max(1, self._count)
-        self._spent, self._count = 0.0, 0
-        rate = self._tokens / seconds
+        seconds, rate = self._spent / max(1, self._count), self._tokens / self._spent
+        self._spent, self._count, self._tokens = 0.0, 0, 0
         return {
             "tokens_per_s": rate,
             "mfu": rate * self._flops / self._peak,

@@ -17,6 +17,7 @@ from pretrain.callbacks.throughput import Throughput, device_peak_flops, peak_me
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
 from pretrain.engine import whole_shape
+from pretrain.warmup import batch_size
 
 if TYPE_CHECKING:
     from pretrain.trainer import Trainer
@@ -46,7 +47,7 @@ class Tracking(Callback):
         write_settings(config)
         peak = device_peak_flops(rank.device) * rank.world_size
         flops = flops_per_token(config.model, context)
-        self._throughput = Throughput(config.global_batch_size * context, flops, peak, config.steps)
+        self._throughput = Throughput(flops, peak, config.steps)
 
     def on_start(self, trainer: "Trainer") -> None:
         """Write down the start; print what is trained on what."""
@@ -70,8 +71,8 @@ class Tracking(Callback):
 
     def on_step_end(self, trainer: "Trainer", result: StepResult) -> None:
         """Write down the step; print and track it every log_interval steps."""
-        self._throughput.end_step()
         config, step = trainer.config, trainer.progress.step
+        self._throughput.end_step(batch_size(config, step - 1) * config.model.context_length)
         values = {
             "loss": result.loss,
             "lr": result.lr,

@@ -16,7 +16,16 @@ engine_state     tensors in and out of a DeepSpeed engine; needs DeepSpeed, so i
 
 from pretrain.checkpoint.background import BackgroundWriter
 from pretrain.checkpoint.exchange import PartExchange
-from pretrain.checkpoint.format import CONFIG, MOMENTS, WEIGHTS, CheckpointInfo, part_name, read_info, sealed
+from pretrain.checkpoint.format import (
+    CONFIG,
+    MOMENTS,
+    MUON_MOMENTS,
+    WEIGHTS,
+    CheckpointInfo,
+    part_name,
+    read_info,
+    sealed,
+)
 from pretrain.checkpoint.initial_weights import InitialWeights
 from pretrain.checkpoint.models import load_model, model_config, model_from
 from pretrain.checkpoint.parts import Part, Piece, stage, whole_pieces, write_part
@@ -36,6 +45,7 @@ from pretrain.checkpoint.tensors import CheckpointTensors
 __all__ = [
     "CONFIG",
     "MOMENTS",
+    "MUON_MOMENTS",
     "WEIGHTS",
     "BackgroundWriter",
     "CheckpointInfo",

@@ -1,8 +1,8 @@
 """The training state by parameter name, in and out of a DeepSpeed engine of any ZeRO stage and world size.
 
 DeepSpeed partitions weights and moments differently for every stage and world size. What is kept here are ranges of
-elements of each parameter, of float32 weights and Adam's moments, and the number of optimiser steps. So a run resumes
-bitwise where nothing changed and continues where the stage or the number of processes did.
+elements of each parameter, of float32 weights and the optimiser's moments, and the number of optimiser steps. So a run
+resumes bitwise where nothing changed and continues where the stage or the number of processes did.
 """
 
 from collections.abc import Iterator
@@ -20,13 +20,14 @@ from deepspeed.utils.tensor_fragment import (
 from torch import Tensor
 
 from maha_model import ModelConfig
-from pretrain.checkpoint.format import MOMENTS, CheckpointInfo, read_info
+from maha_model.hidden import hidden_matrices
+from pretrain.checkpoint.format import MOMENTS, MUON_MOMENTS, CheckpointInfo, read_info
 from pretrain.checkpoint.initial_weights import InitialWeights
 from pretrain.checkpoint.parts import Piece
 from pretrain.checkpoint.tensors import CheckpointTensors
+from pretrain.muon import MuonAdamW
 
 _WEIGHTS = ("",)
-_KINDS = (*_WEIGHTS, *MOMENTS)
 _Tensors = CheckpointTensors | InitialWeights
 
 
@@ -39,17 +40,18 @@ def own_pieces(engine: deepspeed.DeepSpeedEngine) -> Iterator[Piece]:
         yield from _equal_ranges(engine)
         return
     _link_moments(engine.optimizer)
+    moments_of = _moments(engine)
     for name, parameter in engine.module.named_parameters():
-        shape = _whole_shape(parameter)
+        shape, moments = _whole_shape(parameter), moments_of[name]
         if hasattr(parameter, "ds_tensor"):
             start, count = _slice(parameter)
             values = [safe_get_local_fp32_param(parameter)]
-            values += [safe_get_local_optimizer_state(parameter, key) for key in MOMENTS]
+            values += [safe_get_local_optimizer_state(parameter, key) for key in moments]
             if count > 0:
-                yield Piece(name, shape, start, [value.flatten()[:count] for value in values])
+                yield Piece(name, shape, start, [value.flatten()[:count] for value in values], moments)
         elif (fragment := parameter._hp_mapping) is not None:  # noqa: SLF001 - DeepSpeed has no public way
-            values = [fragment.get_hp_fragment(key or None).flatten() for key in _KINDS]
-            yield Piece(name, shape, fragment.lp_fragment_address.start, values)
+            values = [fragment.get_hp_fragment(key or None).flatten() for key in ("", *moments)]
+            yield Piece(name, shape, fragment.lp_fragment_address.start, values, moments)
 
 
 def restore_checkpoint(engine: deepspeed.DeepSpeedEngine, path: Path) -> CheckpointInfo:
@@ -63,14 +65,14 @@ def restore_checkpoint(engine: deepspeed.DeepSpeedEngine, path: Path) -> Checkpo
     info, tensors = read_info(path), CheckpointTensors(path)
     tensors.check_shapes(_shapes(engine))
     tensors.check_moments()  # before a process waits for another one, which has found none
-    plain = _is_plain(engine)
+    plain, moments_of = _is_plain(engine), _moments(engine)
     if not plain:
         _create_moments(engine.optimizer, info.step)
     for name, parameter in engine.module.named_parameters():
-        _restore(parameter, name, tensors, _KINDS, plain)
+        _restore(parameter, name, tensors, (*_WEIGHTS, *moments_of[name]), plain)
         if plain:
-            moments = {key: tensors.whole(name, key).to(parameter.device) for key in MOMENTS}
-            engine.optimizer.state[parameter] = {"step": _count(engine.optimizer, parameter, info.step), **moments}
+            moments = {key: tensors.whole(name, key).to(parameter.device) for key in moments_of[name]}
+            engine.optimizer.state[parameter] = moments | _count(engine.optimizer, parameter, info.step, moments)
     return info
 
 
@@ -115,7 +117,7 @@ def _whole_shape(parameter: Tensor) -> torch.Size:
 
 def _equal_ranges(engine: deepspeed.DeepSpeedEngine) -> Iterator[Piece]:
     """This process's part of all parameters in a row, cut into as many parts as there are processes."""
-    named = list(engine.module.named_parameters())
+    named, moments_of = list(engine.module.named_parameters()), _moments(engine)
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     elements = sum(parameter.numel() for _, parameter in named)
     begin, end = elements * rank // world_size, elements * (rank + 1) // world_size
@@ -123,8 +125,9 @@ def _equal_ranges(engine: deepspeed.DeepSpeedEngine) -> Iterator[Piece]:
     for name, parameter in named:
         first, last = max(begin - offset, 0), min(end - offset, parameter.numel())
         if first < last:
-            values = [parameter.detach(), *(engine.optimizer.state[parameter][key] for key in MOMENTS)]
-            yield Piece(name, parameter.shape, first, [value.flatten()[first:last] for value in values])
+            values = [parameter.detach(), *(engine.optimizer.state[parameter][key] for key in moments_of[name])]
+            values = [value.flatten()[first:last] for value in values]
+            yield Piece(name, parameter.shape, first, values, moments_of[name])
         offset += parameter.numel()
 
 
@@ -167,25 +170,38 @@ def _restore_fragment(parameter: Any, name: str, tensors: _Tensors, kinds: tuple
     parameter.data.copy_(whole.view(torch.float32).view(parameter.shape))
 
 
+def _moments(engine: deepspeed.DeepSpeedEngine) -> dict[str, tuple[str, ...]]:
+    """The names of the optimiser's moments of every parameter."""
+    optimizer = engine.optimizer if _is_plain(engine) else engine.optimizer.optimizer
+    hidden = {id(it) for it in hidden_matrices(engine.module)} if isinstance(optimizer, MuonAdamW) else set()
+    named = engine.module.named_parameters()
+    return {name: MUON_MOMENTS if id(parameter) in hidden else MOMENTS for name, parameter in named}
+
+
 def _create_moments(zero: Any, steps: int) -> None:
-    """Adam's state exists only after a first step; make it for every flat partition that DeepSpeed steps on."""
+    """An optimiser's state exists only after a first step; make it for every flat partition that DeepSpeed steps on."""
     for names in ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition"):
         partitions = getattr(zero, names, None)
         if partitions is not None:
             break
     else:
         raise RuntimeError(f"cannot find the float32 partitions of {type(zero).__name__}")
+    of_muon = zero.optimizer.partitions if isinstance(zero.optimizer, MuonAdamW) else set()
     for partition in partitions:
-        zero.optimizer.state[partition] = {
-            "step": _count(zero.optimizer, partition, steps),
-            **{key: torch.zeros_like(partition) for key in MOMENTS},
-        }
+        keys = MUON_MOMENTS if partition in of_muon else MOMENTS
+        moments = {key: torch.zeros_like(partition) for key in keys}
+        zero.optimizer.state[partition] = moments | _count(zero.optimizer, partition, steps, moments)
     _link_moments(zero)
 
 
-def _count(optimizer: torch.optim.Optimizer, parameter: Tensor, steps: int) -> Tensor:
-    """The number of steps where the optimiser keeps it: a fused one beside the parameter, else on the CPU."""
-    return torch.tensor(float(steps), device=parameter.device if optimizer.defaults.get("fused") else "cpu")
+def _count(
+    optimizer: torch.optim.Optimizer, parameter: Tensor, steps: int, moments: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Adam's number of steps where the optimiser keeps it: a fused one beside the parameter, else on the CPU."""
+    if moments.keys() == set(MUON_MOMENTS):
+        return {}
+    device = parameter.device if optimizer.defaults.get("fused") else "cpu"
+    return {"step": torch.tensor(float(steps), device=device)}
 
 
 def _link_moments(zero: Any) -> None:

@@ -3,12 +3,14 @@
     RUN/checkpoints/step-00000100/
         checkpoint.json                     step, model configuration, data and tokenizer identity, where each tensor's
                                             elements are, checksums of the other files; written last
-        rank-00000-of-00004.safetensors     what rank 0 held: float32 weights and Adam's moments, in flat ranges
+        rank-00000-of-00004.safetensors     what rank 0 held: float32 weights and the optimiser's moments, in flat
+                                            ranges
         rank-00001-of-00004.safetensors     ...
         tokenizer.model                     the data set's tokenizer, or tokenizer.json
 
 A range of the parameter NAME that begins at its element START (of the parameter as a flat row) is three tensors:
-"NAME@START", "NAME.exp_avg@START" and "NAME.exp_avg_sq@START".
+"NAME@START", "NAME.exp_avg@START" and "NAME.exp_avg_sq@START", of a matrix that Muon updates two: "NAME@START" and
+"NAME.momentum_buffer@START".
 
 Whole tensors, without the index's list of ranges, are in an export (pretrain.export), in model.safetensors or shards of
 it, and in checkpoints of format 1, up to November 2026: model.safetensors and optimizer.safetensors.
@@ -33,6 +35,8 @@ CONFIG = "config.json"
 """The model's configuration, in exports only (a checkpoint's index has it)."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's, beside each weight."""
+MUON_MOMENTS = ("momentum_buffer",)
+"""Muon's, beside each weight that it updates."""
 _NUMBERED = re.compile(r"(rank|model)-\d{5,}-of-\d{5,}\.safetensors")
 
 
@@ -75,6 +79,8 @@ class CheckpointInfo:
     and the origin of that, if it has one."""
     longest_save: float = 0.0
     """Seconds that the longest save of the run before this one has taken: so long before a limit the run stops."""
+    optimizer: str = "adamw"
+    """The name of the optimiser whose moments it has."""
     kept: bool = False
     """Whether it stays for good: of a multiple of the `keep_every` of the run that saved it."""
 

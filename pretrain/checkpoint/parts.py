@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.files import sha256_of, sync
-from pretrain.checkpoint.format import MOMENTS, stored_name
+from pretrain.checkpoint.format import MOMENTS, MUON_MOMENTS, stored_name
 from pretrain.checkpoint.retry import as_os_error, retried
 
 BLOCK = 2**26
@@ -34,7 +34,9 @@ class Piece:
     start: int
     """The range's first element in the parameter as a flat row."""
     values: Sequence[Tensor]
-    """Weights, and Adam's moments in the order of `MOMENTS` (or none): flat, float32, equally long."""
+    """Weights, and the moments in the order of `moments` (or none): flat, float32, equally long."""
+    moments: Sequence[str] = MOMENTS
+    """Their names."""
 
 
 @dataclass(frozen=True)
@@ -55,30 +57,32 @@ class Part:
 
 
 def whole_pieces(weights: dict[str, Tensor], moments: dict[str, Tensor]) -> list[Piece]:
-    """One piece for each parameter; `moments` by "NAME.exp_avg" and "NAME.exp_avg_sq", or none at all."""
-    keys = [stored_name("", moment) for moment in MOMENTS if moments]
-    return [
-        Piece(name, weight.shape, 0, [weight.flatten(), *(moments[name + key].flatten() for key in keys)])
-        for name, weight in weights.items()
-    ]
+    """One piece for each parameter; `moments` by "NAME.exp_avg" and so on, or none at all."""
+    pieces = []
+    for name, weight in weights.items():
+        keys = tuple(key for key in (*MOMENTS, *MUON_MOMENTS) if stored_name(name, key) in moments)
+        values = [weight.flatten(), *(moments[stored_name(name, key)].flatten() for key in keys)]
+        pieces.append(Piece(name, weight.shape, 0, values, keys))
+    return pieces
 
 
 def stage(pieces: Iterable[Piece], pinned: bool = False) -> list[Piece]:
-    """Copies on the host, which later steps do not change; long pieces are cut. Takes the share's bytes and a block."""
+    """Copies on the host, which later steps do not change; long pieces are cut. Takes the share's bytes and a block
+    for each number of moments."""
     staged: list[Piece] = []
-    left = 0
+    free: dict[int, torch.Tensor] = {}  # what is left of the last block for pieces of so many rows
     for piece in pieces:
+        height = len(piece.values)
         done, total = 0, piece.values[0].numel()
         while done < total:
-            if left == 0:
-                left = columns = BLOCK // 4 // len(piece.values)
-                block = torch.empty(len(piece.values), columns, pin_memory=pinned)
-            count = min(left, total - done)
-            rows = block[:, columns - left : columns - left + count]
+            if height not in free or free[height].shape[1] == 0:
+                free[height] = torch.empty(height, BLOCK // 4 // height, pin_memory=pinned)
+            count = min(free[height].shape[1], total - done)
+            rows, free[height] = free[height][:, :count], free[height][:, count:]
             for row, value in zip(rows, piece.values, strict=True):
                 row.copy_(value.detach()[done : done + count], non_blocking=pinned)
-            staged.append(Piece(piece.name, piece.shape, piece.start + done, list(rows)))
-            done, left = done + count, left - count
+            staged.append(Piece(piece.name, piece.shape, piece.start + done, list(rows), piece.moments))
+            done += count
     if pinned:
         torch.cuda.synchronize()
     return staged
@@ -89,7 +93,7 @@ def write_part(folder: Path, name: str, pieces: list[Piece]) -> Part:
     arrays = {
         f"{stored_name(piece.name, moment)}@{piece.start}": value.numpy()
         for piece in pieces
-        for moment, value in zip(("", *MOMENTS), piece.values, strict=False)
+        for moment, value in zip(("", *piece.moments), piece.values, strict=False)
     }
     entry = write_arrays(folder / name, arrays)
     shapes = {piece.name: list(piece.shape) for piece in pieces}

@@ -51,7 +51,7 @@ def make_trainer(config: RunConfig, rank: Rank) -> Trainer:
     engine = build_engine(config, rank.world_size)
     shape, vocabulary = (config.micro_batch_size, config.model.context_length + 1), config.model.vocab_size
 
-    def batches(first: int) -> list[Batch]:
+    def batches(first: int, _windows: int) -> list[Batch]:
         tokens = torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(first)).to(rank.device)
         return [(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pretrain.memory.zero import FLOAT32, Job, ZeroSettings
 
-_STATES = 3 * FLOAT32  # a weight and two moments
+_STATES = 3 * FLOAT32  # a weight and two moments; of a matrix that Muon updates one less
 _DESCRIPTION = 600  # bytes at most of a range of a parameter in the headers of files and in the index
 _OTHERS = 2**21  # tokenizer, rest of the index
 MODELS = (10**9, 7 * 10**9, 70 * 10**9)
@@ -32,16 +32,17 @@ class CheckpointBytes:
 
 def checkpoint_bytes(zero: ZeroSettings, job: Job, keep: int) -> CheckpointBytes:
     """Of a run that keeps its newest `keep` checkpoints."""
-    parameters = job.matrices + job.vectors
-    if zero.stage == 0:
+    parameters = job.matrices + job.vectors + job.hidden
+    less = 0  # moments
+    if zero.stage == 0:  # equal ranges of all parameters in a row: one of them may be of AdamW's alone
         share = -(-job.elements // job.world_size)
     elif zero.stage < 3:
-        share = sum(job.shares)
+        share, less = sum(job.shares), job.muon_share
     else:
-        share = sum(-(-size // job.world_size) for size in parameters)
+        share, less = (sum(-(-size // job.world_size) for size in sizes) for sizes in (parameters, job.hidden))
     ranges = len(parameters) * (job.world_size if zero.stage == 3 else 1) + 2 * job.world_size
-    checkpoint = job.elements * _STATES + ranges * _DESCRIPTION + _OTHERS
-    return CheckpointBytes(share * _STATES, checkpoint, (keep + 1) * checkpoint)
+    checkpoint = job.elements * _STATES - sum(job.hidden) * FLOAT32 + ranges * _DESCRIPTION + _OTHERS
+    return CheckpointBytes(share * _STATES - less * FLOAT32, checkpoint, (keep + 1) * checkpoint)
 
 
 def checkpoint_table(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +15,14 @@ from maha_model.transformer import CheckpointPolicy
 from pretrain.config import RunConfig, read_deepspeed_config, use_bfloat16
 from pretrain.memory.changes import possible_changes
 from pretrain.memory.checkpoints import CheckpointBytes, checkpoint_bytes
-from pretrain.memory.trace import DeviceKind, Stretch, fake_model, micro_batch_stretches, parameter_sizes
+from pretrain.memory.trace import (
+    DeviceKind,
+    Stretch,
+    fake_model,
+    hidden_sizes,
+    micro_batch_stretches,
+    parameter_sizes,
+)
 from pretrain.memory.wire import WireBytes, largest_part, wire_bytes
 from pretrain.memory.zero import Job, ZeroBytes, ZeroSettings, device_peak, zero_bytes
 
@@ -81,8 +89,10 @@ class Planner:
 
     def _settings(self, config: RunConfig, world_size: int) -> tuple[ZeroSettings, Job]:
         matrices, vectors = parameter_sizes(config.model)
+        hidden = hidden_sizes(config.model) if config.optimizer.name == "muon" else []
         return ZeroSettings.from_deepspeed(read_deepspeed_config(config)), Job(
-            matrices=matrices,
+            hidden=hidden,
+            matrices=list((Counter(matrices) - Counter(hidden)).elements()),
             vectors=vectors,
             element=_dtype(config).itemsize,
             world_size=world_size,

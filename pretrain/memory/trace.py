@@ -9,6 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC2701
 
 from maha_model import CausalLM, ModelConfig
+from maha_model.hidden import hidden_matrices
 from maha_model.kernels.dispatch import standing_for_gpu
 from pretrain.memory.live_bytes import LiveBytes, Meter
 
@@ -38,6 +39,12 @@ def parameter_sizes(config: ModelConfig) -> tuple[list[int], list[int]]:
         parameters = list(CausalLM(config).parameters())
     matrices = [parameter.numel() for parameter in parameters if parameter.ndim >= 2]
     return matrices, [parameter.numel() for parameter in parameters if parameter.ndim < 2]
+
+
+def hidden_sizes(config: ModelConfig) -> list[int]:
+    """Elements of every hidden matrix, which are among the matrices of `parameter_sizes`."""
+    with torch.device("meta"):
+        return [matrix.numel() for matrix in hidden_matrices(CausalLM(config))]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
-"""What DeepSpeed holds on one device for weights, gradients and Adam: bookkeeping of ZeRO 0 to 3 and offload, in bytes.
+"""What DeepSpeed holds on one device for weights, gradients, optimiser: bookkeeping of ZeRO 0 to 3, offload, in bytes.
 
 Read off DeepSpeed 0.19 and checked against measured steps (tests/pretrain/memory/test_planner.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pretrain.memory.trace import DeviceKind, Stretch
 
+BFLOAT16 = 2
 FLOAT32 = 4
 FLOAT64 = 8
 REDUCED_AT_ONCE = 500_000_000
@@ -58,9 +59,11 @@ class Job:
     """The rest of a run that its bytes depend on."""
 
     matrices: list[int]
-    """Elements of every parameter with weight decay; they are one flat group of the optimiser."""
+    """Elements of every parameter with weight decay that AdamW updates; they are one flat group of the optimiser."""
     vectors: list[int]
-    """Elements of every other parameter, the second group."""
+    """Elements of every other parameter that AdamW updates, a second group."""
+    hidden: list[int] = field(default_factory=list)
+    """Elements of every matrix that Muon updates, a third group."""
     element: int
     """Bytes of a weight in the model: 2 in bfloat16, 4 in float32."""
     world_size: int
@@ -92,13 +95,40 @@ class Job:
     @property
     def elements(self) -> int:
         """Of all parameters."""
-        return sum(self.matrices) + sum(self.vectors)
+        return sum(self.matrices) + sum(self.vectors) + sum(self.hidden)
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest parameter."""
+        return max(self.matrices + self.vectors + self.hidden)
 
     @property
     def shares(self) -> list[int]:
         """Elements of one process's part of each group, which is padded to parts that begin at 4 bytes."""
-        groups = [sum(group) for group in (self.matrices, self.vectors) if group]
-        return [-(-group // (2 * self.world_size)) * 2 for group in groups]
+        return [self._share(group) for group in (self.hidden, self.matrices, self.vectors) if group]
+
+    @property
+    def muon_share(self) -> int:
+        """That of Muon's group; 0 without one."""
+        return self._share(self.hidden)
+
+    @property
+    def roots(self) -> int:
+        """Bytes of AdamW's temporaries under ZeRO: on a CPU two of a group's part; a GPU's fused one has none."""
+        return 0 if self.device == "cuda" else self.adam_share * FLOAT32 * 2
+
+    @property
+    def adam_share(self) -> int:
+        """Elements of one process's part of AdamW's larger group."""
+        return max(map(self._share, (self.matrices, self.vectors)))
+
+    @property
+    def orthogonalized(self) -> int:
+        """Bytes of the largest matrix while Muon orthogonalises it: six tensors of its shape in bfloat16 at most."""
+        return 6 * BFLOAT16 * max(self.hidden, default=0)
+
+    def _share(self, group: list[int]) -> int:
+        return -(-sum(group) // (2 * self.world_size)) * 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +142,7 @@ class ZeroBytes:
     gradients: int = 0
     """Accumulated over micro-batches, and ZeRO 3's flat copy."""
     optimizer: int = 0
-    """Adam's two moments, and the float32 weights that it updates (ZeRO 1 to 3)."""
+    """Adam's two moments, or Muon's one, and the float32 weights that it updates (ZeRO 1 to 3)."""
     buffers: int = 0
     """For communication and offload, those that stay."""
     host: int = 0
@@ -125,40 +155,43 @@ class ZeroBytes:
 
 def zero_bytes(zero: ZeroSettings, job: Job) -> ZeroBytes:
     """The bytes per process that do not depend on the batch."""
-    element, share, flat, largest = job.element, sum(job.shares), max(job.shares), max(job.matrices + job.vectors)
+    element, share, flat, largest = job.element, sum(job.shares), max(job.shares), job.largest
     weights = job.elements * element
     if zero.stage == 0:
         # torch's AdamW takes roots on the CPU, two results, one parameter at a time; the fused one of GPUs keeps none.
-        roots = 0 if job.device == "cuda" else 2 * largest * FLOAT32
+        roots = 0 if job.device == "cuda" else 2 * max(job.matrices + job.vectors) * FLOAT32
         return ZeroBytes(
             parameters=weights,
             gradients=weights if job.accumulates else 0,
-            optimizer=2 * job.elements * FLOAT32,
-            update=weights + roots,
+            optimizer=(2 * job.elements - sum(job.hidden)) * FLOAT32,
+            update=weights + max(roots, max(job.hidden, default=0) * FLOAT32 + job.orthogonalized),
         )
-    master_and_moments = 3 * share * FLOAT32
-    roots = 0 if job.device == "cuda" else flat * FLOAT32 * 2
+    master_and_moments = (3 * share - job.muon_share) * FLOAT32
+    momentum = job.muon_share * FLOAT32  # Nesterov's: the update before it is orthogonalised
+    temporaries = max(job.roots, momentum + job.orthogonalized)
     if job.adds_to_whole_sums(zero):
         sums = job.elements * FLOAT32
-        return ZeroBytes(parameters=weights, gradients=sums, optimizer=master_and_moments, update=sums + roots)
+        return ZeroBytes(parameters=weights, gradients=sums, optimizer=master_and_moments, update=sums + temporaries)
     apart, sums = job.sums_apart(zero), share * job.sum_element(zero)
     own = share * element
     norm = largest * FLOAT64  # the gradient norm is summed in float64, one parameter at a time
     flat_gradient = flat * (job.sum_element(zero) + (0 if apart or element == FLOAT32 else FLOAT32))  # made float32
     stays = zero.stage == 3 or zero.contiguous_gradients  # one buffer of both groups' gradients, freed after the last
-    update = max(sums + norm, sums + flat_gradient, sums * stays + flat * FLOAT32 + roots)
+    stepped = max(job.adam_share * FLOAT32 + job.roots, 2 * momentum + job.orthogonalized)  # gradient, temporaries
+    update = max(sums + norm, sums + flat_gradient, sums * stays + stepped)
     if zero.stage < 3:
         accumulated = weights if job.adds_to_gradients(zero) else sums if job.accumulates else 0
         if apart:  # the sums are flat from the start: no copy
-            update = sums + max(norm, roots)
+            update = sums + max(norm, temporaries)
         if zero.offload_optimizer:
             # Besides: float32 gradients, weights on their way back, sums over micro-batches, room for one gradient.
             host = master_and_moments + share * FLOAT32 + own + largest * element
             if apart:  # sums on the device until the update
                 return ZeroBytes(parameters=weights, gradients=accumulated, buffers=largest * element, host=host,
-                                 update=sums, host_update=roots)  # fmt: skip
+                                 update=sums + job.orthogonalized, host_update=max(job.roots, momentum))  # fmt: skip
             host += accumulated
-            return ZeroBytes(parameters=weights, buffers=largest * element, host=host, host_update=roots)
+            return ZeroBytes(parameters=weights, buffers=largest * element, host=host, update=job.orthogonalized,
+                             host_update=max(job.roots, momentum))  # fmt: skip
         return ZeroBytes(parameters=weights, gradients=accumulated, optimizer=master_and_moments, update=update)
     bucket = zero.reduce_bucket_size * job.reduced_element(zero) if zero.contiguous_gradients else 0
     gathers = job.world_size > 1 or (zero.offload_param and job.device == "cuda")
@@ -166,7 +199,8 @@ def zero_bytes(zero: ZeroSettings, job: Job) -> ZeroBytes:
     parameters, host = (0, own) if zero.offload_param else (own, 0)
     if zero.offload_optimizer:
         host += master_and_moments + sums + share * FLOAT32  # gradients in two copies
-        return ZeroBytes(parameters=parameters, gathered=gathered, buffers=bucket, host=host, host_update=roots)
+        return ZeroBytes(parameters=parameters, gathered=gathered, buffers=bucket, host=host,
+                         update=job.orthogonalized, host_update=max(job.roots, momentum))  # fmt: skip
     return ZeroBytes(
         parameters=parameters,
         gathered=gathered,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from maha_model import AggregationConfig, CausalLM, ModelConfig
+from maha_model import AggregationConfig, CausalLM, ConfigError, ModelConfig
 from maha_model.initialization import InitializesParameters, initialize
 
 FIELDS = {"vocab_size": 11, "d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 24, "span": 8}
@@ -63,3 +63,34 @@ def test_the_same_seed_gives_the_same_weights_whole_or_gathered_part_by_part() -
     model = CausalLM(config, gather)
     for name, parameter in model.named_parameters():
         assert torch.equal(shards.get(parameter, parameter.data), expected[name]), name
+
+
+def test_hidden_matrices_of_a_wider_model_start_smaller_and_its_logits_are_divided() -> None:
+    fields = {**FIELDS, "d_model": 64, "num_heads": 8}
+    torch.manual_seed(5)
+    plain = CausalLM(ModelConfig(**fields))
+    torch.manual_seed(5)
+    transferred = CausalLM(ModelConfig(**fields, base_width=16))
+    own_start = ("norm", "bias", "gains", "convs", "utility")
+    for (name, before), after in zip(plain.named_parameters(), transferred.parameters(), strict=True):
+        ratio = 1.0 if "embedding" in name or any(part in name for part in own_start) else 0.5
+        torch.testing.assert_close(after, before * ratio, msg=lambda text, name=name: f"{name}: {text}")
+    hidden, targets = torch.randn(2, 5, 64), torch.randint(11, (2, 5))
+    torch.testing.assert_close(4 * transferred.lm_head(hidden), plain.lm_head(hidden))
+    logits = transferred.lm_head(hidden)
+    expected = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(transferred.lm_head(hidden, targets), expected)
+
+
+def test_at_the_base_width_nothing_is_different() -> None:
+    models = []
+    for base_width in (None, 16):
+        torch.manual_seed(5)
+        models.append(CausalLM(ModelConfig(**FIELDS, base_width=base_width)))
+    ids = torch.randint(11, (2, 9))
+    assert torch.equal(*(model(ids).logits for model in models))
+
+
+def test_a_base_width_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="base_width is 0; it must be at least 1, or null"):
+        ModelConfig(**FIELDS, base_width=0)

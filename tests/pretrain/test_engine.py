@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from maha_model import CausalLM, ModelConfig
+from maha_model.hidden import hidden_matrices
 from pretrain.config import OptimizerConfig
-from pretrain.engine import build_optimizer
+from pretrain.engine import build_optimizer, set_rate
 from tests.integration.forked import ForkedRun
 
 TINY = [
@@ -86,3 +87,19 @@ def test_the_fused_optimiser_updates_as_the_plain_one_and_resumes_with_its_count
         assert optimizer.defaults["fused"] == (fused or None)
         weights.append(module[0].detach())
     torch.testing.assert_close(*weights)
+
+
+@pytest.mark.parametrize(("name", "scale"), [("adamw", 0.25), ("muon", 0.5)])
+def test_hidden_matrices_of_a_wider_model_learn_slower_and_decay_alike(name: str, scale: float) -> None:
+    config = ModelConfig(
+        vocab_size=9, context_length=16, d_model=32, num_layers=1, num_heads=4, d_ff=8, base_width=8
+    )  # fmt: skip
+    model = CausalLM(config)
+    optimizer = build_optimizer(
+        model, OptimizerConfig(name=name), clips=False, width_ratio=config.width_ratio
+    )  # fmt: skip
+    hidden, *rest = optimizer.param_groups
+    assert {id(parameter) for parameter in hidden["params"]} == {id(matrix) for matrix in hidden_matrices(model)}
+    set_rate(optimizer.param_groups, 0.02)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.02 * scale, 0.02, 0.02]
+    assert hidden["lr"] * hidden["weight_decay"] == pytest.approx(0.02 * rest[0]["weight_decay"])

@@ -45,13 +45,13 @@ def test_batches_are_windows_of_the_sources_whatever_the_number_of_processes(
         for number in range(len(source))
     }
     whole = TrainingBatches(load_data(path), config, _Alone())  # type: ignore[arg-type]
-    ids = np.concatenate([batch[0].numpy() for first in range(0, 80, 8) for batch in whole(first)])
+    ids = np.concatenate([batch[0].numpy() for first in range(0, 80, 8) for batch in whole(first, 8)])
     found = [windows[tuple(row)] for row in ids]
     assert 20 < found.count("other") < 60
     shares = []
     for number in range(2):
         rank = type("Rank", (), {"rank": number, "world_size": 2})()
-        shares += [batch[0].numpy() for batch in TrainingBatches(load_data(path), config, rank)(8)]
+        shares += [batch[0].numpy() for batch in TrainingBatches(load_data(path), config, rank)(8, 8)]
     assert np.array_equal(np.concatenate(shares), ids[8:16])
 
 

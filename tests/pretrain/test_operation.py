@@ -1,5 +1,6 @@
 """The formulas of a run's costs, against hand-made numbers."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from maha_model import ModelConfig, flops_per_token
-from pretrain.config import RunConfig
-from pretrain.memory import parameter_sizes
+from pretrain.config import OptimizerConfig, RunConfig
+from pretrain.memory import hidden_sizes, parameter_sizes
 from pretrain.operation import Assumptions, operation, zero_wire_bytes
 from tests.conftest import Run
 
@@ -28,6 +29,13 @@ def test_zero_sends_gradients_and_weights_as_often_as_its_stage_does(stage: int,
     elements = sum(map(sum, parameter_sizes(MODEL)))
     assert zero_wire_bytes(config(stage), 2) == elements * bytes_ // 2
     assert zero_wire_bytes(config(0), 1) == 0
+
+
+def test_muon_sends_hidden_matrices_in_bfloat16_and_back() -> None:
+    matrices = sum(hidden_sizes(MODEL))
+    for stage, bytes_ in ((0, 0), (1, 2 + 2), (3, 2 + 2)):
+        muon = dataclasses.replace(config(stage), optimizer=OptimizerConfig(name="muon"))
+        assert zero_wire_bytes(muon, 2) - zero_wire_bytes(config(stage), 2) == matrices * bytes_ // 2
 
 
 def test_gradients_of_bfloat16_are_sent_in_float32() -> None:

@@ -12,7 +12,7 @@ from data_pipeline import Manifest, UserError
 from maha_model import CausalLM, ModelConfig
 from pretrain.checkpoint import read_info
 from pretrain.checkpoint.engine_state import restore_checkpoint
-from pretrain.config import RunConfig
+from pretrain.config import OptimizerConfig, RunConfig
 from pretrain.export import export
 from pretrain.preflight import check_resume, check_run, find_resume, warn_of_past_profile, warn_of_small_disk
 from tests.pretrain.checkpoint.test_store import CONFIG, PART, save
@@ -120,3 +120,10 @@ def test_an_export_is_refused_before_anything_is_restored(tmp_path: Path, data: 
     export(path, tmp_path / "out")
     with pytest.raises(UserError, match="is an export, without the optimiser's state; continue from the run"):
         restore_checkpoint(SimpleNamespace(module=model), tmp_path / "out")  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused_with_its_name(tmp_path: Path, data: Manifest) -> None:
+    path, _ = save(tmp_path, data, 1, optimizer="muon")
+    check_resume(path, RunConfig(model=CONFIG, optimizer=OptimizerConfig(name="muon")), data)
+    with pytest.raises(UserError, match=r"has the moments of muon, not of adamw; give --optimizer\.name muon, or"):
+        check_resume(path, RunConfig(model=CONFIG), data)

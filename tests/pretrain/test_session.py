@@ -78,7 +78,7 @@ def step_and_save() -> None:
         saving.save(trainer)
         saving.wait(trainer)
         trainer.train_step()
-        assert len(trainer.batches(0)) == 4
+        assert len(trainer.batches(0, trainer.config.global_batch_size)) == 4
         trainer.finish()
 
 

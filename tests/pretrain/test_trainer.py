@@ -90,7 +90,7 @@ def trainer_of(losses: list[float], steps: int, *callbacks: Callback) -> Trainer
     config = RunConfig(steps=steps, global_batch_size=4, micro_batch_size=2)
     firsts: list[int] = []
 
-    def batches(first: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(first: int, _windows: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         firsts.append(first)
         return [(torch.zeros(2, 8), torch.zeros(2, 8))] * 2
 

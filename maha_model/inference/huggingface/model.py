@@ -78,6 +78,10 @@ class MAHAPreTrainedModel(MAHAPreTrained):
         self.embedding = Embedding(value.num_embeddings, value.embedding_dim, _weight=value.weight)
         self.embedding.weight = value.weight  # the same parameter
 
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        """Take over the weight of another head; what divides the logits stays."""
+        self.lm_head.weight, self.lm_head.out_features = value.weight, len(value.weight)
+
     @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
     @can_return_tuple
     def forward(
@@ -195,7 +199,7 @@ class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
     def __init__(self, config: MAHAPreTrainedConfig) -> None:
         super().__init__(config)
         self.transformer = MAHAPreTrainedModel(config)
-        self.lm_head = Head(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = Head(config.d_model, config.vocab_size, config.to_maha().width_ratio)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -205,6 +209,10 @@ class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the embedding; `tie_weights` gives it to the head."""
         self.transformer.set_input_embeddings(value)
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        """Take over the weight of another head; what divides the logits stays."""
+        self.lm_head.weight, self.lm_head.out_features = value.weight, len(value.weight)
 
     @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
     @can_return_tuple

@@ -32,3 +32,15 @@ def test_a_history_that_is_cut_or_has_no_finite_value_is_read(make_run: MakeRun)
     assert max(run.series("eval_loss")) == 98
     assert math.isnan(run.series("eval_loss")[98])
     assert math.isnan(run.series("scale_weights")[98][0]["mean"][0])
+
+
+def test_options_that_make_no_difference_make_no_other_model_of_a_run_from_before_they_were_there(
+    make_run: MakeRun,
+) -> None:
+    folders = [make_run("maha", seed=seed) for seed in range(3)]
+    plain = "optimizer: {lr: 0.5%s}\nbatch_warmup: {start: 0, steps: 0}\nlength_warmup: {start: 0, steps: %d}\n"
+    (folders[0] / "config.yaml").write_text("optimizer: {lr: 0.5}\n")
+    (folders[1] / "config.yaml").write_text(plain % (", name: adamw, momentum: 0.95", 0))
+    (folders[2] / "config.yaml").write_text(plain % (", name: muon, momentum: 0.95", 9))
+    models = group_runs([read_run(str(folder)) for folder in folders])
+    assert [model.seeds for model in models] == [[0, 1], [2]]

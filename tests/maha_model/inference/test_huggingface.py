@@ -61,6 +61,20 @@ def test_a_fresh_model_starts_as_ours_does() -> None:
         assert torch.equal(expected, parameter)
 
 
+def test_logits_of_a_model_with_a_base_width_are_ours_also_after_its_vocabulary_has_grown() -> None:
+    sizes = {"vocab_size": 50, "context_length": 16, "d_model": 8, "num_layers": 1, "num_heads": 2, "d_ff": 8}
+    own = CausalLM(ModelConfig(**sizes, base_width=2)).eval()
+    other = MAHAPreTrainedForCausalLM(MAHAPreTrainedConfig(**own.config.to_dict())).eval()
+    other.load_state_dict(own.state_dict())
+    ids = ids_of((2, 9)) % 50
+    expected = own(ids).logits
+    assert torch.equal(other(ids).logits, expected)
+    other.resize_token_embeddings(53)
+    torch.testing.assert_close(other(ids).logits[..., :50], expected)
+    other.set_output_embeddings(torch.nn.Linear(8, 53, bias=False))
+    assert other.lm_head.divisor == 4
+
+
 def test_a_wrong_configuration_and_a_folder_without_a_weight_are_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match="num_heads 3 does not divide"):
         MAHAPreTrainedConfig(vocab_size=9, num_attention_heads=3, hidden_size=16)

@@ -13,7 +13,10 @@ import torch
 
 from data_pipeline import Manifest, UserError
 from maha_model import CausalLM, ModelConfig
+from maha_model.hidden import hidden_matrices
 from pretrain.checkpoint import (
+    MOMENTS,
+    MUON_MOMENTS,
     CheckpointInfo,
     find_checkpoint,
     prepare_to_continue,
@@ -34,14 +37,22 @@ def save(
     config: ModelConfig = CONFIG,
     keep_every: int = 0,
     model: dict[str, Any] | None = None,
+    optimizer: str = "adamw",
 ) -> tuple[Path, CausalLM]:
     """A checkpoint of a fresh model of `config`; its index has `model`, if that is given."""
     torch.manual_seed(step)
     built = CausalLM(config)
     weights = {name: parameter.detach().clone() for name, parameter in built.named_parameters()}
-    moments = {f"{name}.{key}": torch.rand_like(w) for name, w in weights.items() for key in ("exp_avg", "exp_avg_sq")}
+    hidden = {id(matrix) for matrix in hidden_matrices(built)} if optimizer == "muon" else set()
+    moments = {
+        f"{name}.{key}": torch.rand_like(parameter)
+        for name, parameter in built.named_parameters()
+        for key in (MUON_MOMENTS if id(parameter) in hidden else MOMENTS)
+    }
     entry = model or config.to_dict()
-    info = CheckpointInfo(step, 8 * step, 128 * step, 0, entry, data.fingerprint, data.tokenizer_sha256)
+    info = CheckpointInfo(
+        step, 8 * step, 128 * step, 0, entry, data.fingerprint, data.tokenizer_sha256, optimizer=optimizer
+    )
     return save_checkpoint(run, info, whole_pieces(weights, moments), data.tokenizer_path, keep, keep_every), built
 
 

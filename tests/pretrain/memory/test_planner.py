@@ -44,6 +44,8 @@ def test_the_planned_peak_is_the_measured_one(tmp_path: Path) -> None:
     runs.append([*RUN, "--deepspeed", str(ROOT / "ds_configs" / "zero2.json")])  # its gigabytes of buckets as shipped
     runs.append([*MODEL, "--micro_batch_size", "1", "--global_batch_size", "1", "--activation_checkpointing", "block"])
     runs += in_bfloat16(tmp_path, [*RUN, "--activation_checkpointing", "none"])
+    muon = [*RUN, "--activation_checkpointing", "none", "--optimizer.name", "muon"]
+    runs += [[*muon, "--deepspeed", str(small_buckets(tmp_path, name))] for name in ("zero0", "zero1", "zero3")]
     assert_planned_as_measured(runs, measured_steps(1, runs), 1)
 
 

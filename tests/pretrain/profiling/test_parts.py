@@ -36,11 +36,11 @@ def trainer_of(**options: Any) -> Any:
                                  span=16, **options))  # fmt: skip
     ids = torch.randint(64, (2, 64))
     config = SimpleNamespace(compile=False)
-    return SimpleNamespace(engine=Engine(model), batches=lambda first: [(ids, ids)], config=config)
+    return SimpleNamespace(engine=Engine(model), batches=lambda first, windows: [(ids, ids)], config=config)
 
 
 def step(trainer: Any) -> float:
-    (batch,) = trainer.batches(0)
+    (batch,) = trainer.batches(0, 1)
     loss = trainer.engine(*batch).loss
     trainer.engine.backward(loss)
     trainer.engine.step()
