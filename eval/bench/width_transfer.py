@@ -138,7 +138,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--widths", type=at_least(1), nargs="+", default=[64, 256], help="the first is base_width")
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
-    parser.add_argument("--first-rate", type=float, default=2.0**-10, help="the lowest (default 2^-10)")
+    parser.add_argument("--first-rate", type=float, default=0.002, help="the lowest (default 0.002)")
     parser.add_argument("--rates", type=at_least(3), default=6, help="how many, each twice the one before (default 6)")
     parser.add_argument("--steps", type=at_least(10), default=80, help="of each run (default 80)")
     parser.add_argument("--seeds", type=at_least(1), default=1, help="runs of each rate (default 1)")
