@@ -36,7 +36,16 @@ class StreamingState:
         maha = config.attention == "maha"
         self._like = like[:0]
         self._qk_dim = config.scale_qk_dim if maha else config.head_dim
-        self._at = PyramidPosition(0, 0, 0, [self._angles(0) for _ in range(config.num_scales if maha else 1)])
+        scales = config.num_scales if maha else 1
+        grows = config.descent > 0 or config.attention == "standard" or config.span == "full"
+        self._window = None if grows else int(config.span)
+        self._at = PyramidPosition(
+            0, 0,
+            slots=[like.new_zeros(1, dtype=torch.int64) for _ in range(scales)],
+            empty=[like.new_full((self._window or 0,), -torch.inf) for _ in range(scales)],
+            rotary=[like.new_zeros(1, dtype=compute_dtype(like.dtype)) for _ in range(scales)],
+            angles=[self._angles(like.new_zeros(1, dtype=compute_dtype(like.dtype))) for _ in range(scales)],
+        )
         self._norm = norm
         self._layers = [(block, build_stream(block.attention, like)) for block in blocks if isinstance(block, Block)]
 
@@ -60,7 +69,7 @@ class StreamingState:
 
     def tensors(self) -> Iterator[Tensor]:
         """All that is kept."""
-        return chain(chain(*self._at.angles), *(stream.tensors() for _, stream in self._layers))
+        return chain(self._at.tensors(), *(stream.tensors() for _, stream in self._layers))
 
     def num_bytes(self) -> int:
         """Memory of all that is kept."""
@@ -77,6 +86,9 @@ class StreamingState:
     def _through_blocks(self, x_BND: Tensor, inputs: list[Tensor] | None) -> Tensor:
         """Before the final norm; N = 1 unless the state is new."""
         self._move_on(x_BND.shape[1])
+        for angles, position_1 in zip(self._at.angles[: self._at.finished], self._at.rotary, strict=False):
+            for kept, new in zip(angles, self._angles(position_1), strict=True):
+                kept.copy_(new)
         for block, stream in self._layers:
             if inputs is not None:
                 inputs.append(x_BND)
@@ -86,18 +98,23 @@ class StreamingState:
         return x_BND
 
     def _move_on(self, count: int) -> None:
+        """The place of the newest token of every scale that has one more."""
         before, self.position = self.position, self.position + count
         at, ratio = self._at, self.config.ratio
-        counts = [(self.position // ratio**level, before // ratio**level) for level in range(len(at.angles))]
+        counts = [(self.position // ratio**level, before // ratio**level) for level in range(len(at.slots))]
         at.finished = sum(after > earlier for after, earlier in counts)
         at.present = sum(after > 0 for after, _ in counts)
-        at.position = self.position - 1
-        for level in range(at.finished):
+        for level, (n, earlier) in enumerate(counts[: at.finished]):
             first, step = rotary_line(self.config, ratio**level)
-            at.angles[level] = self._angles(first + step * (counts[level][0] - 1))
+            at.rotary[level].fill_(first + step * (n - 1))
+            at.slots[level].fill_(n - 1 if self._window is None else (n - 1) % self._window)
+            if self._window is not None and earlier < self._window:
+                at.empty[level][:n] = 0
+        if self._window is None:
+            for _, stream in self._layers:
+                stream.make_room([n for n, _ in counts])
 
-    def _angles(self, position: float) -> tuple[Tensor, Tensor]:
-        position_1 = self._like.new_tensor([position], dtype=compute_dtype(self._like.dtype))
+    def _angles(self, position_1: Tensor) -> tuple[Tensor, Tensor]:
         return rotary_angles(position_1, self._qk_dim, self.config.rope_base)
 
 
