@@ -62,6 +62,10 @@ class KeyValues:
         while self.grows and count > self.keys.shape[2]:
             self.keys, self.values = (torch.cat((x, torch.zeros_like(x)), 2) for x in (self.keys, self.values))
 
+    def growing(self) -> tuple[Tensor, ...]:
+        """The tensors with room for more tokens."""
+        return (self.keys, self.values) if self.grows else ()
+
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times."""
         self.keys, self.values = self.keys.index_select(0, rows_K), self.values.index_select(0, rows_K)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from maha_model.attention import rotary_line
 from maha_model.config import ModelConfig
+from maha_model.inference.compiled import CompiledSteps
 from maha_model.inference.streams import PyramidPosition, build_stream
 from maha_model.kernels.fuse import compute_dtype
 from maha_model.kernels.rotary import rotary_angles
@@ -27,9 +28,13 @@ class StreamingState:
         norm: after the last of them.
         config: of the model.
         like: (B, 0), whose dtype and device the state has.
+        compile: whether steps of one token run as code that torch.compile makes of them once all scales have a token:
+            faster after a start of several seconds, which a model's states share.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module], norm: nn.Module, config: ModelConfig, like: Tensor) -> None:
+    def __init__(
+        self, blocks: Iterable[nn.Module], norm: nn.Module, config: ModelConfig, like: Tensor, compile: bool = False
+    ) -> None:
         self.config = config
         self.position = 0
         """Tokens so far."""
@@ -47,6 +52,7 @@ class StreamingState:
             angles=[self._angles(like.new_zeros(1, dtype=compute_dtype(like.dtype))) for _ in range(scales)],
         )
         self._norm = norm
+        self._compiled = CompiledSteps(norm) if compile else None
         self._layers = [(block, build_stream(block.attention, like)) for block in blocks if isinstance(block, Block)]
 
     def advance(self, x_BND: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
@@ -60,12 +66,15 @@ class StreamingState:
             if inputs is not None:
                 inputs += [torch.cat(steps, dim=1) for steps in zip(*found, strict=True)]
             return torch.cat(hidden, dim=1)
-        return self._norm(self._through_blocks(x_BND, inputs))
+        self._move_on(x_BND.shape[1])
+        return self._next(x_BND) if inputs is None else self._norm(self._through_blocks(x_BND, inputs))
 
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times. Indices (K) int64."""
         for _, stream in self._layers:
             stream.select(rows_K)
+        if self._compiled is not None:
+            self._compiled.check_again()
 
     def tensors(self) -> Iterator[Tensor]:
         """All that is kept."""
@@ -83,9 +92,20 @@ class StreamingState:
         new.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return new
 
-    def _through_blocks(self, x_BND: Tensor, inputs: list[Tensor] | None) -> Tensor:
-        """Before the final norm; N = 1 unless the state is new."""
-        self._move_on(x_BND.shape[1])
+    def _next(self, new: Tensor) -> Tensor:
+        """`_forward`, compiled if that was chosen."""
+        at = self._at
+        if self._compiled is None or new.shape[1] > 1 or at.present < len(at.slots):
+            return self._forward(new)
+        growing = (x for _, stream in self._layers for cache in stream.caches for x in cache.growing())
+        return self._compiled.run(type(self)._forward, self, new, growing, at.finished, self.config.ratio)
+
+    def _forward(self, x_BND: Tensor) -> Tensor:
+        """What the new tokens' embeddings lead to: hidden states after the final norm."""
+        return self._norm(self._through_blocks(x_BND))
+
+    def _through_blocks(self, x_BND: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
+        """Before the final norm; N = 1 unless the state is new. The position is that of the last token already."""
         for angles, position_1 in zip(self._at.angles[: self._at.finished], self._at.rotary, strict=False):
             for kept, new in zip(angles, self._angles(position_1), strict=True):
                 kept.copy_(new)
@@ -121,10 +141,10 @@ class StreamingState:
 class DecodingState(StreamingState):
     """The state of `model` (in evaluation mode) after the tokens so far of `batch_size` sequences of equal length."""
 
-    def __init__(self, model: CausalLM, batch_size: int = 1) -> None:
+    def __init__(self, model: CausalLM, batch_size: int = 1, compile: bool = False) -> None:
         transformer, self.model = model.transformer, model
         like = model.lm_head.weight.new_zeros(batch_size, 0)
-        super().__init__(transformer.blocks, transformer.norm, model.config, like)
+        super().__init__(transformer.blocks, transformer.norm, model.config, like, compile)
 
     @torch.inference_mode()
     def prefill(self, ids_BN: Tensor) -> Tensor:
@@ -135,15 +155,18 @@ class DecodingState(StreamingState):
         """
         if self.position or not ids_BN.shape[1]:
             raise ValueError("prefill takes the first tokens, at least one; give later ones to step")
-        return self._logits(ids_BN)
+        self._move_on(ids_BN.shape[1])
+        return self._next(ids_BN)
 
     @torch.inference_mode()
     def step(self, ids_B: Tensor) -> Tensor:
         """Append one token a sequence; logits (B, V) of the next."""
-        return self._logits(ids_B[:, None])
+        self._move_on(1)
+        return self._next(ids_B[:, None])
 
-    def _logits(self, ids_BN: Tensor) -> Tensor:
-        x_BND = self._through_blocks(self.model.transformer.embedding(ids_BN), None)
+    def _forward(self, ids_BN: Tensor) -> Tensor:
+        """Logits (B, V) after the last token."""
+        x_BND = self._through_blocks(self.model.transformer.embedding(ids_BN))
         return self.model.lm_head(self._norm(x_BND[:, -1]))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -66,7 +66,7 @@ class MAHAStream:
         span = "full" if config.descent else config.span
         wider = 2 if config.bounded else 1
         widths = [config.scale_qk_dim * (wider if level else 1) for level in range(L)]
-        self.scales = [KeyValues(like, H, width, config.head_dim, span) for width in widths]
+        self.caches = [KeyValues(like, H, width, config.head_dim, span) for width in widths]
         self.newest = [like.new_zeros(B, 1, config.d_model) for _ in range(L)]  # contexts before the gates
         self.outputs = [like.new_zeros(B, H, 1, config.head_dim) for _ in range(L)]
 
@@ -90,14 +90,14 @@ class MAHAStream:
                 key = self._newest_bound(level, at)
             else:
                 key = rotate(self._heads(attention.key(contexts[level], level)), *at.angles[level])
-            self.scales[level].push(key, self._heads(value), at.slots[level])
+            self.caches[level].push(key, self._heads(value), at.slots[level])
         # Absent scales stand from the position after this one on.
         placements = [Placement(int(level >= at.present), 1) for level in range(len(self.outputs))]
         outputs, log_sums = list(self.outputs), None
         if config.descent:
             wanted = attention.wanted(x_B1D, placements)
             query = rotate(self._heads(attention.query(contexts[0], 0)), *at.angles[0])
-            caches = self.scales[: at.present]
+            caches = self.caches[: at.present]
             keys, kept = [cache.keys for cache in caches], [cache.values for cache in caches]
             found = descend_at(
                 at.slots[0], query, keys, kept, attention.beta, config.ratio, config.spans, config.descent,
@@ -127,7 +127,7 @@ class MAHAStream:
         rotated = [rotate_keys(self._heads(key), level, config) for level, key in enumerate(keys)]
         if config.bounded:
             rotated += bounding_keys(rotated[0], config.ratio, len(values))
-        for cache, key, value in zip(self.scales, rotated, values, strict=False):
+        for cache, key, value in zip(self.caches, rotated, values, strict=False):
             cache.prefill(key, self._heads(value))
         if config.query == "coarse":  # with fine queries every step makes its own outputs
             for level, query in enumerate(queries):
@@ -137,14 +137,14 @@ class MAHAStream:
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
         windows = [self.local.inputs, *self.contexts.windows, *self.values.windows]
-        kept = [(cache.keys, cache.values) for cache in self.scales]
+        kept = [(cache.keys, cache.values) for cache in self.caches]
         return chain((window.last for window in windows), *kept, self.newest, self.outputs)
 
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times."""
         for window in (self.local.inputs, *self.contexts.windows, *self.values.windows):
             window.select(rows_K)
-        for cache in self.scales:
+        for cache in self.caches:
             cache.select(rows_K)
         self.newest = [x.index_select(0, rows_K) for x in self.newest]
         self.outputs = [x.index_select(0, rows_K) for x in self.outputs]
@@ -153,7 +153,7 @@ class MAHAStream:
         """The key (B, H, 1, 2 dk) of the scale's token that ends with the newest of the finest scale."""
         ratio = self.attention.config.ratio
         rows_r = at.slots[level - 1] + torch.arange(1 - ratio, 1, device=at.slots[0].device)
-        covered_BHrd = self.scales[level - 1].keys.index_select(2, rows_r)
+        covered_BHrd = self.caches[level - 1].keys.index_select(2, rows_r)
         greatest, least = (covered_BHrd, covered_BHrd) if level == 1 else covered_BHrd.chunk(2, -1)
         return torch.cat((greatest.amax(2, keepdim=True), least.amin(2, keepdim=True)), -1)
 
@@ -161,11 +161,11 @@ class MAHAStream:
         config = self.attention.config
         own = config.query == "coarse" or config.positions == "scale"  # else a query stands at its own position
         query = rotate(self._heads(query_B1D), *at.angles[level if own else 0])
-        return self.scales[level].attend(query, at.slots[level], at.empty[level])
+        return self.caches[level].attend(query, at.slots[level], at.empty[level])
 
     def make_room(self, counts: list[int]) -> None:
         """Room for so many tokens of each scale."""
-        for cache, count in zip(self.scales, counts, strict=True):
+        for cache, count in zip(self.caches, counts, strict=True):
             cache.make_room(count)
 
     def _heads(self, x_BnD: Tensor) -> Tensor:
@@ -178,32 +178,32 @@ class StandardStream:
     def __init__(self, attention: StandardAttention, like: Tensor) -> None:
         self.attention, config = attention, attention.config
         self.local = LocalInputs(attention.local, like, config)
-        self.cache = KeyValues(like, config.num_heads, config.head_dim, config.head_dim, attention.span)
+        self.caches = [KeyValues(like, config.num_heads, config.head_dim, config.head_dim, attention.span)]
 
     def step(self, x_B1D: Tensor, at: PyramidPosition) -> Tensor:
         """(B, 1, D) -> (B, 1, D)."""
         q, k, v = self._project(self.local.step(x_B1D))
-        self.cache.push(rotate(k, *at.angles[0]), v, at.slots[0])
-        mixed_BH1d = self.cache.attend(rotate(q, *at.angles[0]), at.slots[0], at.empty[0])
+        self.caches[0].push(rotate(k, *at.angles[0]), v, at.slots[0])
+        mixed_BH1d = self.caches[0].attend(rotate(q, *at.angles[0]), at.slots[0], at.empty[0])
         return self.attention.out(mixed_BH1d.transpose(1, 2).flatten(2))
 
     def prefill(self, x_BND: Tensor, at: PyramidPosition) -> Tensor:
         """(B, N, D) -> (B, N, D), of an empty stream."""
         _, k, v = self._project(self.local.prefill(x_BND))
-        self.cache.prefill(apply_rotary(k, self.attention.config.rope_base), v)
+        self.caches[0].prefill(apply_rotary(k, self.attention.config.rope_base), v)
         return self.attention(x_BND)[0]
 
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
-        return self.cache.keys, self.cache.values, self.local.inputs.last
+        return self.caches[0].keys, self.caches[0].values, self.local.inputs.last
 
     def make_room(self, counts: list[int]) -> None:
         """Room for so many tokens."""
-        self.cache.make_room(*counts)
+        self.caches[0].make_room(*counts)
 
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times."""
-        self.cache.select(rows_K)
+        self.caches[0].select(rows_K)
         self.local.inputs.select(rows_K)
 
     def _project(self, x_BND: Tensor) -> tuple[Tensor, ...]:
