@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from maha_model.kernels.descent import cpu
 from maha_model.kernels.descent.descend import Descent, descend
+from maha_model.kernels.descent.operator import implementation
 
 
 def descend_at(
@@ -12,40 +14,33 @@ def descend_at(
 ) -> Descent:  # fmt: skip
     """`descend` of one query at a position given as (1) int64, over the finished tokens of scales with more room.
 
-    One operator under torch.compile, which makes one graph of it for any number of tokens.
+    The position is read inside of the operator, so that torch.compile makes one graph for any number of tokens. It has
+    no gradient.
     """
-    if torch.compiler.is_compiling():
-        results = torch.ops.maha.descend_at(
-            position_1, q_BH1d, keys_BHnd, values_BHnd, beta_L, ratio, spans, top, groups, wanted_BG1 or []
-        )
-        return Descent(results[: len(keys_BHnd)], results[len(keys_BHnd) :])
-    return _descend(position_1, q_BH1d, keys_BHnd, values_BHnd, beta_L, ratio, spans, top, groups, wanted_BG1)
+    wanted = None if wanted_BG1 is None else torch.stack(wanted_BG1)
+    given = position_1, q_BH1d, keys_BHnd, values_BHnd, beta_L, ratio, list(spans), top, groups, wanted
+    outputs, log_sums = torch.ops.maha.descend_at(*given) if torch.compiler.is_compiling() else _descend_at(*given)
+    return Descent(list(outputs.unbind()), list(log_sums.unbind()))
 
 
-def _descend(
+def _descend_at(
     position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], beta: Tensor | None, ratio: int,
-    spans: tuple[int, int], top: int, groups: int, wanted: list[Tensor] | None,
-) -> Descent:  # fmt: skip
+    spans: list[int], top: int, groups: int, wanted: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    if implementation(q.device.type, q.dtype) == "cpu":
+        return cpu.descend_at(position, q, keys, values, beta, ratio, spans, top, groups, wanted)
     start = int(position)
     finished = [(start + 1) // ratio**level for level in range(len(keys))]
     keys, values = ([x[:, :, :n] for x, n in zip(kept, finished, strict=True)] for kept in (keys, values))
-    return descend(q, keys, values, beta, ratio, spans, top, groups, start, wanted)
+    needed = None if wanted is None else list(wanted.unbind())
+    found = descend(q, keys, values, beta, ratio, (spans[0], spans[1]), top, groups, start, needed)
+    return torch.stack(found.outputs), torch.stack(found.log_sums)
 
 
-@torch.library.custom_op("maha::descend_at", mutates_args=())
-def _descend_at(
-    position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], beta: Tensor | None, ratio: int,
-    spans: list[int], top: int, groups: int, wanted: list[Tensor],
-) -> list[Tensor]:  # fmt: skip
-    found = _descend(position, q, keys, values, beta, ratio, (spans[0], spans[1]), top, groups, wanted or None)
-    return [*found.outputs, *found.log_sums]
-
-
-@_descend_at.register_fake
+@torch.library.register_fake(torch.library.custom_op("maha::descend_at", _descend_at, mutates_args=()))
 def _(
     position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], beta: Tensor | None, ratio: int,
-    spans: list[int], top: int, groups: int, wanted: list[Tensor],
-) -> list[Tensor]:  # fmt: skip
-    wide = torch.promote_types(q.dtype, torch.float32)
-    outputs = [v.new_empty(*q.shape[:3], v.shape[-1]) for v in values]
-    return outputs + [q.new_empty(q.shape[:3], dtype=wide) for _ in values]
+    spans: list[int], top: int, groups: int, wanted: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    (B, H, M, _), wide = q.shape, torch.promote_types(q.dtype, torch.float32)
+    return q.new_empty(len(keys), B, H, M, values[0].shape[3]), q.new_empty(len(keys), B, H, M, dtype=wide)
