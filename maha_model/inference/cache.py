@@ -57,10 +57,13 @@ class KeyValues:
         self.keys.index_copy_(2, slot_1, keys_BH1d)
         self.values.index_copy_(2, slot_1, values_BH1d)
 
-    def make_room(self, count: int) -> None:
-        """Room for so many tokens, where all are kept."""
-        while self.grows and count > self.keys.shape[2]:
+    def make_room(self, count: int) -> bool:
+        """Room for so many tokens, where all are kept; whether there was none."""
+        if not self.grows or count <= self.keys.shape[2]:
+            return False
+        while count > self.keys.shape[2]:
             self.keys, self.values = (torch.cat((x, torch.zeros_like(x)), 2) for x in (self.keys, self.values))
+        return True
 
     def growing(self) -> tuple[Tensor, ...]:
         """The tensors with room for more tokens."""

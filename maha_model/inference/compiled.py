@@ -1,7 +1,7 @@
 """A state's step as compiled code: a graph for each number of scales that finish a token, shared by a model's states."""
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -54,12 +54,8 @@ class CompiledSteps:
             return step(state, new)
         from torch._dynamo import exc  # imported by torch.compile; importing it takes as long as torch itself
 
-        checked = finished in self._checked
-        if not checked:
-            for x in growing:
-                torch._dynamo.mark_dynamic(x, 2)
         try:
-            with torch.compiler.set_stance(skip_guard_eval_unsafe=True) if checked else nullcontext():
+            with self._of_this_state(finished, growing):
                 result = compiled(state, new)
         except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit) as error:
             reason = str(error).strip().splitlines()[0]
@@ -72,6 +68,18 @@ class CompiledSteps:
             return step(state, new)
         self._checked.add(finished)
         return result
+
+    @contextmanager
+    def _of_this_state(self, finished: int, growing: Iterable[Tensor]) -> Iterator[None]:
+        if finished in self._checked:
+            with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
+                yield
+            return
+        for x in growing:
+            torch._dynamo.mark_dynamic(x, 2)
+        # Scales grow one by one: that two have room for as many tokens now is no rule.
+        with torch.fx.experimental._config.patch(use_duck_shape=False):
+            yield
 
     def check_again(self) -> None:
         """The state's tensors have other shapes from now on."""

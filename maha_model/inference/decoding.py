@@ -27,11 +27,13 @@ class StreamingState:
         blocks: of the transformer.
         norm: after the last of them.
         config: of the model.
-        like: (B, 0), whose dtype and device the state has.
+        like: (B, 0), whose dtype and device the state has. Its tensors are never those of inference mode, which torch
+            compiles apart from others.
         compile: whether steps of one token run as code that torch.compile makes of them once all scales have a token:
             faster after a start of several seconds, which a model's states share.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self, blocks: Iterable[nn.Module], norm: nn.Module, config: ModelConfig, like: Tensor, compile: bool = False
     ) -> None:
@@ -69,6 +71,7 @@ class StreamingState:
         self._move_on(x_BND.shape[1])
         return self._next(x_BND) if inputs is None else self._norm(self._through_blocks(x_BND, inputs))
 
+    @torch.inference_mode(False)
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times. Indices (K) int64."""
         for _, stream in self._layers:
@@ -84,7 +87,9 @@ class StreamingState:
         """Memory of all that is kept."""
         return sum({x.data_ptr(): x.untyped_storage().nbytes() for x in self.tensors()}.values())
 
+    @torch.inference_mode(False)
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self.config)] = self.config
         for module in (self._norm, *(block for block, _ in self._layers)):  # the model is the same one
             memo.update({id(part): part for part in module.modules()})
         new = object.__new__(type(self))
@@ -131,8 +136,15 @@ class StreamingState:
             if self._window is not None and earlier < self._window:
                 at.empty[level][:n] = 0
         if self._window is None:
-            for _, stream in self._layers:
-                stream.make_room([n for n, _ in counts])
+            self._make_room([n for n, _ in counts])
+
+    def _make_room(self, counts: list[int]) -> None:
+        """For so many tokens of each scale."""
+        caches = [pair for _, stream in self._layers for pair in zip(stream.caches, counts, strict=True)]
+        with torch.inference_mode(False):
+            grown = [cache.make_room(count) for cache, count in caches]
+        if self._compiled is not None and any(grown):
+            self._compiled.check_again()
 
     def _angles(self, position_1: Tensor) -> tuple[Tensor, Tensor]:
         return rotary_angles(position_1, self._qk_dim, self.config.rope_base)

@@ -60,12 +60,15 @@ class StopStrings:
 
 
 def sample_tokens(
-    model: CausalLM, prompt: list[int], sampling: Sampling, seed: int, ends: tuple[int, ...]
+    model: CausalLM, prompt: list[int], sampling: Sampling, seed: int, ends: tuple[int, ...], compile: bool = False
 ) -> Iterator[int]:
-    """Tokens that follow the prompt, without end or up to one of `ends`, which is not given."""
+    """Tokens that follow the prompt, without end or up to one of `ends`, which is not given.
+
+    `compile`: see `StreamingState`.
+    """
     generator = torch.Generator().manual_seed(seed)
     device = model.lm_head.weight.device
-    state = DecodingState(model)
+    state = DecodingState(model, compile=compile)
     logits = state.prefill(torch.tensor([prompt], device=device))
     while (token := int(sampling.draw(logits, generator))) not in ends:
         yield token
@@ -74,9 +77,11 @@ def sample_tokens(
 
 def generate(
     model: CausalLM, tokenizer: DocumentTokenizer, prompt: str, max_tokens: int, sampling: Sampling, seed: int,
-    stops: list[str], write: Callable[[str], None],
+    stops: list[str], write: Callable[[str], None], compile: bool = False,
 ) -> tuple[int, str]:  # fmt: skip
     """Pass the continuation of a document that begins with `prompt` to `write`, piece by piece, in whole characters.
+
+    `compile`: see `StreamingState`.
 
     Returns:
         Tokens drawn, and what ended the text: `length`, `document` or `stop`.
@@ -86,7 +91,7 @@ def generate(
     count, ended = 0, "length"
     if max_tokens > 0:
         ended = "document"
-        for token in sample_tokens(model, ids, sampling, seed, (tokenizer.bos_id, tokenizer.eos_id)):
+        for token in sample_tokens(model, ids, sampling, seed, (tokenizer.bos_id, tokenizer.eos_id), compile):
             count += 1
             write(until_stop.push(characters.decode(tokenizer.token_bytes(token))))
             if until_stop.found is not None or count == max_tokens:

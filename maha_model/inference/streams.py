@@ -163,10 +163,6 @@ class MAHAStream:
         query = rotate(self._heads(query_B1D), *at.angles[level if own else 0])
         return self.caches[level].attend(query, at.slots[level], at.empty[level])
 
-    def make_room(self, counts: list[int]) -> None:
-        """Room for so many tokens of each scale."""
-        for cache, count in zip(self.caches, counts, strict=True):
-            cache.make_room(count)
 
     def _heads(self, x_BnD: Tensor) -> Tensor:
         return x_BnD.unflatten(-1, (self.attention.config.num_heads, -1)).transpose(1, 2)
@@ -196,10 +192,6 @@ class StandardStream:
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
         return self.caches[0].keys, self.caches[0].values, self.local.inputs.last
-
-    def make_room(self, counts: list[int]) -> None:
-        """Room for so many tokens."""
-        self.caches[0].make_room(*counts)
 
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times."""
