@@ -1,7 +1,6 @@
 """A state's step as compiled code: a graph for each number of scales that finish a token, shared by a model's states."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -16,6 +15,11 @@ State = TypeVar("State")
 Step = Callable[[State, Tensor], Tensor]
 
 _of_models: WeakKeyDictionary[nn.Module, dict[tuple[Step[Any], int], Step[Any] | None]] = WeakKeyDictionary()
+
+
+def _compile(step: Step[Any]) -> Step[Any]:
+    # What size_asserts would assert at every step, guards have compared before the first.
+    return torch.compile(step, fullgraph=True, isolate_recompiles=True, options={"size_asserts": False})
 
 
 class CompiledSteps:
@@ -48,14 +52,20 @@ class CompiledSteps:
         kind = step, finished
         if kind not in steps:
             often = ratio ** (finished - 1) <= _SELDOM
-            steps[kind] = torch.compile(step, fullgraph=True, isolate_recompiles=True) if often else None
+            steps[kind] = _compile(step) if often else None
         compiled = steps[kind]
         if compiled is None:
             return step(state, new)
+        if finished in self._checked:
+            with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
+                return compiled(state, new)
         from torch._dynamo import exc  # imported by torch.compile; importing it takes as long as torch itself
 
+        for x in growing:
+            torch._dynamo.mark_dynamic(x, 2)
         try:
-            with self._of_this_state(finished, growing):
+            # Scales grow one by one: that two have room for as many tokens now is no rule.
+            with torch.fx.experimental._config.patch(use_duck_shape=False):
                 result = compiled(state, new)
         except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit) as error:
             reason = str(error).strip().splitlines()[0]
@@ -68,18 +78,6 @@ class CompiledSteps:
             return step(state, new)
         self._checked.add(finished)
         return result
-
-    @contextmanager
-    def _of_this_state(self, finished: int, growing: Iterable[Tensor]) -> Iterator[None]:
-        if finished in self._checked:
-            with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
-                yield
-            return
-        for x in growing:
-            torch._dynamo.mark_dynamic(x, 2)
-        # Scales grow one by one: that two have room for as many tokens now is no rule.
-        with torch.fx.experimental._config.patch(use_duck_shape=False):
-            yield
 
     def check_again(self) -> None:
         """The state's tensors have other shapes from now on."""

@@ -37,7 +37,16 @@ def _descend_at(
     return torch.stack(found.outputs), torch.stack(found.log_sums)
 
 
-@torch.library.register_fake(torch.library.custom_op("maha::descend_at", _descend_at, mutates_args=()))
+# Not a custom_op, whose layers for gradients cost as much as the descent.
+torch.library.define(
+    "maha::descend_at",
+    "(Tensor position, Tensor q, Tensor[] keys, Tensor[] values, Tensor? beta, int ratio, int[] spans, int top, int groups, "
+    "Tensor? wanted) -> (Tensor, Tensor)",
+)
+torch.library.impl("maha::descend_at", "default", _descend_at)
+
+
+@torch.library.register_fake("maha::descend_at")
 def _(
     position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], beta: Tensor | None, ratio: int,
     spans: list[int], top: int, groups: int, wanted: Tensor | None,

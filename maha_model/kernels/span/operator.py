@@ -82,9 +82,10 @@ def _attend_to_first(q: Tensor, k: Tensor, v: Tensor, last: Tensor) -> Tensor:
     return attend_to_all(q, k[:, :, :n], v[:, :, :n])
 
 
-torch.library.custom_op("maha::attend_to_first", _attend_to_first, mutates_args=()).register_fake(
-    lambda q, k, v, last: q.new_empty(*q.shape[:3], v.shape[-1])
-)
+# Not a custom_op, whose layers for gradients cost as much as the attention.
+torch.library.define("maha::attend_to_first", "(Tensor q, Tensor k, Tensor v, Tensor last) -> Tensor")
+torch.library.impl("maha::attend_to_first", "default", _attend_to_first)
+torch.library.register_fake("maha::attend_to_first", lambda q, k, v, last: q.new_empty(*q.shape[:3], v.shape[-1]))
 
 
 _compiled_allowed = True
