@@ -3,7 +3,9 @@
 64k tokens one by one through a small MAHA model, random ones: time of the last 1k tokens against the first 1k, size of
 the state, logits against the full forward; the same with a descent, whose state grows as a cached Transformer's. The
 first 1k are those of a second sequence, decoded in turn with the last 1k of the long one, so that a busy machine slows
-both alike. Then tokens after prompts of 1k, 4k and 16k, in batches of 1 and 8, with steps as they are and compiled: MAHA
+both alike.
+
+Before that, tokens after prompts of 1k, 4k and 16k in batches of 1 and 8, with steps as they are and compiled: MAHA
 beside a Transformer with its cache, all in turns. --after-prompts measures that alone.
 
 With --transformers instead: `generate` of transformers with a cache and without, and beside transformers' own Llama of

@@ -68,8 +68,8 @@ def criteria_of(rows: list[dict[str, Any]], peer: str) -> list[Criterion]:
             near, far = (of[name, batch, prompt]["compiled_tokens_per_s"] for prompt in (first, last))
             criteria += [
                 Criterion(
-                    f"{name}, compiled, batch {batch}: tokens/s after {first} tokens over those of a Transformer with its "
-                    "cache, not compiled", near / reference, 1, at_least=True,
+                    f"{name}, compiled, batch {batch}: tokens/s after {first} tokens over those of a Transformer with "
+                    "its cache, not compiled", near / reference, 1, at_least=True,
                 ),
                 Criterion(
                     f"{name}, compiled, batch {batch}: time of a token after {last} tokens over that after {first}",

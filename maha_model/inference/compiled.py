@@ -1,4 +1,4 @@
-"""A state's step as compiled code: a graph for each number of scales that finish a token, shared by a model's states."""
+"""A state's step as compiled code: a graph for every number of scales that finish a token, shared by its model."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -19,14 +19,16 @@ _of_models: WeakKeyDictionary[nn.Module, dict[tuple[Step[Any], int], Step[Any] |
 
 def _compile(step: Step[Any]) -> Step[Any]:
     # What size_asserts would assert at every step, guards have compared before the first.
-    return torch.compile(step, fullgraph=True, isolate_recompiles=True, options={"size_asserts": False})
+    return torch.compile(
+        step, fullgraph=True, isolate_recompiles=True, recompile_limit=64, options={"size_asserts": False}
+    )
 
 
 class CompiledSteps:
     """The compiled steps of one state of a model; `model` is a module that no other model has.
 
-    torch's guards, which compare all of the model with what was compiled, take as long as a layer. A state has one model
-    for life, so they are evaluated at its first step of each kind and, of the later ones, at those after `check_again`.
+    torch's guards, which compare all of the model with what was compiled, take as long as a layer. A state has one
+    model for life, so they are evaluated at its first step of each kind, and at the first after `check_again`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -59,20 +61,18 @@ class CompiledSteps:
         if finished in self._checked:
             with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
                 return compiled(state, new)
-        from torch._dynamo import exc  # imported by torch.compile; importing it takes as long as torch itself
-
         for x in growing:
-            torch._dynamo.mark_dynamic(x, 2)
+            torch._dynamo.mark_dynamic(x, 2)  # noqa: SLF001  # the name in torch's book
         try:
             # Scales grow one by one: that two have room for as many tokens now is no rule.
-            with torch.fx.experimental._config.patch(use_duck_shape=False):
+            with torch.fx.experimental._config.patch(use_duck_shape=False):  # noqa: SLF001  # it has no other name
                 result = compiled(state, new)
-        except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit) as error:
+        except RuntimeError as error:  # torch's errors of compiling; what else is wrong is so uncompiled too
             reason = str(error).strip().splitlines()[0]
             warn_once(
                 "decoding",
-                f"a step could not be compiled ({reason}) and runs uncompiled. Where a C++ compiler is lacking, one (g++, "
-                "or a program in CXX) mends it",
+                f"a step could not be compiled ({reason}) and runs uncompiled. Where a C++ compiler is lacking, one "
+                "(g++, or a program in CXX) mends it",
             )
             steps[kind] = None
             return step(state, new)

@@ -47,7 +47,8 @@ class StreamingState:
         grows = config.descent > 0 or config.attention == "standard" or config.span == "full"
         self._window = None if grows else int(config.span)
         self._at = PyramidPosition(
-            0, 0,
+            finished=0,
+            present=0,
             slots=[like.new_zeros(1, dtype=torch.int64) for _ in range(scales)],
             empty=[like.new_full((self._window or 0,), -torch.inf) for _ in range(scales)],
             rotary=[like.new_zeros(1, dtype=compute_dtype(like.dtype)) for _ in range(scales)],
@@ -98,15 +99,15 @@ class StreamingState:
         return new
 
     def _next(self, new: Tensor) -> Tensor:
-        """`_forward`, compiled if that was chosen."""
+        """`process`, compiled if that was chosen."""
         at = self._at
         if self._compiled is None or new.shape[1] > 1 or at.present < len(at.slots):
-            return self._forward(new)
+            return self.process(new)
         growing = (x for _, stream in self._layers for cache in stream.caches for x in cache.growing())
-        return self._compiled.run(type(self)._forward, self, new, growing, at.finished, self.config.ratio)
+        return self._compiled.run(type(self).process, self, new, growing, at.finished, self.config.ratio)
 
-    def _forward(self, x_BND: Tensor) -> Tensor:
-        """What the new tokens' embeddings lead to: hidden states after the final norm."""
+    def process(self, x_BND: Tensor) -> Tensor:
+        """Hidden states (B, N, D) after the final norm of new tokens' embeddings, whose places are set already."""
         return self._norm(self._through_blocks(x_BND))
 
     def _through_blocks(self, x_BND: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
@@ -176,8 +177,8 @@ class DecodingState(StreamingState):
         self._move_on(1)
         return self._next(ids_B[:, None])
 
-    def _forward(self, ids_BN: Tensor) -> Tensor:
-        """Logits (B, V) after the last token."""
+    def process(self, ids_BN: Tensor) -> Tensor:
+        """Logits (B, V) after the last of new tokens, whose places are set already."""
         x_BND = self._through_blocks(self.model.transformer.embedding(ids_BN))
         return self.model.lm_head(self._norm(x_BND[:, -1]))
 

@@ -163,7 +163,6 @@ class MAHAStream:
         query = rotate(self._heads(query_B1D), *at.angles[level if own else 0])
         return self.caches[level].attend(query, at.slots[level], at.empty[level])
 
-
     def _heads(self, x_BnD: Tensor) -> Tensor:
         return x_BnD.unflatten(-1, (self.attention.config.num_heads, -1)).transpose(1, 2)
 

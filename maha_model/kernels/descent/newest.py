@@ -40,8 +40,8 @@ def _descend_at(
 # Not a custom_op, whose layers for gradients cost as much as the descent.
 torch.library.define(
     "maha::descend_at",
-    "(Tensor position, Tensor q, Tensor[] keys, Tensor[] values, Tensor? beta, int ratio, int[] spans, int top, int groups, "
-    "Tensor? wanted) -> (Tensor, Tensor)",
+    "(Tensor position, Tensor q, Tensor[] keys, Tensor[] values, Tensor? beta, int ratio, int[] spans, int top, "
+    "int groups, Tensor? wanted) -> (Tensor, Tensor)",
 )
 torch.library.impl("maha::descend_at", "default", _descend_at)
 
