@@ -18,10 +18,9 @@ _of_models: WeakKeyDictionary[nn.Module, dict[tuple[Step[Any], int], Step[Any] |
 
 
 def _compile(step: Step[Any]) -> Step[Any]:
+    apart: dict[str, Any] = {"isolate_recompiles": True, "recompile_limit": 64}  # torch's annotations lack them
     # What size_asserts would assert at every step, guards have compared before the first.
-    return torch.compile(
-        step, fullgraph=True, isolate_recompiles=True, recompile_limit=64, options={"size_asserts": False}
-    )
+    return torch.compile(step, fullgraph=True, options={"size_asserts": False}, **apart)
 
 
 class CompiledSteps:
@@ -65,7 +64,7 @@ class CompiledSteps:
             torch._dynamo.mark_dynamic(x, 2)  # noqa: SLF001  # the name in torch's book
         try:
             # Scales grow one by one: that two have room for as many tokens now is no rule.
-            with torch.fx.experimental._config.patch(use_duck_shape=False):  # noqa: SLF001  # it has no other name
+            with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]  # noqa: SLF001
                 result = compiled(state, new)
         except RuntimeError as error:  # torch's errors of compiling; what else is wrong is so uncompiled too
             reason = str(error).strip().splitlines()[0]

@@ -41,7 +41,6 @@ class StreamingState:
         self.position = 0
         """Tokens so far."""
         maha = config.attention == "maha"
-        self._like = like[:0]
         self._qk_dim = config.scale_qk_dim if maha else config.head_dim
         scales = config.num_scales if maha else 1
         grows = config.descent > 0 or config.attention == "standard" or config.span == "full"
