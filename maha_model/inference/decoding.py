@@ -13,7 +13,7 @@ from maha_model.config import ModelConfig
 from maha_model.inference.compiled import CompiledSteps
 from maha_model.inference.streams import PyramidPosition, build_stream
 from maha_model.kernels.fuse import compute_dtype
-from maha_model.kernels.rotary import rotary_angles
+from maha_model.kernels.rotary import rotary_frequencies
 from maha_model.transformer import Block, CausalLM
 
 
@@ -41,7 +41,9 @@ class StreamingState:
         self.position = 0
         """Tokens so far."""
         maha = config.attention == "maha"
-        self._qk_dim = config.scale_qk_dim if maha else config.head_dim
+        wide = like.new_empty(0, dtype=compute_dtype(like.dtype))
+        qk_dim = config.scale_qk_dim if maha else config.head_dim
+        self._frequencies = rotary_frequencies(qk_dim, config.rope_base, wide)[None]
         scales = config.num_scales if maha else 1
         grows = config.descent > 0 or config.attention == "standard" or config.span == "full"
         self._window = None if grows else int(config.span)
@@ -50,8 +52,7 @@ class StreamingState:
             present=0,
             slots=[like.new_zeros(1, dtype=torch.int64) for _ in range(scales)],
             empty=[like.new_full((self._window or 0,), -torch.inf) for _ in range(scales)],
-            rotary=[like.new_zeros(1, dtype=compute_dtype(like.dtype)) for _ in range(scales)],
-            angles=[self._angles(like.new_zeros(1, dtype=compute_dtype(like.dtype))) for _ in range(scales)],
+            angles=[(torch.empty_like(self._frequencies), torch.empty_like(self._frequencies)) for _ in range(scales)],
         )
         self._norm = norm
         self._compiled = CompiledSteps(norm) if compile else None
@@ -111,9 +112,6 @@ class StreamingState:
 
     def _through_blocks(self, x_BND: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
         """Before the final norm; N = 1 unless the state is new. The position is that of the last token already."""
-        for angles, position_1 in zip(self._at.angles[: self._at.finished], self._at.rotary, strict=False):
-            for kept, new in zip(angles, self._angles(position_1), strict=True):
-                kept.copy_(new)
         for block, stream in self._layers:
             if inputs is not None:
                 inputs.append(x_BND)
@@ -131,7 +129,9 @@ class StreamingState:
         at.present = sum(after > 0 for after, _ in counts)
         for level, (n, earlier) in enumerate(counts[: at.finished]):
             first, step = rotary_line(self.config, ratio**level)
-            at.rotary[level].fill_(first + step * (n - 1))
+            angle = self._frequencies * (first + step * (n - 1))
+            torch.cos(angle, out=at.angles[level][0])
+            torch.sin(angle, out=at.angles[level][1])
             at.slots[level].fill_(n - 1 if self._window is None else (n - 1) % self._window)
             if self._window is not None and earlier < self._window:
                 at.empty[level][:n] = 0
@@ -145,9 +145,6 @@ class StreamingState:
             grown = [cache.make_room(count) for cache, count in caches]
         if self._compiled is not None and any(grown):
             self._compiled.check_again()
-
-    def _angles(self, position_1: Tensor) -> tuple[Tensor, Tensor]:
-        return rotary_angles(position_1, self._qk_dim, self.config.rope_base)
 
 
 class DecodingState(StreamingState):

@@ -36,14 +36,12 @@ class PyramidPosition:
     """For each scale the place of its newest token among those that are kept, (1) int64."""
     empty: list[Tensor]
     """For each scale with a finite span (W) -inf at places without a token, else 0."""
-    rotary: list[Tensor]
-    """For each scale the rotary position of its newest token, (1)."""
     angles: list[tuple[Tensor, Tensor]]
     """For each scale the rotary cosines and sines of its newest token, (1, dk/2)."""
 
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
-        return chain(self.slots, self.empty, self.rotary, *self.angles)
+        return chain(self.slots, self.empty, *self.angles)
 
 
 def build_stream(attention: nn.Module, like: Tensor) -> "MAHAStream | StandardStream":
