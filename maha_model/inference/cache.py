@@ -3,14 +3,24 @@
 All of it is changed in place, at indices that are tensors, so that a compiled step serves every token.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from maha_model.kernels.span import attend_to_all, attend_to_first
 
-_FIRST_ROOM = 64  # tokens that a growing cache has room for at first; doubled whenever it is full
+_FIRST_ROOM = 64
+
+
+def first_room(ratio: int, num_scales: int) -> int:
+    """Tokens of the finest scale that growing caches have room for at first, scale l for r^-l as many.
+
+    At least 64. All are doubled together, so that the room of each scale is that of the next coarser one times r: to a
+    compiled step one number for each scale of all layers.
+    """
+    room = ratio ** (num_scales - 1)
+    while room < _FIRST_ROOM:
+        room *= 2
+    return room
 
 
 class Window:
@@ -33,12 +43,11 @@ class Window:
 class KeyValues:
     """Keys (B, H, W, dk) and values (B, H, W, d) of the last W tokens, the newest in the place of the oldest.
 
-    With the span `full` those of all tokens, in their order, and room for more.
+    One that grows has those of all tokens, in their order, and room for more.
     """
 
-    def __init__(self, like: Tensor, heads: int, qk_dim: int, head_dim: int, span: int | Literal["full"]) -> None:
-        self.grows = span == "full"
-        room = _FIRST_ROOM if span == "full" else span
+    def __init__(self, like: Tensor, heads: int, qk_dim: int, head_dim: int, room: int, grows: bool) -> None:
+        self.grows = grows
         self.keys = like.new_zeros(like.shape[0], heads, room, qk_dim)
         self.values = like.new_zeros(like.shape[0], heads, room, head_dim)
 
@@ -57,13 +66,9 @@ class KeyValues:
         self.keys.index_copy_(2, slot_1, keys_BH1d)
         self.values.index_copy_(2, slot_1, values_BH1d)
 
-    def make_room(self, count: int) -> bool:
-        """Room for so many tokens, where all are kept; whether there was none."""
-        if not self.grows or count <= self.keys.shape[2]:
-            return False
-        while count > self.keys.shape[2]:
-            self.keys, self.values = (torch.cat((x, torch.zeros_like(x)), 2) for x in (self.keys, self.values))
-        return True
+    def double(self) -> None:
+        """Room for twice the tokens."""
+        self.keys, self.values = (torch.cat((x, torch.zeros_like(x)), 2) for x in (self.keys, self.values))
 
     def growing(self) -> tuple[Tensor, ...]:
         """The tensors with room for more tokens."""

@@ -63,9 +63,7 @@ class CompiledSteps:
         for x in growing:
             torch._dynamo.mark_dynamic(x, 2)  # noqa: SLF001  # the name in torch's book
         try:
-            # Scales grow one by one: that two have room for as many tokens now is no rule.
-            with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]  # noqa: SLF001
-                result = compiled(state, new)
+            result = compiled(state, new)
         except RuntimeError as error:  # torch's errors of compiling; what else is wrong is so uncompiled too
             reason = str(error).strip().splitlines()[0]
             warn_once(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from maha_model.attention import rotary_line
 from maha_model.config import ModelConfig
+from maha_model.inference.cache import first_room
 from maha_model.inference.compiled import CompiledSteps
 from maha_model.inference.streams import PyramidPosition, build_stream
 from maha_model.kernels.fuse import compute_dtype
@@ -47,6 +48,7 @@ class StreamingState:
         scales = config.num_scales if maha else 1
         grows = config.descent > 0 or config.attention == "standard" or config.span == "full"
         self._window = None if grows else int(config.span)
+        self._room = first_room(config.ratio, scales)
         self._at = PyramidPosition(
             finished=0,
             present=0,
@@ -135,15 +137,16 @@ class StreamingState:
             at.slots[level].fill_(n - 1 if self._window is None else (n - 1) % self._window)
             if self._window is not None and earlier < self._window:
                 at.empty[level][:n] = 0
-        if self._window is None:
-            self._make_room([n for n, _ in counts])
+        while self._window is None and self.position > self._room:
+            self._double_room()
 
-    def _make_room(self, counts: list[int]) -> None:
-        """For so many tokens of each scale."""
-        caches = [pair for _, stream in self._layers for pair in zip(stream.caches, counts, strict=True)]
-        with torch.inference_mode(False):
-            grown = [cache.make_room(count) for cache, count in caches]
-        if self._compiled is not None and any(grown):
+    @torch.inference_mode(False)
+    def _double_room(self) -> None:
+        self._room *= 2
+        for _, stream in self._layers:
+            for cache in stream.caches:
+                cache.double()
+        if self._compiled is not None:
             self._compiled.check_again()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from maha_model.aggregation import Placement
 from maha_model.attention import MAHAAttention, StandardAttention, rotate_keys
 from maha_model.config import ModelConfig
-from maha_model.inference.cache import KeyValues, Window
+from maha_model.inference.cache import KeyValues, Window, first_room
 from maha_model.kernels.bounds import bounding_keys
 from maha_model.kernels.descent import descend_at
 from maha_model.kernels.rotary import apply_rotary, rotate
@@ -61,10 +61,14 @@ class MAHAStream:
         self.local = LocalInputs(attention.local, like, config)
         self.contexts = Pyramid(attention.decompose, like, config, L if attention.has_coarse_contexts else 1)
         self.values = Pyramid(attention.decompose, like, config, L)
-        span = "full" if config.descent else config.span
+        grows = config.descent > 0 or config.span == "full"
+        rooms = [first_room(config.ratio, L) // config.ratio**level if grows else config.span for level in range(L)]
         wider = 2 if config.bounded else 1
         widths = [config.scale_qk_dim * (wider if level else 1) for level in range(L)]
-        self.caches = [KeyValues(like, H, width, config.head_dim, span) for width in widths]
+        self.caches = [
+            KeyValues(like, H, width, config.head_dim, int(room), grows)
+            for width, room in zip(widths, rooms, strict=True)
+        ]
         self.newest = [like.new_zeros(B, 1, config.d_model) for _ in range(L)]  # contexts before the gates
         self.outputs = [like.new_zeros(B, H, 1, config.head_dim) for _ in range(L)]
 
@@ -171,7 +175,9 @@ class StandardStream:
     def __init__(self, attention: StandardAttention, like: Tensor) -> None:
         self.attention, config = attention, attention.config
         self.local = LocalInputs(attention.local, like, config)
-        self.caches = [KeyValues(like, config.num_heads, config.head_dim, config.head_dim, attention.span)]
+        grows, d = attention.span == "full", config.head_dim
+        room = first_room(config.ratio, 1) if grows else int(attention.span)
+        self.caches = [KeyValues(like, config.num_heads, d, d, room, grows)]
 
     def step(self, x_B1D: Tensor, at: PyramidPosition) -> Tensor:
         """(B, 1, D) -> (B, 1, D)."""
