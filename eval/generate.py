@@ -2,8 +2,9 @@
 
 The text is written as it is made, from a state of constant size: the cost of a token does not grow with the length.
 It ends at --max-tokens, where the model ends the document, or before the first --stop string. Without --prompt and
---prompt-file the prompt is read from standard input. Several processes (torchrun --nproc-per-node P -m eval.generate)
-share a long prompt; the last of them goes on alone, and writes.
+--prompt-file the prompt is read from standard input. --compile makes every token faster after some seconds of
+compiling, so it pays for thousands of tokens. Several processes (torchrun --nproc-per-node P -m eval.generate) share a
+long prompt; the last of them goes on alone, and writes.
 """
 
 import argparse
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens that share the probability P")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before it; may be repeated")
+    parser.add_argument("--compile", action="store_true", help="compile the step of a token: for thousands of tokens")
     parser.add_argument("--device", type=device_name, default=best_device())
     parser.add_argument("--json", action="store_true", help="print one JSON object, the text in it, when all is done")
     args = parser.parse_args()
@@ -73,7 +75,7 @@ def main() -> None:
         tokenizer = ranks.each(lambda: Tokenizer(tokenizer_file(path)))
         start = time.perf_counter()
         count, ended = generate(
-            model, tokenizer, prompt, args.max_tokens, sampling, args.seed, args.stop, write,
+            model, tokenizer, prompt, args.max_tokens, sampling, args.seed, args.stop, write, args.compile,
             lambda length: ranks.split(length, model.config),
         )  # fmt: skip
         seconds = time.perf_counter() - start

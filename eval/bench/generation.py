@@ -1,9 +1,12 @@
-"""Decoding token by token: python eval/bench_generate.py [--checkpoint RUN] [--json], or --transformers.
+"""Decoding token by token: python -m eval.bench_generate [--checkpoint RUN] [--json], or --transformers.
 
 64k tokens one by one through a small MAHA model, random ones: time of the last 1k tokens against the first 1k, size of
 the state, logits against the full forward; the same with a descent, whose state grows as a cached Transformer's. The
 first 1k are those of a second sequence, decoded in turn with the last 1k of the long one, so that a busy machine slows
 both alike.
+
+Before that, tokens after prompts of 1k, 4k and 16k in batches of 1 and 8, with steps as they are and compiled: MAHA
+beside a Transformer with its cache, all in turns. --after-prompts measures that alone.
 
 With --transformers instead: `generate` of transformers with a cache and without, and beside transformers' own Llama of
 the same size. The sizes are small; those of the limits are --prompt 8192 --new 1024 --long 32768.
@@ -18,15 +21,13 @@ import torch
 from torch import Tensor
 
 from data_pipeline import CommandParser, at_least, user_errors
-from eval.bench import generation_transformers
+from eval.bench import generation_prompts, generation_transformers
 from eval.bench.criteria import Criterion, print_report
 from maha_model import CausalLM, DecodingState, ModelConfig
 from pretrain.checkpoint import find_checkpoint, load_model
 
 TOKENS, PART = 65536, 1024
 CHECKED_EVERY = 61  # odd, so that all phases of the coarse scales occur
-PROMPTS = [1024, 4096, 16384]  # for the comparison with the growing cache
-
 
 DESCENT: dict[str, Any] = {
     "descent": 4, "query": "fine", "positions": "token", "num_scales": 6, "coarse_span": 16, "context_length": TOKENS,
@@ -98,21 +99,6 @@ def decode_long(model: CausalLM, ids_N: Tensor) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def after_prompts(model: CausalLM) -> list[dict[str, Any]]:
-    """Speed and size of the state after prompts of several lengths."""
-    rows = []
-    for length in PROMPTS:
-        state = DecodingState(model)
-        ids_N = random_ids(model, length + 128)
-        start = time.perf_counter()
-        state.prefill(ids_N[None, :length])
-        prompt_seconds = time.perf_counter() - start
-        speed = 1 / typical(decode(state, ids_N[length:])[0], 8)
-        row = {"attention": model.config.attention, "prompt": length, "prompt_seconds": prompt_seconds}
-        rows.append({**row, "tokens_per_s": speed, "state_bytes": state.num_bytes()})
-    return rows
-
-
 def random_ids(model: CausalLM, length: int) -> Tensor:
     """Token ids (N), the same every time."""
     return torch.randint(model.config.vocab_size, (length,), generator=torch.Generator().manual_seed(0))
@@ -124,6 +110,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="a run's folder or a checkpoint (default: a fresh small MAHA model)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--transformers", action="store_true", help="measure generation in transformers instead")
+    parser.add_argument("--after-prompts", action="store_true", help="measure tokens after prompts alone")
     sizes = parser.add_argument_group("with --transformers")
     for name, value, text in (
         ("batch", 8, "rows"),
@@ -143,11 +130,18 @@ def main() -> None:
     with user_errors():
         model = load_model(find_checkpoint(args.checkpoint)) if args.checkpoint else build("maha")
     descending = build("maha", **DESCENT)
-    result, descent = (decode_long(m, random_ids(m, TOKENS)) for m in (model, descending))
     models = {"MAHA": model, "MAHA, descent": descending, "standard": build("standard")}
-    rows = [{"model": name, **row} for name, m in models.items() for row in after_prompts(m)]
+    rows = generation_prompts.measure(models)
+    lines = generation_prompts.lines_of(rows)
+    details: dict[str, Any] = {"threads": torch.get_num_threads(), "after_prompts": rows}
+    # A checkpoint is not of the Transformer's size.
+    criteria = [] if args.checkpoint else generation_prompts.criteria_of(rows, "standard")
+    if args.after_prompts:
+        print_report(lines, criteria, details, args.json)
+        return
+    result, descent = (decode_long(m, random_ids(m, TOKENS)) for m in (model, descending))
     sizes = result["state_bytes"]
-    criteria = [
+    criteria += [
         Criterion("time of the last 1k of 64k tokens over that of the first 1k", result["time_ratio"], 1.1),
         Criterion("bytes of the state after 64k tokens over those after 1k", sizes[TOKENS] / sizes[PART], 1),
         Criterion(
@@ -160,20 +154,13 @@ def main() -> None:
             descent["logit_difference"] / descent["largest_logit"], 1e-5,
         ),
     ]  # fmt: skip
-    lines = [f"{'':15}{'tokens':>7}{'tokens/s':>10}{'state KiB':>11}"]
+    lines += [f"{'':15}{'tokens':>7}{'tokens/s':>10}{'state KiB':>11}"]
     lines += [
         f"{name:15}{n:>7}{speed:>10.0f}{found['state_bytes'][n] / 1024:>11.1f}"
         for name, found in (("MAHA", result), ("MAHA, descent", descent))
         for n, speed in found["tokens_per_s"].items()
     ]
-    lines += [f"after a prompt: {'model':14}{'prompt':>8}{'seconds':>9}{'tokens/s':>10}{'state KiB':>11}"]
-    lines += [
-        f"{'':16}{row['model']:14}{row['prompt']:>8}{row['prompt_seconds']:>9.2f}{row['tokens_per_s']:>10.0f}"
-        f"{row['state_bytes'] / 1024:>11.1f}"
-        for row in rows
-    ]
-    details = {"threads": torch.get_num_threads(), "decoding": result, "descent": descent, "after_prompts": rows}
-    print_report(lines, criteria, details, args.json)
+    print_report(lines, criteria, {**details, "decoding": result, "descent": descent}, args.json)
 
 
 if __name__ == "__main__":

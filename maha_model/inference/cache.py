@@ -1,13 +1,26 @@
-"""What decoding keeps of a sequence: its last inputs, or the keys and values of its last tokens."""
+"""What decoding keeps of a sequence: its last inputs, or the keys and values of its last tokens.
 
-from typing import Literal
+All of it is changed in place, at indices that are tensors, so that a compiled step serves every token.
+"""
 
 import torch
 from torch import Tensor
 
-from maha_model.kernels.span import attend_to_all
+from maha_model.kernels.span import attend_to_all, attend_to_first
 
-_FIRST_ROOM = 64  # tokens that a growing cache has room for at first; doubled whenever it is full
+_FIRST_ROOM = 64
+
+
+def first_room(ratio: int, num_scales: int) -> int:
+    """Tokens of the finest scale that growing caches have room for at first, scale l for r^-l as many.
+
+    At least 64. All are doubled together, so that the room of each scale is that of the next coarser one times r: to a
+    compiled step one number for each scale of all layers.
+    """
+    room = ratio ** (num_scales - 1)
+    while room < _FIRST_ROOM:
+        room *= 2
+    return room
 
 
 class Window:
@@ -19,7 +32,7 @@ class Window:
     def push(self, x_BMD: Tensor) -> Tensor:
         """Append M inputs; the window after them."""
         size = self.last.shape[1]
-        self.last = torch.cat((self.last[:, x_BMD.shape[1] :], x_BMD[:, max(0, x_BMD.shape[1] - size) :]), dim=1)
+        self.last.copy_(torch.cat((self.last[:, x_BMD.shape[1] :], x_BMD[:, max(0, x_BMD.shape[1] - size) :]), dim=1))
         return self.last
 
     def select(self, rows_K: Tensor) -> None:
@@ -30,39 +43,49 @@ class Window:
 class KeyValues:
     """Keys (B, H, W, dk) and values (B, H, W, d) of the last W tokens, the newest in the place of the oldest.
 
-    With the span `full` those of all tokens.
+    One that grows has those of all tokens, in their order, and room for more.
     """
 
-    def __init__(self, like: Tensor, heads: int, qk_dim: int, head_dim: int, span: int | Literal["full"]) -> None:
-        self.grows = span == "full"
-        self.count = 0
-        room = _FIRST_ROOM if span == "full" else span
+    def __init__(self, like: Tensor, heads: int, qk_dim: int, head_dim: int, room: int, grows: bool) -> None:
+        self.grows = grows
         self.keys = like.new_zeros(like.shape[0], heads, room, qk_dim)
         self.values = like.new_zeros(like.shape[0], heads, room, head_dim)
 
-    def push(self, keys_BHmd: Tensor, values_BHmd: Tensor, skipped: int = 0) -> None:
-        """Append those of m tokens; of a cache that does not grow, `skipped` tokens before them are not kept."""
-        self.count += skipped
-        m, room = keys_BHmd.shape[2], self.keys.shape[2]
-        while self.grows and self.count + m > room:
-            self.keys, self.values = (torch.cat((x, torch.zeros_like(x)), 2) for x in (self.keys, self.values))
-            room *= 2
-        kept = min(m, room)
-        self.count += m
-        start = (self.count - kept) % room
+    def prefill(self, keys_BHnd: Tensor, values_BHnd: Tensor, first: int = 0) -> None:
+        """Keep those of the tokens from `first` on, or of the last W of these."""
+        n, room = keys_BHnd.shape[2], self.keys.shape[2]
+        kept = min(n, room)
+        start = (first + n - kept) % room
         to_end = min(kept, room - start)
-        for into, new in ((self.keys, keys_BHmd[:, :, m - kept :]), (self.values, values_BHmd[:, :, m - kept :])):
+        for into, new in ((self.keys, keys_BHnd[:, :, n - kept :]), (self.values, values_BHnd[:, :, n - kept :])):
             into[:, :, start : start + to_end] = new[:, :, :to_end]
             into[:, :, : kept - to_end] = new[:, :, to_end:]
+
+    def push(self, keys_BH1d: Tensor, values_BH1d: Tensor, slot_1: Tensor) -> None:
+        """Keep those of one token at its place, (1) int64."""
+        self.keys.index_copy_(2, slot_1, keys_BH1d)
+        self.values.index_copy_(2, slot_1, values_BH1d)
+
+    def double(self) -> None:
+        """Room for twice the tokens."""
+        self.keys, self.values = (torch.cat((x, torch.zeros_like(x)), 2) for x in (self.keys, self.values))
+
+    def growing(self) -> tuple[Tensor, ...]:
+        """The tensors with room for more tokens."""
+        return (self.keys, self.values) if self.grows else ()
 
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times."""
         self.keys, self.values = self.keys.index_select(0, rows_K), self.values.index_select(0, rows_K)
 
-    def all(self) -> tuple[Tensor, Tensor]:
-        """The keys and values that are kept, of a cache that grows in their order."""
-        return self.keys[:, :, : self.count], self.values[:, :, : self.count]
+    def attend(self, q_BH1d: Tensor, slot_1: Tensor, empty_W: Tensor) -> Tensor:
+        """Attention of one query over all that is kept: (B, H, 1, d).
 
-    def attend(self, q_BH1d: Tensor) -> Tensor:
-        """Attention of one query over all that is kept: (B, H, 1, d)."""
-        return attend_to_all(q_BH1d, *self.all())
+        Args:
+            q_BH1d: the query, rotated.
+            slot_1: place of the newest token, (1) int64.
+            empty_W: added to the scores of a finite span: -inf at places without a token, else 0.
+        """
+        if self.grows:
+            return attend_to_first(q_BH1d, self.keys, self.values, slot_1)
+        return attend_to_all(q_BH1d, self.keys, self.values, empty_W)

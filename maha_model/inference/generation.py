@@ -61,16 +61,17 @@ class StopStrings:
 
 
 def sample_tokens(
-    model: CausalLM, prompt: list[int], sampling: Sampling, seed: int, ends: tuple[int, ...],
+    model: CausalLM, prompt: list[int], sampling: Sampling, seed: int, ends: tuple[int, ...], compile: bool = False,
     split: ContextSplit | None = None,
 ) -> Iterator[int]:  # fmt: skip
     """Tokens that follow the prompt, without end or up to one of `ends`, which is not given.
 
     With a split every process computes its part of the prompt; the tokens follow on the last, on the others none.
+    `compile`: see `StreamingState`.
     """
     generator = torch.Generator().manual_seed(seed)
     device = model.lm_head.weight.device
-    state = DecodingState(model)
+    state = DecodingState(model, compile=compile)
     model.context_parallel = split
     logits = state.prefill(torch.tensor([prompt if split is None else prompt[split.own]], device=device))
     model.context_parallel = None
@@ -83,11 +84,13 @@ def sample_tokens(
 
 def generate(
     model: CausalLM, tokenizer: DocumentTokenizer, prompt: str, max_tokens: int, sampling: Sampling, seed: int,
-    stops: list[str], write: Callable[[str], None], split: Callable[[int], ContextSplit | None] = lambda length: None,
+    stops: list[str], write: Callable[[str], None], compile: bool = False,
+    split: Callable[[int], ContextSplit | None] = lambda length: None,
 ) -> tuple[int, str]:  # fmt: skip
     """Pass the continuation of a document that begins with `prompt` to `write`, piece by piece, in whole characters.
 
-    `split` has the part of a prompt of so many tokens that this process computes, see `sample_tokens`.
+    `split` has the part of a prompt of so many tokens that this process computes, see `sample_tokens`. `compile`: see
+    `StreamingState`.
 
     Returns:
         Tokens drawn, and what ended the text: `length`, `document` or `stop`.
@@ -97,7 +100,8 @@ def generate(
     count, ended = 0, "length"
     if max_tokens > 0:
         ended = "document"
-        for token in sample_tokens(model, ids, sampling, seed, (tokenizer.bos_id, tokenizer.eos_id), split(len(ids))):
+        ends = (tokenizer.bos_id, tokenizer.eos_id)
+        for token in sample_tokens(model, ids, sampling, seed, ends, compile, split(len(ids))):
             count += 1
             write(until_stop.push(characters.decode(tokenizer.token_bytes(token))))
             if until_stop.found is not None or count == max_tokens:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from maha_model.aggregation import Placement
-from maha_model.attention import MAHAAttention, StandardAttention, descend_from, rotate_keys, with_rows_before
+from maha_model.attention import MAHAAttention, StandardAttention, rotate_keys, with_rows_before
 from maha_model.config import ModelConfig
-from maha_model.inference.cache import KeyValues, Window
+from maha_model.inference.cache import KeyValues, Window, first_room
 from maha_model.kernels.bounds import bounding_keys
+from maha_model.kernels.descent import descend_at
 from maha_model.kernels.rotary import rotate
 from maha_model.local_context import LocalContext
 from maha_model.multiscale import CrossScaleGate, Decomposition
@@ -28,14 +29,20 @@ from maha_model.parallel import ContextSplit, extended
 class PyramidPosition:
     """The scales at the position of the newest token; the same in every layer."""
 
-    position: int
-    """Of the newest token."""
     finished: int
     """Scales that finish a token at this position: the first so many."""
     present: int
     """Scales that have finished one by now."""
+    slots: list[Tensor]
+    """For each scale the place of its newest token among those that are kept, (1) int64."""
+    empty: list[Tensor]
+    """For each scale with a finite span (W) -inf at places without a token, else 0."""
     angles: list[tuple[Tensor, Tensor]]
-    """For each scale the rotary cosines and sines of its newest token."""
+    """For each scale the rotary cosines and sines of its newest token, (1, dk/2)."""
+
+    def tensors(self) -> Iterable[Tensor]:
+        """All that is kept."""
+        return chain(self.slots, self.empty, *self.angles)
 
 
 def build_stream(attention: nn.Module, like: Tensor) -> "MAHAStream | StandardStream":
@@ -55,51 +62,60 @@ class MAHAStream:
         self.local = LocalInputs(attention.local, like, config)
         self.contexts = Pyramid(attention.decompose, like, config, L if attention.has_coarse_contexts else 1)
         self.values = Pyramid(attention.decompose, like, config, L)
-        span = "full" if config.descent else config.span
+        grows = config.descent > 0 or config.span == "full"
+        rooms = [first_room(config.ratio, L) // config.ratio**level if grows else config.span for level in range(L)]
         wider = 2 if config.bounded else 1
         widths = [config.scale_qk_dim * (wider if level else 1) for level in range(L)]
-        self.scales = [KeyValues(like, H, width, config.head_dim, span) for width in widths]
+        self.caches = [
+            KeyValues(like, H, width, config.head_dim, int(room), grows)
+            for width, room in zip(widths, rooms, strict=True)
+        ]
         self.newest = [like.new_zeros(B, 1, config.d_model) for _ in range(L)]  # contexts before the gates
         self.outputs = [like.new_zeros(B, H, 1, config.head_dim) for _ in range(L)]
 
     def step(self, x_B1D: Tensor, at: PyramidPosition) -> Tensor:
         """(B, 1, D) -> (B, 1, D)."""
-        attention, coarse = self.attention, self.attention.config.query == "coarse"
+        attention, config = self.attention, self.attention.config
         context_B1D = self.local.step(x_B1D)
         contexts = self.contexts.step(context_B1D, at.finished)
-        if attention.config.values == "shared":
+        if config.values == "shared":
             values = self.values.step(attention.value[0](context_B1D), at.finished)
         else:
             values = [project(context) for project, context in zip(attention.value, contexts, strict=False)]
         # A scale's own gate takes the coarser token that is finished at this very position.
-        self.newest[: len(contexts)] = contexts
+        for newest, context in zip(self.newest, contexts, strict=False):
+            newest.copy_(context)
         for level, gate in enumerate(attention.gates[: min(at.finished, at.present - 1)]):
             assert isinstance(gate, CrossScaleGate)
             contexts[level] = gate.last(contexts[level], self.newest[level + 1])
-        bounded = attention.config.bounded
         for level, value in enumerate(values):
-            if bounded and level:
-                key = self._newest_bound(level)
+            if config.bounded and level:
+                key = self._newest_bound(level, at)
             else:
                 key = rotate(self._heads(attention.key(contexts[level], level)), *at.angles[level])
-            self.scales[level].push(key, self._heads(value))
+            self.caches[level].push(key, self._heads(value), at.slots[level])
         # Absent scales stand from the position after this one on.
         placements = [Placement(int(level >= at.present), 1) for level in range(len(self.outputs))]
-        log_sums = None
-        if attention.config.descent:
+        outputs, log_sums = list(self.outputs), None
+        if config.descent:
             wanted = attention.wanted(x_B1D, placements)
             query = rotate(self._heads(attention.query(contexts[0], 0)), *at.angles[0])
-            keys, kept = zip(*(cache.all() for cache in self.scales[: at.present]), strict=True)
-            found = descend_from(at.position, query, list(keys), list(kept), attention.beta, attention.config, wanted)
-            self.outputs[: at.present], log_sums = found.outputs, found.log_sums
-            assert log_sums is not None
-            log_sums = log_sums + [torch.full_like(log_sums[0], -torch.inf)] * (len(self.outputs) - at.present)
+            caches = self.caches[: at.present]
+            keys, kept = [cache.keys for cache in caches], [cache.values for cache in caches]
+            found = descend_at(
+                at.slots[0], query, keys, kept, attention.beta, config.ratio, config.spans, config.descent,
+                config.descent_groups or config.num_heads, wanted,
+            )  # fmt: skip
+            outputs[: at.present], log_sums = found.outputs, found.log_sums
+            log_sums = log_sums + [torch.full_like(log_sums[0], -torch.inf)] * (len(outputs) - at.present)
+        elif config.query == "coarse":
+            for level in range(at.finished):
+                self.outputs[level].copy_(self._attend_at(level, attention.query(contexts[level], level), at))
         else:
-            for level in range(at.finished if coarse else at.present):
-                query = attention.query(contexts[level if coarse else 0], level)
-                self.outputs[level] = self._attend_at(level, query, at)
+            for level in range(at.present):
+                outputs[level] = self._attend_at(level, attention.query(contexts[0], level), at)
         value_B1Hd = self._heads(values[0]).transpose(1, 2)
-        mixed_B1Hd, _, _ = attention.aggregate(x_B1D, self.outputs, value_B1Hd, placements, log_sums)
+        mixed_B1Hd, _, _ = attention.aggregate(x_B1D, outputs, value_B1Hd, placements, log_sums)
         return attention.out(mixed_B1Hd.flatten(2))
 
     def prefill(self, x_BND: Tensor, at: PyramidPosition) -> Tensor:
@@ -111,15 +127,15 @@ class MAHAStream:
         firsts = [0] * len(values)
         if attention.split is not None:
             keys, values = with_rows_before(keys, values, config, attention.split)
-            firsts = [(at.position + 1) // config.ratio**level - v.shape[1] for level, v in enumerate(values)]
+            firsts = [attention.split.own.stop // config.ratio**level - v.shape[1] for level, v in enumerate(values)]
         rotated = [rotate_keys(self._heads(key), level, config, firsts[level]) for level, key in enumerate(keys)]
         if config.bounded:
             rotated += bounding_keys(rotated[0], config.ratio, len(values))
-        for cache, key, value, first in zip(self.scales, rotated, values, firsts, strict=False):
-            cache.push(key, self._heads(value), first)
+        for cache, key, value, first in zip(self.caches, rotated, values, firsts, strict=False):
+            cache.prefill(key, self._heads(value), first)
         if config.query == "coarse":  # with fine queries every step makes its own outputs
             for level, query in enumerate(queries):
-                self.outputs[level] = self._attend_at(level, query[:, -1:], at)
+                self.outputs[level].copy_(self._attend_at(level, query[:, -1:], at))
         return attention.out(attention.attend_to_rows(x_BND, queries, keys, values)[0])
 
     def _keep_last(self, contexts: list[Tensor], values: list[Tensor]) -> None:
@@ -134,33 +150,36 @@ class MAHAStream:
         self.contexts.prefill(contexts)
         self.values.prefill(values)
         for level, context in enumerate(contexts):
-            self.newest[level] = context[:, -1:].clone()
+            self.newest[level].copy_(context[:, -1:])
 
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
         windows = [self.local.inputs, *self.contexts.windows, *self.values.windows]
-        kept = [(cache.keys, cache.values) for cache in self.scales]
+        kept = [(cache.keys, cache.values) for cache in self.caches]
         return chain((window.last for window in windows), *kept, self.newest, self.outputs)
 
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times."""
         for window in (self.local.inputs, *self.contexts.windows, *self.values.windows):
             window.select(rows_K)
-        for cache in self.scales:
+        for cache in self.caches:
             cache.select(rows_K)
         self.newest = [x.index_select(0, rows_K) for x in self.newest]
         self.outputs = [x.index_select(0, rows_K) for x in self.outputs]
 
-    def _newest_bound(self, level: int) -> Tensor:
+    def _newest_bound(self, level: int, at: PyramidPosition) -> Tensor:
         """The key (B, H, 1, 2 dk) of the scale's token that ends with the newest of the finest scale."""
         ratio = self.attention.config.ratio
-        covered, _ = self.scales[0].all()
-        return bounding_keys(covered[:, :, -(ratio**level) :], ratio, level + 1)[-1]
+        rows_r = at.slots[level - 1] + torch.arange(1 - ratio, 1, device=at.slots[0].device)
+        covered_BHrd = self.caches[level - 1].keys.index_select(2, rows_r)
+        greatest, least = (covered_BHrd, covered_BHrd) if level == 1 else covered_BHrd.chunk(2, -1)
+        return torch.cat((greatest.amax(2, keepdim=True), least.amin(2, keepdim=True)), -1)
 
     def _attend_at(self, level: int, query_B1D: Tensor, at: PyramidPosition) -> Tensor:
         config = self.attention.config
         own = config.query == "coarse" or config.positions == "scale"  # else a query stands at its own position
-        return self.scales[level].attend(rotate(self._heads(query_B1D), *at.angles[level if own else 0]))
+        query = rotate(self._heads(query_B1D), *at.angles[level if own else 0])
+        return self.caches[level].attend(query, at.slots[level], at.empty[level])
 
     def _heads(self, x_BnD: Tensor) -> Tensor:
         return x_BnD.unflatten(-1, (self.attention.config.num_heads, -1)).transpose(1, 2)
@@ -172,13 +191,15 @@ class StandardStream:
     def __init__(self, attention: StandardAttention, like: Tensor) -> None:
         self.attention, config = attention, attention.config
         self.local = LocalInputs(attention.local, like, config)
-        self.cache = KeyValues(like, config.num_heads, config.head_dim, config.head_dim, attention.span)
+        grows, d = attention.span == "full", config.head_dim
+        room = first_room(config.ratio, 1) if grows else int(attention.span)
+        self.caches = [KeyValues(like, config.num_heads, d, d, room, grows)]
 
     def step(self, x_B1D: Tensor, at: PyramidPosition) -> Tensor:
         """(B, 1, D) -> (B, 1, D)."""
         q, k, v = self._project(self.local.step(x_B1D))
-        self.cache.push(rotate(k, *at.angles[0]), v)
-        mixed_BH1d = self.cache.attend(rotate(q, *at.angles[0]))
+        self.caches[0].push(rotate(k, *at.angles[0]), v, at.slots[0])
+        mixed_BH1d = self.caches[0].attend(rotate(q, *at.angles[0]), at.slots[0], at.empty[0])
         return self.attention.out(mixed_BH1d.transpose(1, 2).flatten(2))
 
     def prefill(self, x_BND: Tensor, at: PyramidPosition) -> Tensor:
@@ -186,16 +207,17 @@ class StandardStream:
         attention = self.attention
         self.local.prefill(x_BND, attention.split)
         q, k, v = attention.rotated(attention.qkv(attention.local_context(x_BND)))
-        self.cache.push(k, v, at.position + 1 - k.shape[2])
+        first = 0 if attention.split is None else attention.split.own.stop - k.shape[2]
+        self.caches[0].prefill(k, v, first)
         return attention.out(attention.attend_rotated(q, k, v))
 
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
-        return self.cache.keys, self.cache.values, self.local.inputs.last
+        return self.caches[0].keys, self.caches[0].values, self.local.inputs.last
 
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times."""
-        self.cache.select(rows_K)
+        self.caches[0].select(rows_K)
         self.local.inputs.select(rows_K)
 
     def _project(self, x_BND: Tensor) -> tuple[Tensor, ...]:

@@ -10,6 +10,8 @@ import pytest
 
 import eval.generate
 from data_pipeline import Manifest
+from maha_model import CausalLM, DecodingState
+from maha_model.inference import generation
 from tests.conftest import Run
 from tests.eval.conftest import MakeRun
 from tests.integration.forked import ForkedRun
@@ -52,6 +54,21 @@ def test_the_command_repeats_with_the_seed_and_ends_where_told(make_run: MakeRun
     assert values("--max-tokens", 0)["text"] == ""
     greedy = values("--max-tokens", 5, "--temperature", 0)
     assert greedy["text"] == values("--max-tokens", 5, "--top-k", 1, "--seed", 3)["text"]
+
+
+def test_steps_are_compiled_where_that_is_wanted_alone(
+    make_run: MakeRun, run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def state(model: CausalLM, compile: bool) -> DecodingState:
+        asked.append(compile)
+        return DecodingState(model)
+
+    monkeypatch.setattr(generation, "DecodingState", state)
+    options = ("--checkpoint", make_run("longformer"), "--prompt", "Dan ", "--max-tokens", 1)
+    assert run_here(*options).stdout == run_here(*options, "--compile").stdout
+    assert asked == [False, True]
 
 
 def test_the_prompt_may_come_from_a_file_or_standard_input(

@@ -26,20 +26,27 @@ class MAHACache(Cache):
 
     Empty at first; a forward with it fills it. It cannot be cut, except back to where `activate_past_recording` was
     called or `crop` last: from there on it keeps the inputs as well, and goes through those again that remain.
+
+    Args:
+        compile: whether steps of one token are compiled, see `StreamingState`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, compile: bool = False) -> None:
         super().__init__(layers=[])
+        self._compile = compile
         self._groups: list[_Group] = []
         self._columns = 0
         self._recorded: list[Tensor] | None = None
         self._before: tuple[list[_Group], int] = ([], 0)
 
-    def start(self, first_B: Tensor, new_state: Callable[[int], StreamingState]) -> None:
-        """Make empty states for rows whose first tokens stand in columns `first_B`, by `new_state(number of rows)`."""
+    def start(self, first_B: Tensor, new_state: Callable[[int, bool], StreamingState]) -> None:
+        """Make empty states for rows whose first tokens stand in columns `first_B`.
+
+        By `new_state(number of rows, whether to compile)`.
+        """
         for first in first_B.unique().tolist():
             rows_K = (first_B == first).nonzero()[:, 0]
-            self._groups.append(_Group(rows_K, first, new_state(len(rows_K))))
+            self._groups.append(_Group(rows_K, first, new_state(len(rows_K), self._compile)))
         if self._recorded is not None:
             self._settle()
 

@@ -176,9 +176,9 @@ class MAHAPreTrainedModel(MAHAPreTrained):
             raise ValueError("attention_mask has padding behind the tokens of the cache; pad at the left")
         return cache.advance(x_BND, inputs)
 
-    def _new_state(self, rows: int) -> StreamingState:
+    def _new_state(self, rows: int, compile: bool) -> StreamingState:
         like = self.embedding.weight.new_zeros(rows, 0)
-        return StreamingState(self.blocks, self.norm, self.config.to_maha(), like)
+        return StreamingState(self.blocks, self.norm, self.config.to_maha(), like, compile)
 
     def _cache_of(self, cache: Cache | None) -> MAHACache:
         if not self.is_in_one_place:

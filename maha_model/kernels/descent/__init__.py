@@ -8,6 +8,7 @@ from maha_model.kernels.descent.cpu import scores_computed, scores_of_level
 from maha_model.kernels.descent.descend import Descent, descend
 from maha_model.kernels.descent.flops import pairs_seen, visible_pairs
 from maha_model.kernels.descent.geometry import Geometry
+from maha_model.kernels.descent.newest import descend_at
 from maha_model.kernels.descent.operator import attend_level, implementation
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Geometry",
     "attend_level",
     "descend",
+    "descend_at",
     "implementation",
     "pairs_seen",
     "scores_computed",

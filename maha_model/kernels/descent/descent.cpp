@@ -52,15 +52,7 @@ Arguments arguments_of(const Tensor& q, const Tensor& k, const Tensor& v, const 
 }
 
 // Threads share the blocks of all groups of heads: a block is computed for each head of a group in turn, then chosen.
-void forward(Tensor q, Tensor k, Tensor v, std::optional<Tensor> parents, std::optional<Tensor> bias,
-             std::optional<Tensor> wanted, std::vector<int64_t> geometry, int64_t threads, Tensor out, Tensor log_sum,
-             Tensor chosen, Tensor share) {
-    Arguments a = arguments_of(q, k, v, parents, bias, geometry, threads);
-    if (wanted) a.wanted = data<const bool>(*wanted);
-    a.out = data<Stored>(out);
-    a.log_sum = data<Real>(log_sum);
-    a.chosen = data<int32_t>(chosen);
-    a.share = data<Real>(share);
+void attend(const Arguments& a) {
     const int64_t blocks = (a.queries + BLOCK - 1) / BLOCK, all = a.batch * a.groups * blocks;
 #pragma omp parallel num_threads(std::max<int64_t>(1, std::min(a.threads, all)))
     {
@@ -76,6 +68,53 @@ void forward(Tensor q, Tensor k, Tensor v, std::optional<Tensor> parents, std::o
             }
             if (a.choose) choose_block(w, choices);
         }
+    }
+}
+
+void forward(Tensor q, Tensor k, Tensor v, std::optional<Tensor> parents, std::optional<Tensor> bias,
+             std::optional<Tensor> wanted, std::vector<int64_t> geometry, int64_t threads, Tensor out, Tensor log_sum,
+             Tensor chosen, Tensor share) {
+    Arguments a = arguments_of(q, k, v, parents, bias, geometry, threads);
+    if (wanted) a.wanted = data<const bool>(*wanted);
+    a.out = data<Stored>(out);
+    a.log_sum = data<Real>(log_sum);
+    a.chosen = data<int32_t>(chosen);
+    a.share = data<Real>(share);
+    attend(a);
+}
+
+// All scales of one query (B, H, 1, dk) at `position`, from the coarsest down: newest.py has the definition. Of keys and
+// values those finished by then are read.
+void descend(Tensor position, Tensor q, std::vector<Tensor> keys, std::vector<Tensor> values, std::optional<Tensor> beta,
+             std::optional<Tensor> wanted, int64_t ratio, std::vector<int64_t> spans, int64_t top, int64_t groups,
+             int64_t threads, Tensor out, Tensor log_sum) {
+    const int64_t levels = keys.size(), start = *data<const int64_t>(position);
+    std::vector<int32_t> parents, chosen;
+    std::vector<Real> bias, share;
+    int64_t factor = 1;
+    for (int64_t level = 1; level < levels; ++level) factor *= ratio;
+    for (int64_t level = levels - 1; level >= 0; --level, factor /= ratio) {
+        const int64_t span = spans[level > 0], finer_span = spans[level > 1], choose = level > 0 ? top : 0;
+        Arguments a = arguments_of(q, keys[level], values[level], {}, {},
+                                   {factor, ratio, span, finer_span, choose, groups, start, beta && level > 0}, threads);
+        a.tokens = (start + 1) / factor;
+        a.whole = level == levels - 1;
+        if (!a.whole) {
+            a.slots = top;
+            a.parents = parents.data();
+            if (beta) a.bias = bias.data();
+        }
+        if (wanted) a.wanted = data<const bool>(*wanted) + level * a.batch * groups;
+        a.out = data<Stored>(out) + level * a.batch * a.heads * a.width;
+        a.log_sum = data<Real>(log_sum) + level * a.batch * a.heads;
+        chosen.resize(a.batch * groups * choose);
+        share.resize(a.shares ? a.batch * a.heads * choose : 0);
+        a.chosen = chosen.data();
+        a.share = share.data();
+        attend(a);
+        for (Real& x : share) x *= data<const Real>(*beta)[level - 1];
+        parents.swap(chosen);
+        bias.swap(share);
     }
 }
 
@@ -143,11 +182,15 @@ STABLE_TORCH_LIBRARY_FRAGMENT(maha_cpu, m) {
     m.def(MAHA_NAME("descent_backward") "(Tensor grad_out, Tensor? grad_log_sum, Tensor? grad_share, " MAHA_INPUTS
           "Tensor log_sum, Tensor chosen, Tensor share, int[] geometry, int threads, Tensor(a!) grad_q, "
           "Tensor(b!) grad_k, Tensor(c!) grad_v, Tensor(d!) grad_bias) -> ()");
+    m.def(MAHA_NAME("descent_descend") "(Tensor position, Tensor q, Tensor[] keys, Tensor[] values, Tensor? beta, "
+          "Tensor? wanted, int ratio, int[] spans, int top, int groups, int threads, Tensor(a!) out, Tensor(b!) log_sum) "
+          "-> ()");
     m.def(MAHA_NAME("descent_scores") "(int length, int tokens, int slots, int[] geometry) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(maha_cpu, CPU, m) {
     m.impl(MAHA_NAME("descent_forward"), TORCH_BOX(&forward));
+    m.impl(MAHA_NAME("descent_descend"), TORCH_BOX(&descend));
     m.impl(MAHA_NAME("descent_backward"), TORCH_BOX(&backward));
 }
 

@@ -9,10 +9,14 @@ Line = tuple[float, float]
 """Position of the first row, and the distance to the next."""
 
 
+def rotary_frequencies(d: int, base: float, like: Tensor) -> Tensor:
+    """Angles (d/2) from one position to the next, of the kind of `like`."""
+    return base ** (-torch.arange(0, d, 2, device=like.device, dtype=like.dtype) / d)
+
+
 def rotary_angles(position_N: Tensor, d: int, base: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines (N, d/2) of the angles at the positions, in their dtype."""
-    frequency = base ** (-torch.arange(0, d, 2, device=position_N.device, dtype=position_N.dtype) / d)
-    angle = position_N[:, None] * frequency
+    angle = position_N[:, None] * rotary_frequencies(d, base, position_N)
     return angle.cos(), angle.sin()
 
 

@@ -56,10 +56,36 @@ def span_attention(
     return out
 
 
-def attend_to_all(q_BH1d: Tensor, k_BHnd: Tensor, v_BHnd: Tensor) -> Tensor:
-    """Softmax attention of one query over every key: (B, H, 1, d), keys and values in any order."""
+def attend_to_all(q_BH1d: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, bias_n: Tensor | None = None) -> Tensor:
+    """Softmax attention of one query over every key: (B, H, 1, d), keys and values in any order.
+
+    The bias, of the queries' dtype, is added to the scores.
+    """
     scores_BH1n = (q_BH1d * q_BH1d.shape[-1] ** -0.5) @ k_BHnd.mT
+    if bias_n is not None:
+        scores_BH1n = scores_BH1n + bias_n
     return scores_BH1n.softmax(-1) @ v_BHnd
+
+
+def attend_to_first(q_BH1d: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, last_1: Tensor) -> Tensor:
+    """`attend_to_all` over the keys up to index `last_1`, (1) int64, the others being room for more.
+
+    One operator under torch.compile, which makes one graph of it for any number of keys.
+    """
+    if torch.compiler.is_compiling():
+        return torch.ops.maha.attend_to_first(q_BH1d, k_BHnd, v_BHnd, last_1)
+    return _attend_to_first(q_BH1d, k_BHnd, v_BHnd, last_1)
+
+
+def _attend_to_first(q: Tensor, k: Tensor, v: Tensor, last: Tensor) -> Tensor:
+    n = int(last) + 1
+    return attend_to_all(q, k[:, :, :n], v[:, :, :n])
+
+
+# Not a custom_op, whose layers for gradients cost as much as the attention.
+torch.library.define("maha::attend_to_first", "(Tensor q, Tensor k, Tensor v, Tensor last) -> Tensor")
+torch.library.impl("maha::attend_to_first", "default", _attend_to_first)
+torch.library.register_fake("maha::attend_to_first", lambda q, k, v, last: q.new_empty(*q.shape[:3], v.shape[-1]))
 
 
 _compiled_allowed = True

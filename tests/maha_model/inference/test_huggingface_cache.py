@@ -89,6 +89,17 @@ def test_generation_with_a_cache_is_that_without(
     assert torch.equal(*found)
 
 
+def test_generation_with_compiled_steps_is_that_without() -> None:
+    model = random_model(0, {"attention": "standard"})
+    options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    ids = torch.randint(1, VOCABULARY, (2, 9))
+    graphs = torch._dynamo.utils.counters["stats"]
+    before = graphs["unique_graphs"]
+    found = model.generate(ids, cache=MAHACache(compile=True), **options)
+    assert graphs["unique_graphs"] == before + 1
+    assert torch.equal(found, model.generate(ids, **options))
+
+
 def test_every_token_goes_through_the_model_once(model: MAHAPreTrainedForCausalLM) -> None:
     lengths: list[int] = []
     hook = model.transformer.embedding.register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from maha_model.kernels.descent import Geometry, attend_level, cpu, descend, scores_computed, visible_pairs
+from maha_model.kernels.descent import Geometry, attend_level, cpu, descend, descend_at, scores_computed, visible_pairs
 from maha_model.kernels.descent.reference import attend_level_reference
 from maha_model.kernels.span import scores_computed as span_scores_computed
 
@@ -383,6 +383,30 @@ def test_a_descent_compiles_without_a_graph_break() -> None:
     torch.testing.assert_close(out, expected)
     for ours, theirs in zip(torch.autograd.grad(out.sum(), q), torch.autograd.grad(expected.sum(), q), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@settings(deadline=None, max_examples=40)
+@given(case=cases(most=1), dtype=st.sampled_from([torch.float64, torch.float32]), some=st.booleans())
+def test_the_newest_position_alone_is_that_of_a_descent_of_one_query(
+    case: Case, dtype: torch.dtype, some: bool
+) -> None:
+    """With room for more tokens of each scale, which hold numbers that must not be read."""
+    q, scales = case.inputs(dtype)
+    q, scales = q[:, :, :1], [scales[level] for level in reversed(case.levels())]
+    assume((case.start + 1) // case.ratio ** (len(scales) - 1))
+    keys, values = map(list, zip(*scales, strict=True))
+    beta = torch.linspace(0.5, 2, max(1, len(scales) - 1), dtype=dtype) if case.biased else None
+    wanted = None
+    if some:
+        bits = torch.randint(2, (len(scales), 2, case.groups, 1), generator=torch.Generator().manual_seed(case.seed))
+        wanted = list(bits.bool().cummax(0).values)
+    constants = case.ratio, (case.span, case.coarse_span), case.top, case.groups
+    finished = [(case.start + 1) // case.ratio**level for level in range(len(scales))]
+    kept = [[x[:, :, :n] for x, n in zip(tensors, finished, strict=True)] for tensors in (keys, values)]
+    expected = descend(q, *kept, beta, *constants, case.start, wanted)
+    room = [[torch.cat((x, x.new_full(x.shape, torch.nan)), 2) for x in tensors] for tensors in kept]
+    position = torch.tensor([case.start])
+    torch.testing.assert_close(descend_at(position, q, *room, beta, *constants, wanted), expected, rtol=0, atol=0)
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,0 +1,55 @@
+"""A descent of the newest position alone, over scales that are kept with room for more tokens."""
+
+import torch
+from torch import Tensor
+
+from maha_model.kernels.descent import cpu
+from maha_model.kernels.descent.descend import Descent, descend
+from maha_model.kernels.descent.operator import implementation
+
+
+def descend_at(
+    position_1: Tensor, q_BH1d: Tensor, keys_BHnd: list[Tensor], values_BHnd: list[Tensor], beta_L: Tensor | None,
+    ratio: int, spans: tuple[int, int], top: int, groups: int, wanted_BG1: list[Tensor] | None = None,
+) -> Descent:  # fmt: skip
+    """`descend` of one query at a position given as (1) int64, over the finished tokens of scales with more room.
+
+    The position is read inside of the operator, so that torch.compile makes one graph for any number of tokens. It has
+    no gradient.
+    """
+    wanted = None if wanted_BG1 is None else torch.stack(wanted_BG1)
+    given = position_1, q_BH1d, keys_BHnd, values_BHnd, beta_L, ratio, list(spans), top, groups, wanted
+    outputs, log_sums = torch.ops.maha.descend_at(*given) if torch.compiler.is_compiling() else _descend_at(*given)
+    return Descent(list(outputs.unbind()), list(log_sums.unbind()))
+
+
+def _descend_at(
+    position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], beta: Tensor | None, ratio: int,
+    spans: list[int], top: int, groups: int, wanted: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    if implementation(q.device.type, q.dtype) == "cpu":
+        return cpu.descend_at(position, q, keys, values, beta, ratio, spans, top, groups, wanted)
+    start = int(position)
+    finished = [(start + 1) // ratio**level for level in range(len(keys))]
+    keys, values = ([x[:, :, :n] for x, n in zip(kept, finished, strict=True)] for kept in (keys, values))
+    needed = None if wanted is None else list(wanted.unbind())
+    found = descend(q, keys, values, beta, ratio, (spans[0], spans[1]), top, groups, start, needed)
+    return torch.stack(found.outputs), torch.stack(found.log_sums)
+
+
+# Not a custom_op, whose layers for gradients cost as much as the descent.
+torch.library.define(
+    "maha::descend_at",
+    "(Tensor position, Tensor q, Tensor[] keys, Tensor[] values, Tensor? beta, int ratio, int[] spans, int top, "
+    "int groups, Tensor? wanted) -> (Tensor, Tensor)",
+)
+torch.library.impl("maha::descend_at", "default", _descend_at)
+
+
+@torch.library.register_fake("maha::descend_at")
+def _(
+    position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], beta: Tensor | None, ratio: int,
+    spans: list[int], top: int, groups: int, wanted: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    (B, H, M, _), wide = q.shape, torch.promote_types(q.dtype, torch.float32)
+    return q.new_empty(len(keys), B, H, M, values[0].shape[3]), q.new_empty(len(keys), B, H, M, dtype=wide)
