@@ -14,8 +14,7 @@ _FIRST_ROOM = 64
 def first_room(ratio: int, num_scales: int) -> int:
     """Tokens of the finest scale that growing caches have room for at first, scale l for r^-l as many.
 
-    At least 64. All are doubled together, so that the room of each scale is that of the next coarser one times r: to a
-    compiled step one number for each scale of all layers.
+    At least 64. All are doubled together.
     """
     room = ratio ** (num_scales - 1)
     while room < _FIRST_ROOM:
@@ -43,17 +42,28 @@ class Window:
 class KeyValues:
     """Keys (B, H, W, dk) and values (B, H, W, d) of the last W tokens, the newest in the place of the oldest.
 
-    One that grows has those of all tokens, in their order, and room for more.
+    One that grows has those of all tokens, in their order, and room for more. Both are parts of one tensor, `rows`: a
+    compiled step takes time for each that it is given.
     """
 
     def __init__(self, like: Tensor, heads: int, qk_dim: int, head_dim: int, room: int, grows: bool) -> None:
         self.grows = grows
-        self.keys = like.new_zeros(like.shape[0], heads, room, qk_dim)
-        self.values = like.new_zeros(like.shape[0], heads, room, head_dim)
+        self.qk_dim = qk_dim
+        self.rows = like.new_zeros(like.shape[0], heads, room, qk_dim + head_dim)
+
+    @property
+    def keys(self) -> Tensor:
+        """(B, H, W, dk)."""
+        return self.rows[..., : self.qk_dim]
+
+    @property
+    def values(self) -> Tensor:
+        """(B, H, W, d)."""
+        return self.rows[..., self.qk_dim :]
 
     def prefill(self, keys_BHnd: Tensor, values_BHnd: Tensor, first: int = 0) -> None:
         """Keep those of the tokens from `first` on, or of the last W of these."""
-        n, room = keys_BHnd.shape[2], self.keys.shape[2]
+        n, room = keys_BHnd.shape[2], self.rows.shape[2]
         kept = min(n, room)
         start = (first + n - kept) % room
         to_end = min(kept, room - start)
@@ -63,20 +73,15 @@ class KeyValues:
 
     def push(self, keys_BH1d: Tensor, values_BH1d: Tensor, slot_1: Tensor) -> None:
         """Keep those of one token at its place, (1) int64."""
-        self.keys.index_copy_(2, slot_1, keys_BH1d)
-        self.values.index_copy_(2, slot_1, values_BH1d)
+        self.rows.index_copy_(2, slot_1, torch.cat((keys_BH1d, values_BH1d), -1))
 
     def double(self) -> None:
         """Room for twice the tokens."""
-        self.keys, self.values = (torch.cat((x, torch.zeros_like(x)), 2) for x in (self.keys, self.values))
-
-    def growing(self) -> tuple[Tensor, ...]:
-        """The tensors with room for more tokens."""
-        return (self.keys, self.values) if self.grows else ()
+        self.rows = torch.cat((self.rows, torch.zeros_like(self.rows)), 2)
 
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times."""
-        self.keys, self.values = self.keys.index_select(0, rows_K), self.values.index_select(0, rows_K)
+        self.rows = self.rows.index_select(0, rows_K)
 
     def attend(self, q_BH1d: Tensor, slot_1: Tensor, empty_W: Tensor) -> Tensor:
         """Attention of one query over all that is kept: (B, H, 1, d).

@@ -105,7 +105,7 @@ class StreamingState:
         at = self._at
         if self._compiled is None or new.shape[1] > 1 or at.present < len(at.slots):
             return self.process(new)
-        growing = (x for _, stream in self._layers for cache in stream.caches for x in cache.growing())
+        growing = (cache.rows for _, stream in self._layers for cache in stream.caches if cache.grows)
         return self._compiled.run(type(self).process, self, new, growing, at.finished, self.config.ratio)
 
     def process(self, x_BND: Tensor) -> Tensor:

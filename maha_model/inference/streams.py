@@ -155,8 +155,8 @@ class MAHAStream:
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
         windows = [self.local.inputs, *self.contexts.windows, *self.values.windows]
-        kept = [(cache.keys, cache.values) for cache in self.caches]
-        return chain((window.last for window in windows), *kept, self.newest, self.outputs)
+        kept = (cache.rows for cache in self.caches)
+        return chain((window.last for window in windows), kept, self.newest, self.outputs)
 
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times."""
@@ -213,7 +213,7 @@ class StandardStream:
 
     def tensors(self) -> Iterable[Tensor]:
         """All that is kept."""
-        return self.caches[0].keys, self.caches[0].values, self.local.inputs.last
+        return self.caches[0].rows, self.local.inputs.last
 
     def select(self, rows_K: Tensor) -> None:
         """Keep these sequences of the batch, in this order; one may come several times."""

@@ -60,7 +60,9 @@ def fuse(
         )
         return combined, weights_LBHN.transpose(2, 3)
     first, factor = [list(part) for part in zip(*placements, strict=True)]
-    combined, weights_LBHN, _ = torch.ops.maha.fuse(
+    without_gradient = torch.compiler.is_compiling() and not torch.is_grad_enabled()
+    operator = torch.ops.maha.fuse_forward if without_gradient else torch.ops.maha.fuse
+    combined, weights_LBHN, _ = operator(
         outputs_BHnd, linear, target, length, first, factor, list(problem.prices) or [0.0] * len(first),
         problem.redundancy, problem.ridge, problem.kind, problem.domain, problem.own_gain, problem.normalize,
     )  # fmt: skip
@@ -97,8 +99,7 @@ def _uses_operator(device: str, dtype: torch.dtype, num_scales: int, fake: bool)
     return device == "meta" or implementation(device, dtype, num_scales, warn=not fake) != "reference"
 
 
-@torch.library.custom_op("maha::fuse", mutates_args=())
-def _fuse(
+def _fuse_forward(
     outputs: list[Tensor], linear: Tensor | None, target: Tensor | None, length: int, first: list[int],
     factor: list[int], prices: list[float], redundancy: float, ridge: float, kind: str, domain: str, own_gain: bool,
     normalize: bool,
@@ -108,6 +109,14 @@ def _fuse(
     return kernel_module("fuse", device_kind(outputs[0])).forward(outputs, linear, target, placements, length, problem)
 
 
+_fuse = torch.library.custom_op("maha::fuse", _fuse_forward, mutates_args=())
+
+# The same without the layers for gradients, which cost as much as the fusion of one position in a compiled step.
+torch.library.define("maha::fuse_forward", str(torch.ops.maha.fuse.default._schema).removeprefix("maha::fuse"))  # noqa: SLF001
+torch.library.impl("maha::fuse_forward", "default", _fuse_forward)
+
+
+@torch.library.register_fake("maha::fuse_forward")
 @_fuse.register_fake
 def _(
     outputs: list[Tensor], linear: Tensor | None, target: Tensor | None, length: int, first: list[int],
