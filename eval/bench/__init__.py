@@ -12,6 +12,7 @@ BENCHMARKS = {
     "data": "data",
     "generate": "generation",
     "parallel": "parallel",
+    "peers": "peers.command",
     "training": "training",
 }
 """Name of each benchmark to its module in this folder, whose `main` runs it."""

@@ -1,0 +1,98 @@
+"""The same Transformer trained by this package, by transformers' Trainer and by litgpt, in turns."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from data_pipeline import UserError, load_data
+from eval.bench.criteria import Criterion
+from eval.bench.peers.job import make_job
+from eval.bench.peers.turns import seconds_of_turns
+from pretrain.session import parse_config
+
+CONFIG = Path(__file__).parent.parent.parent.parent / "pretrain" / "configs" / "sample_transformer.yaml"
+SAME = ["--optimizer.schedule=constant", "--optimizer.warmup_steps=0", "--optimizer.weight_decay=0",
+        "--precision=float32", "--spike_threshold=0"]  # fmt: skip
+WARM_UP = 3
+OURS, OURS_COMPILED = "ours", "ours, compiled"
+TRANSFORMERS, TRANSFORMERS_COMPILED, LITGPT = "transformers", "transformers, compiled", "litgpt (compiled)"
+PEERS = {TRANSFORMERS: OURS, TRANSFORMERS_COMPILED: OURS_COMPILED, LITGPT: OURS_COMPILED}
+"""Each peer, and what of ours it is compared with."""
+
+
+def trainers(folder: Path, litgpt_python: Path) -> dict[str, list[object]]:
+    """The command of each trainer for the job in `folder`; of litgpt only if that Python has it."""
+    module, here = "eval.bench.peers.train_", Path(__file__).parent
+    commands: dict[str, list[object]] = {
+        OURS: [sys.executable, "-m", f"{module}ours"],
+        TRANSFORMERS: [sys.executable, "-m", f"{module}transformers"],
+        OURS_COMPILED: [sys.executable, "-m", f"{module}ours"],
+        TRANSFORMERS_COMPILED: [sys.executable, "-m", f"{module}transformers"],
+    }
+    if has_litgpt(litgpt_python):
+        commands[LITGPT] = [litgpt_python, "-P", here / "train_litgpt.py"]
+    compiled = {OURS_COMPILED, TRANSFORMERS_COMPILED}
+    return {
+        name: [*command, folder, folder / f"{name}.json", *(["--compile"] if name in compiled else [])]
+        for name, command in commands.items()
+    }
+
+
+def has_litgpt(python: Path) -> bool:
+    """Whether this Python has litgpt. Raises UserError if there is no such Python."""
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('litgpt') is None)"
+    try:
+        return subprocess.run([python, "-P", "-c", code], capture_output=True, check=False).returncode == 0
+    except OSError as error:
+        raise UserError(f"--litgpt-python {python} cannot be run ({error.strerror}); give the path of a Python") from error
+
+
+def bench_training(
+    folder: Path, data: Path, options: list[str], turn: int, turns: int, threads: int, commands: dict[str, list[object]]
+) -> dict[str, Any]:
+    """Let some `trainers` of `folder` train in turns of `turn` steps; `options` are those of pretrain.train.
+
+    Returns:
+        Tokens of a turn; of each trainer parameters, losses in nats before and after, and seconds of each turn.
+    """
+    steps = str(WARM_UP + turn * turns)
+    rarely = [f"--{each}={steps}" for each in ("steps", "eval_interval", "checkpoint_interval", "log_interval")]
+    vocabulary = f"--model.vocab_size={load_data(data).vocab_size}"
+    options = [f"--config={CONFIG}", f"--data={data}", vocabulary, *SAME, *rarely, *options]
+    job = make_job(folder, parse_config(options), options, WARM_UP, turn, turns)
+    seconds = seconds_of_turns(commands, turns, threads, folder)
+    results = {name: json.loads((folder / f"{name}.json").read_text()) for name in commands}
+    return {"tokens": job.tokens, "trainers": {name: results[name] | {"seconds": seconds[name]} for name in commands}}
+
+
+def criteria_of(measured: dict[str, Any]) -> list[Criterion]:
+    """Our tokens/s over each peer's, at the fastest turn of each (None of one that is missing); whether all train alike."""
+    rows = measured["trainers"]
+    best = {name: min(row["seconds"]) for name, row in rows.items()}
+    speeds = [
+        Criterion(
+            f"tokens/s of training, {ours} over {peer}",
+            best[peer] / best[ours] if {peer, ours} <= set(best) else None, 1.0, at_least=True,
+        )
+        for peer, ours in PEERS.items()
+    ]  # fmt: skip
+    parameters = [row["parameters"] for row in rows.values()]
+    before, after = zip(*(row["losses"] for row in rows.values()), strict=True)
+    return [
+        *speeds,
+        Criterion("parameters, most over fewest", max(parameters) / min(parameters), 1),
+        Criterion("losses of the same weights, greatest over least, less 1", max(before) / min(before) - 1, 1e-5),
+        Criterion("the same after training", max(after) / min(after) - 1, 1e-3),
+    ]
+
+
+def lines_of(measured: dict[str, Any]) -> list[str]:
+    """A table: parameters, tokens/s at the fastest turn, losses before and after."""
+    lines = [f"{'trainer':24}{'parameters':>12}{'tokens/s':>10}{'loss before':>13}{'after':>10}"]
+    for name, values in measured["trainers"].items():
+        before, after = values["losses"]
+        rate = measured["tokens"] / min(values["seconds"])
+        lines.append(f"{name:24}{values['parameters']:>12,}{rate:>10,.0f}{before:>13.6f}{after:>10.6f}")
+    return lines
