@@ -60,7 +60,7 @@ def wait_for_turn() -> None:
     sys.stdin.readline()
 
 
-def build(job: dict[str, Any], weights: Path) -> tuple[GPT, Config]:
+def build(job: dict[str, Any], weights: dict[str, Tensor]) -> tuple[GPT, Config]:
     """The job's model with these weights, and its configuration."""
     config = Config(
         name="peer", block_size=job["context"], vocab_size=job["vocab_size"], padded_vocab_size=job["vocab_size"],
@@ -70,13 +70,14 @@ def build(job: dict[str, Any], weights: Path) -> tuple[GPT, Config]:
     )  # fmt: skip
     model = GPT(config)
     model.transformer.wte.weight = model.lm_head.weight
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.load_state_dict(weights)
     return model, config
 
 
 def main() -> None:
     """Train a job, waiting before every turn; write its result."""
     folder, result = Path(sys.argv[1]), Path(sys.argv[2])
+    sys.argv[1:] = ["peer"]  # litgpt reads these again as its own where it saves
     job, windows = json.loads((folder / "job.json").read_text()), torch.load(folder / "windows.pt")
     first = windows[: job["micro_batch"]]
 
@@ -85,7 +86,7 @@ def main() -> None:
         logits = model(first[:, :-1])
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), first[:, 1:].flatten()).item()
 
-    model, config = build(job, folder / "litgpt" / "lit_model.pth")
+    model, config = build(job, torch.load(folder / "litgpt" / "lit_model.pth"))
     losses = [loss(model)]
     out = Path(f"{result}.run")
     steps = job["warm_up"] + job["turns"] * job["turn"]
@@ -102,7 +103,7 @@ def main() -> None:
             "init_args": {"lr": job["lr"], "betas": job["betas"], "eps": job["eps"], "weight_decay": 0.0},
         },
     )  # fmt: skip
-    model, _ = build(job, out / "final" / "lit_model.pth")
+    model, _ = build(job, torch.load(out / "final" / "lit_model.pth")["model"])
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result.write_text(json.dumps({"parameters": parameters, "losses": [*losses, loss(model)]}))
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -79,7 +78,6 @@ def seconds_of_turns(
         for name, command in commands.items():  # one after the other: to warm up takes all processors
             log = folder / f"{name}.log"
             waiting[name] = stack.enter_context(Waiting(name, command, threads, log))
-            print(f"starting {name}", file=sys.stderr)
             waiting[name].until_ready()
         for _ in range(turns):
             for name, process in waiting.items():

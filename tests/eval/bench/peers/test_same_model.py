@@ -28,7 +28,7 @@ OPTIONS = [
 def build_litgpt(job: Job, weights: Path) -> Any:
     from eval.bench.peers import train_litgpt
 
-    return train_litgpt.build(json.loads(json.dumps(dataclasses.asdict(job))), weights)[0]
+    return train_litgpt.build(json.loads(json.dumps(dataclasses.asdict(job))), torch.load(weights))[0]
 
 
 Build = Callable[[Job, Path], Any]
