@@ -50,7 +50,9 @@ class ForkedRun:
         with _environment(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1"):  # read when the server starts and imports
             for rank in range(processes):
                 env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                self._ranks.append(_forkserver.Process(target=_run, args=(module, function, env, options, self.log, folder)))
+                self._ranks.append(
+                    _forkserver.Process(target=_run, args=(module, function, env, options, self.log, folder))
+                )
                 self._ranks[-1].start()
 
     @property

@@ -50,6 +50,14 @@ def follow(page: str, folder: Path) -> dict[str, str]:
     return printed
 
 
+def slurm_commands(job: str) -> tuple[list[str], list[str], list[str]]:
+    """Of the page on Slurm the options of its submission, and its commands that requeue the job and that end it."""
+    commands = [shlex.split(step.replace("JOB", job)) for step in steps("slurm") if isinstance(step, str)]
+    _, (_, *options, script), requeue, end = commands
+    assert script == "launch/pretrain.sbatch"
+    return options, requeue, end
+
+
 def _run(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """`maha train` without its launcher and the commands of eval and pretrain forked; all others in the shell."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}

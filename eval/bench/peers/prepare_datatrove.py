@@ -13,7 +13,10 @@ from datatrove.pipeline.tokens import DocumentTokenizer
 def main() -> None:
     """Read, encode in processes, save; one task a process, as every file belongs to one."""
     text, tokenizer, out, workers = sys.argv[1:]
-    steps = [JsonlReader(text, glob_pattern="*.jsonl"), DocumentTokenizer(f"{out}/set", tokenizer, shuffle_documents=False)]
+    steps = [
+        JsonlReader(text, glob_pattern="*.jsonl"),
+        DocumentTokenizer(f"{out}/set", tokenizer, shuffle_documents=False),
+    ]
     LocalPipelineExecutor(steps, tasks=int(workers), workers=int(workers), logging_dir=f"{out}/logs").run()
 
 

@@ -103,7 +103,7 @@ def main() -> None:
             "init_args": {"lr": job["lr"], "betas": job["betas"], "eps": job["eps"], "weight_decay": 0.0},
         },
     )  # fmt: skip
-    model, _ = build(job, torch.load(out / "final" / "lit_model.pth")["model"])
+    model, _ = build(job, torch.load(out / "final" / "lit_model.pth", weights_only=False)["model"])
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result.write_text(json.dumps({"parameters": parameters, "losses": [*losses, loss(model)]}))
 

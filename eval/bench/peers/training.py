@@ -46,7 +46,9 @@ def has_litgpt(python: Path) -> bool:
     try:
         return subprocess.run([python, "-P", "-c", code], capture_output=True, check=False).returncode == 0
     except OSError as error:
-        raise UserError(f"--litgpt-python {python} cannot be run ({error.strerror}); give the path of a Python") from error
+        raise UserError(
+            f"--litgpt-python {python} cannot be run ({error.strerror}); give the path of a Python"
+        ) from error
 
 
 def bench_training(

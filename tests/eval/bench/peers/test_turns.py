@@ -36,6 +36,8 @@ def test_one_works_while_the_others_wait(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turns", [0, 1])
 def test_one_that_fails_is_named_with_its_last_message(tmp_path: Path, turns: int) -> None:
-    failing = "import sys\nfor _ in range(int(sys.argv[1])):\n    print('ready', flush=True); input()\nsys.exit('no memory')"
+    failing = (
+        "import sys\nfor _ in range(int(sys.argv[1])):\n    print('ready', flush=True); input()\nsys.exit('no memory')"
+    )
     with pytest.raises(UserError, match="^b ended early: no memory$"):
         seconds_of_turns({"b": [sys.executable, "-c", failing, turns]}, 2, 1, tmp_path)
