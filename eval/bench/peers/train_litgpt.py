@@ -92,11 +92,13 @@ def main() -> None:
     steps = job["warm_up"] + job["turns"] * job["turn"]
     litgpt.pretrain.setup(
         "peer", config, out, precision="32-true", initial_checkpoint_dir=folder / "litgpt",
-        data=Data(job, windows), devices=1, logger_name="csv", eval=EvalArgs(interval=steps + 1, final_validation=False),
+        data=Data(job, windows), devices=1, logger_name="csv",
+        eval=EvalArgs(interval=steps + 1, final_validation=False),
         train=TrainArgs(
             save_interval=None, log_interval=steps, global_batch_size=job["global_batch"],
-            micro_batch_size=job["micro_batch"], lr_warmup_steps=0, max_tokens=steps * job["global_batch"] * job["context"],
+            micro_batch_size=job["micro_batch"], max_tokens=steps * job["global_batch"] * job["context"],
             max_seq_length=job["context"], tie_embeddings=True, max_norm=job["clip"], min_lr=job["lr"],
+            lr_warmup_steps=0,
         ),
         optimizer={
             "class_path": "torch.optim.AdamW",

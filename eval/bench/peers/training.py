@@ -70,7 +70,7 @@ def bench_training(
 
 
 def criteria_of(measured: dict[str, Any]) -> list[Criterion]:
-    """Our tokens/s over each peer's, at the fastest turn of each (None of one that is missing); whether all train alike."""
+    """Our tokens/s over each peer's, at the fastest turns (None of a peer that is missing); whether all train alike."""
     rows = measured["trainers"]
     best = {name: min(row["seconds"]) for name, row in rows.items()}
     speeds = [

@@ -12,7 +12,7 @@ import torch
 
 from data_pipeline import Manifest, UserError
 from eval.bench.peers import train_transformers
-from eval.bench.peers.job import LLAMA, LITGPT, WINDOWS, Job, check_same_form, make_job
+from eval.bench.peers.job import LITGPT, LLAMA, WINDOWS, Job, check_same_form, make_job
 from maha_model import CausalLM, ModelConfig
 from pretrain.batches import TrainingBatches
 from pretrain.distributed import Rank

@@ -39,5 +39,5 @@ def test_one_that_fails_is_named_with_its_last_message(tmp_path: Path, turns: in
     failing = (
         "import sys\nfor _ in range(int(sys.argv[1])):\n    print('ready', flush=True); input()\nsys.exit('no memory')"
     )
-    with pytest.raises(UserError, match="^b ended early: no memory$"):
+    with pytest.raises(UserError, match=r"^b ended early: no memory$"):
         seconds_of_turns({"b": [sys.executable, "-c", failing, turns]}, 2, 1, tmp_path)
