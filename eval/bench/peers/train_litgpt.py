@@ -51,7 +51,8 @@ class Data(DataModule):
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """One micro-batch, for the check at the start that litgpt always makes."""
-        return DataLoader(list(self._windows[: self._job["micro_batch"]]), batch_size=self._job["micro_batch"])
+        first: Any = self._windows[: self._job["micro_batch"]]
+        return DataLoader(first, batch_size=len(first))
 
 
 def wait_for_turn() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from data_pipeline import UserError, load_data
 from eval.bench.criteria import Criterion
 from eval.bench.peers.job import make_job
-from eval.bench.peers.turns import seconds_of_turns
+from eval.bench.peers.turns import take_turns
 from pretrain.session import parse_config
 
 CONFIG = Path(__file__).parent.parent.parent.parent / "pretrain" / "configs" / "sample_transformer.yaml"
@@ -57,16 +57,21 @@ def bench_training(
     """Let some `trainers` of `folder` train in turns of `turn` steps; `options` are those of pretrain.train.
 
     Returns:
-        Tokens of a turn; of each trainer parameters, losses in nats before and after, and seconds of each turn.
+        Tokens of a turn; of each trainer parameters, losses in nats before and after, and of each turn the seconds and
+        the seconds of processors.
     """
     steps = str(WARM_UP + turn * turns)
     rarely = [f"--{each}={steps}" for each in ("steps", "eval_interval", "checkpoint_interval", "log_interval")]
     vocabulary = f"--model.vocab_size={load_data(data).vocab_size}"
     options = [f"--config={CONFIG}", f"--data={data}", vocabulary, *SAME, *rarely, *options]
     job = make_job(folder, parse_config(options), options, WARM_UP, turn, turns)
-    seconds = seconds_of_turns(commands, turns, threads, folder)
-    results = {name: json.loads((folder / f"{name}.json").read_text()) for name in commands}
-    return {"tokens": job.tokens, "trainers": {name: results[name] | {"seconds": seconds[name]} for name in commands}}
+    taken = take_turns(commands, turns, threads, folder)
+    rows = {}
+    for name, each in taken.items():
+        seconds, processor = map(list, zip(*each, strict=True))
+        result = json.loads((folder / f"{name}.json").read_text())
+        rows[name] = {**result, "seconds": seconds, "processor_seconds": processor}
+    return {"tokens": job.tokens, "trainers": rows}
 
 
 def criteria_of(measured: dict[str, Any]) -> list[Criterion]:
@@ -91,10 +96,11 @@ def criteria_of(measured: dict[str, Any]) -> list[Criterion]:
 
 
 def lines_of(measured: dict[str, Any]) -> list[str]:
-    """A table: parameters, tokens/s at the fastest turn, losses before and after."""
-    lines = [f"{'trainer':24}{'parameters':>12}{'tokens/s':>10}{'loss before':>13}{'after':>10}"]
+    """A table: parameters, tokens/s at the fastest turn, the same for a second of a processor, losses."""
+    columns = f"{'parameters':>12}{'tokens/s':>10}{'a processor':>13}{'loss before':>13}{'after':>10}"
+    lines = [f"{'trainer':24}{columns}"]
     for name, values in measured["trainers"].items():
         before, after = values["losses"]
-        rate = measured["tokens"] / min(values["seconds"])
-        lines.append(f"{name:24}{values['parameters']:>12,}{rate:>10,.0f}{before:>13.6f}{after:>10.6f}")
+        rate, each = (measured["tokens"] / min(values[clock]) for clock in ("seconds", "processor_seconds"))
+        lines.append(f"{name:24}{values['parameters']:>12,}{rate:>10,.0f}{each:>13,.0f}{before:>13.6f}{after:>10.6f}")
     return lines

@@ -7,9 +7,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
+
+import psutil
 
 from data_pipeline import UserError
 from eval.bench.peers.job import CPU_ONLY
+
+
+class Turn(NamedTuple):
+    """What a turn took."""
+
+    seconds: float
+    """By the clock."""
+    processor: float
+    """Seconds of all the process's threads: of use where other programs are busy too, with one thread."""
 
 
 class Waiting:
@@ -42,6 +54,17 @@ class Waiting:
         except OSError as error:
             raise self._failure() from error
 
+    def take_turn(self) -> Turn:
+        """Let the process go on until it waits again. Raises UserError if it ends before."""
+        busy, start = self._busy(), time.perf_counter()
+        self.go_on()
+        self.until_ready()
+        return Turn(time.perf_counter() - start, self._busy() - busy)
+
+    def _busy(self) -> float:
+        times = psutil.Process(self._process.pid).cpu_times()
+        return times.user + times.system
+
     def finish(self) -> None:
         """Let the process go on to its end. Raises UserError if that is not status 0."""
         self.go_on()
@@ -64,15 +87,15 @@ class Waiting:
         self._process.communicate()
 
 
-def seconds_of_turns(
+def take_turns(
     commands: Mapping[str, Sequence[object]], turns: int, threads: int, folder: Path
-) -> dict[str, list[float]]:
-    """Start each command, wait until it has warmed up, and let all take `turns` turns; seconds of each turn.
+) -> dict[str, list[Turn]]:
+    """Start each command, wait until it has warmed up, and let all take `turns` turns, then go on to their end.
 
     Raises:
         UserError: with the last line of its messages, if a process fails.
     """
-    spent: dict[str, list[float]] = {name: [] for name in commands}
+    spent: dict[str, list[Turn]] = {name: [] for name in commands}
     with ExitStack() as stack:
         waiting = {}
         for name, command in commands.items():  # one after the other: to warm up takes all processors
@@ -81,10 +104,7 @@ def seconds_of_turns(
             waiting[name].until_ready()
         for _ in range(turns):
             for name, process in waiting.items():
-                start = time.perf_counter()
-                process.go_on()
-                process.until_ready()
-                spent[name].append(time.perf_counter() - start)
+                spent[name].append(process.take_turn())
         for process in waiting.values():
             process.finish()
     return spent
