@@ -36,11 +36,13 @@ def main() -> None:
     parser.add_argument("options", nargs="*", metavar="-- OPTIONS", help="of pretrain.train")
     args = parser.parse_args()
     with user_errors(ConfigError), tempfile.TemporaryDirectory() as name:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
         try:
             from eval.bench.peers import text, training
         except ImportError as error:
             raise UserError(f"the peers are not installed ({error}); run: launch/setup.sh peers") from error
         folder = Path(name)
+        training.check_options(args.options)
         trainers = training.trainers(folder, args.litgpt_python)
         source, tokenizer = folder / "source", folder / "tokenizer.json"
         text.write_text(source, args.megabytes * 10**6, args.workers)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_pipeline import MixedOrder, UserError, WindowDataset, load_data, mixture_of
 from eval.bench.peers.same_model import litgpt_weights, llama_weights
-from maha_model import CausalLM, ModelConfig
+from maha_model import CausalLM
 from pretrain.session import RunConfig
 
 WINDOWS, LLAMA, LITGPT = "windows.pt", "llama.pt", "litgpt"
@@ -65,15 +65,8 @@ class Job:
 
 
 def make_job(folder: Path, config: RunConfig, options: list[str], warm_up: int, turn: int, turns: int) -> Job:
-    """Write into `folder` what the trainers need; `options` gave `config`, whose model is complete.
-
-    Raises:
-        UserError: for a model or an optimiser that the peers do not have.
-    """
+    """Write into `folder` what the trainers need; `options` gave `config`, which is comparable, its model complete."""
     model, optimizer = config.model, config.optimizer
-    check_same_form(model)
-    if optimizer.weight_decay or optimizer.warmup_steps or optimizer.schedule != "constant":
-        raise UserError("the peers are compared at a constant learning rate without weight decay; give these options")
     job = Job(
         options, model.vocab_size, model.context_length, model.d_model, model.num_layers, model.num_heads, model.d_ff,
         model.rope_base, config.global_batch_size, config.micro_batch_size, optimizer.lr,
@@ -89,14 +82,17 @@ def make_job(folder: Path, config: RunConfig, options: list[str], warm_up: int, 
     return job
 
 
-def check_same_form(model: ModelConfig) -> None:
-    """Raises UserError unless the model is what transformers calls a Llama with tied embeddings."""
+def check_comparable(config: RunConfig) -> None:
+    """Raises UserError unless the peers have the model, what transformers calls a Llama, and the optimiser."""
     form = {"attention": "standard", "norm": "rmsnorm", "ffn": "swiglu", "dropout": 0.0, "recency_height": 0.0}
     for name, value in form.items():
-        if getattr(model, name) != value:
-            raise UserError(f"the peers have no model of {name} {getattr(model, name)}; give one of {name} {value}")
-    if model.dilation and model.local_activation == "none":
+        if (given := getattr(config.model, name)) != value:
+            raise UserError(f"the peers have no model of {name} {given}; give one of {name} {value}")
+    if config.model.dilation and config.model.local_activation == "none":
         raise UserError("the peers have no local convolution; give a model of dilation 0")
+    for name, value in {"schedule": "constant", "warmup_steps": 0, "weight_decay": 0.0}.items():
+        if (given := getattr(config.optimizer, name)) != value:
+            raise UserError(f"the peers are compared with optimizer.{name} {value}, not {given}; leave it out")
 
 
 def ordered_windows(config: RunConfig, samples: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_pipeline import UserError, load_data
 from eval.bench.criteria import Criterion
-from eval.bench.peers.job import make_job
+from eval.bench.peers.job import check_comparable, make_job
 from eval.bench.peers.turns import take_turns
 from pretrain.session import parse_config
 
@@ -49,6 +49,11 @@ def has_litgpt(python: Path) -> bool:
         raise UserError(
             f"--litgpt-python {python} cannot be run ({error.strerror}); give the path of a Python"
         ) from error
+
+
+def check_options(options: list[str]) -> None:
+    """Raises UserError or ConfigError unless `pretrain.train` takes these options and the peers have the model."""
+    check_comparable(parse_config([f"--config={CONFIG}", *SAME, *options]))
 
 
 def bench_training(

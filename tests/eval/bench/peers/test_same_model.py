@@ -12,8 +12,8 @@ import torch
 
 from data_pipeline import Manifest, UserError
 from eval.bench.peers import train_transformers
-from eval.bench.peers.job import LITGPT, LLAMA, WINDOWS, Job, check_same_form, make_job
-from maha_model import CausalLM, ModelConfig
+from eval.bench.peers.job import LITGPT, LLAMA, WINDOWS, Job, check_comparable, make_job
+from maha_model import CausalLM
 from pretrain.batches import TrainingBatches
 from pretrain.distributed import Rank
 from pretrain.session import parse_config
@@ -64,7 +64,9 @@ def test_peers_get_the_windows_of_a_run_in_its_order(data: Manifest, tmp_path: P
     assert len(windows) == job.steps * job.global_batch
 
 
-@pytest.mark.parametrize("option", [{"attention": "maha"}, {"ffn": "gelu"}, {"recency": 1.0}, {"dropout": 0.1}])
-def test_a_model_that_the_peers_lack_is_refused(option: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="the peers have no model of"):
-        check_same_form(ModelConfig(**{"attention": "standard", **option}))
+@pytest.mark.parametrize(
+    "option", ["--model.attention=maha", "--model.ffn=gelu", "--model.recency=1", "--optimizer.weight_decay=0.1"]
+)
+def test_what_the_peers_lack_is_refused(option: str) -> None:
+    with pytest.raises(UserError, match=r"the peers .*; (give one of|leave it out)"):
+        check_comparable(parse_config([*OPTIONS, option]))
