@@ -41,14 +41,21 @@ def trainers(folder: Path, litgpt_python: Path) -> dict[str, list[object]]:
 
 
 def has_litgpt(python: Path) -> bool:
-    """Whether this Python has litgpt. Raises UserError if there is no such Python."""
-    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('litgpt') is None)"
+    """Whether this Python has litgpt. Raises UserError if there is no such Python, or litgpt lacks something there."""
     try:
-        return subprocess.run([python, "-P", "-c", code], capture_output=True, check=False).returncode == 0
+        result = subprocess.run(
+            [python, "-P", "-c", "import litgpt.pretrain"], capture_output=True, text=True, check=False
+        )
     except OSError as error:
         raise UserError(
             f"--litgpt-python {python} cannot be run ({error.strerror}); give the path of a Python"
         ) from error
+    message = (result.stderr.splitlines() or [""])[-1]
+    if result.returncode and message != "ModuleNotFoundError: No module named 'litgpt'":
+        raise UserError(
+            f"litgpt does not load in --litgpt-python {python} ({message}); install it anew, with what it needs"
+        )
+    return result.returncode == 0
 
 
 def check_options(options: list[str]) -> None:
