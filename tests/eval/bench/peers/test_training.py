@@ -36,7 +36,16 @@ def test_figures_are_ratios_of_the_fastest_turns_and_missing_peers_fail() -> Non
     assert [(c.value, c.passed) for c in missing] == [(None, False)]
 
 
-def test_a_python_for_litgpt_that_is_not_there_is_refused() -> None:
+def test_a_python_that_is_not_there_or_cannot_load_litgpt_is_refused(tmp_path: Path) -> None:
+    def python(message: str, status: int) -> Path:
+        path = tmp_path / f"python-{status}-{len(message)}"
+        path.write_text(f'#!/bin/sh\necho "{message}" >&2\nexit {status}\n')
+        path.chmod(0o755)
+        return path
+
     with pytest.raises(UserError, match=r"--litgpt-python /no/python cannot be run"):
         has_litgpt(Path("/no/python"))
-    assert has_litgpt(Path(sys.executable)) in (True, False)
+    with pytest.raises(UserError, match=r"litgpt does not load .* \(ImportError: no lightning\); install it anew"):
+        has_litgpt(python("ImportError: no lightning", 1))
+    assert not has_litgpt(python("ModuleNotFoundError: No module named 'litgpt'", 1))
+    assert has_litgpt(python("", 0))
