@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from data_pipeline import Manifest, UserError
 from eval.bench.criteria import Criterion
 from eval.bench.generated_text import append_documents
-from eval.bench.peers.turns import Turn
 
 BOOK = (2000, 6000)
 """Characters of a document, least and most."""
@@ -74,24 +72,19 @@ def commands(text: Path, tokenizer: Path, out: Path, workers: int) -> dict[str, 
     return {name: command for name, command in found.items() if name != DATATROVE or find_spec("datatrove")}
 
 
-def run(name: str, command: list[object], out: Path) -> Turn:
-    """Prepare the text into out/name, from nothing, each process with one thread.
+def run(name: str, command: list[object], out: Path) -> float:
+    """Prepare the text into out/name, from nothing, each process with one thread; seconds.
 
     Raises:
         UserError: with the last line of its messages, if the command fails.
     """
     shutil.rmtree(out / name, ignore_errors=True)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(out / "home"), "RAYON_NUM_THREADS": "1"}
-    busy, start = _busy(), time.perf_counter()
+    start = time.perf_counter()
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)
     if result.returncode:
         raise UserError(f"{name} could not prepare the text: {(result.stderr.splitlines() or ['no message'])[-1]}")
-    return Turn(time.perf_counter() - start, _busy() - busy)
-
-
-def _busy() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return time.perf_counter() - start
 
 
 def tokens_of(name: str, folder: Path) -> int:
@@ -106,7 +99,7 @@ def tokens_of(name: str, folder: Path) -> int:
 
 
 def bench_text(text: Path, tokenizer: Path, out: Path, workers: int) -> dict[str, Any]:
-    """Characters of the text; of each its tokens and, of every round, the seconds and the seconds of processors.
+    """Characters of the text; of each its tokens and the seconds of every round.
 
     Every command is a fresh start, imports included.
     """
@@ -114,12 +107,7 @@ def bench_text(text: Path, tokenizer: Path, out: Path, workers: int) -> dict[str
     rounds = [{name: run(name, command, out) for name, command in starts.items()} for _ in range(ROUNDS)]
     characters = sum(len(json.loads(line)["text"]) for file in text.glob("*.jsonl") for line in file.open())
     rows = {
-        name: {
-            "tokens": tokens_of(name, out / name),
-            "seconds": [each[name].seconds for each in rounds],
-            "processor_seconds": [each[name].processor for each in rounds],
-        }
-        for name in starts
+        name: {"tokens": tokens_of(name, out / name), "seconds": [each[name] for each in rounds]} for name in starts
     }
     return {"characters": characters, "workers": workers, "text": rows}
 
@@ -137,9 +125,8 @@ def criteria_of(measured: dict[str, Any]) -> list[Criterion]:
 
 
 def lines_of(measured: dict[str, Any]) -> list[str]:
-    """A table: MB/s at the fastest, the same for a second of a processor, tokens."""
-    lines = [f"{'text':24}{'MB/s':>12}{'a processor':>13}{'tokens':>14}"]
-    for name, row in measured["text"].items():
-        rate, each = (measured["characters"] / 1e6 / min(row[clock]) for clock in ("seconds", "processor_seconds"))
-        lines.append(f"{name:24}{rate:>12.2f}{each:>13.2f}{row['tokens']:>14,}")
-    return lines
+    """A table: MB/s at the fastest, tokens."""
+    return [f"{'text':24}{'MB/s':>12}{'tokens':>14}"] + [
+        f"{name:24}{measured['characters'] / 1e6 / min(row['seconds']):>12.2f}{row['tokens']:>14,}"
+        for name, row in measured["text"].items()
+    ]

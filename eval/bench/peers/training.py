@@ -42,9 +42,9 @@ def trainers(folder: Path, litgpt_python: Path) -> dict[str, list[object]]:
 
 def has_litgpt(python: Path) -> bool:
     """Whether this Python has litgpt. Raises UserError if there is no such Python, or litgpt lacks something there."""
-    try:
+    try:  # (litgpt saves through requests, which it does not require)
         result = subprocess.run(
-            [python, "-P", "-c", "import litgpt.pretrain"], capture_output=True, text=True, check=False
+            [python, "-P", "-c", "import litgpt.pretrain, requests"], capture_output=True, text=True, check=False
         )
     except OSError as error:
         raise UserError(

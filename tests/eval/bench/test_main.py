@@ -30,7 +30,7 @@ def test_the_help_of_a_benchmark_is_its_own(run_command: Run) -> None:
 
 def test_without_a_name_the_names_are_listed(run_command: Run) -> None:
     assert run_command("-m", "eval.bench").returncode == 2
-    assert ", ".join(BENCHMARKS) in run_command("-m", "eval.bench", "--help", COLUMNS="100").stdout
+    assert ", ".join(BENCHMARKS) in run_command("-m", "eval.bench", "--help", COLUMNS="120").stdout
 
 
 def test_an_unknown_name_is_one_line_and_status_2(run_command: Run, assert_user_error: Callable[..., None]) -> None:
