@@ -27,6 +27,10 @@ class SentencePieceModel:
         """Token ids."""
         return self._processor.encode(text)
 
+    def encode_all(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each; given several texts at once the library would use threads."""
+        return [self.encode(text) for text in texts]
+
     def decode(self, ids: list[int]) -> str:
         """The text."""
         return self._processor.decode(ids)

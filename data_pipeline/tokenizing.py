@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -72,8 +73,8 @@ def encode(texts: list[str]) -> Encoded:
     tokenizer, statistics = _worker_tokenizer, []
     dtype = token_dtype(tokenizer.vocab_size)
     parts = []
-    for text in texts:
-        parts.append(np.array([tokenizer.bos_id, *tokenizer.encode(text)], dtype=dtype))
+    for text, ids in zip(texts, tokenizer.encode_all(texts), strict=True):
+        parts.append(np.array([tokenizer.bos_id, *ids], dtype=dtype))
         raw = text.encode()
         key = hashlib.blake2b(raw, digest_size=HASH_BYTES).digest()
         statistics.append((len(parts[-1]), words_of(text, raw), len(text), len(raw), key))
@@ -121,4 +122,5 @@ def _start_process(tokenizer_path: Path) -> None:
 
 def _start_worker(tokenizer_path: Path) -> None:
     global _worker_tokenizer
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would compete with the other workers
     _worker_tokenizer = Tokenizer(tokenizer_path)

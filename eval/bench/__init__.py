@@ -12,6 +12,7 @@ BENCHMARKS = {
     "data": "data",
     "generate": "generation",
     "parallel": "parallel",
+    "peers": "peers.command",
     "training": "training",
     "width_transfer": "width_transfer",
 }

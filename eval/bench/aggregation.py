@@ -20,7 +20,7 @@ from torch import Tensor
 from data_pipeline import CommandParser, UserError, user_errors
 from eval.bench.aggregation_block import bench_block
 from eval.bench.criteria import Criterion, best_times, print_report
-from eval.bench.peers import Solve, peer_solvers
+from eval.bench.peer_solvers import Solve, peer_solvers
 from maha_model.aggregation import solve_small_qp
 from maha_model.kernels.dispatch import without_native_code
 from maha_model.kernels.fuse import Placement, Problem, fuse

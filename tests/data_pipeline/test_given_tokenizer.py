@@ -144,6 +144,7 @@ def test_the_bytes_of_tokens_are_those_of_the_text(both: list[Tokenizer], text: 
         assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
         assert tokenizer.decode(ids) == text
         assert all(tokenizer.pieces(ids))
+        assert tokenizer.encode_all([text, "", "<s> a"]) == [ids, *map(tokenizer.encode, ["", "<s> a"])]
 
 
 def test_special_tokens_written_out_are_text(both: list[Tokenizer]) -> None:

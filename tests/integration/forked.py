@@ -34,7 +34,10 @@ class ForkedRun:
 
     GRACE = 5.0
 
-    def __init__(self, processes: int, *options: str, module: str = "pretrain.train", function: str = "main") -> None:
+    def __init__(
+        self, processes: int, *options: str, module: str = "pretrain.train", function: str = "main",
+        folder: Path = ROOT,
+    ) -> None:  # fmt: skip
         handle, name = tempfile.mkstemp(prefix="ranks-", suffix=".log")
         os.close(handle)
         self.log = Path(name)
@@ -47,7 +50,9 @@ class ForkedRun:
         with _environment(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1"):  # read when the server starts and imports
             for rank in range(processes):
                 env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                self._ranks.append(_forkserver.Process(target=_run, args=(module, function, env, options, self.log)))
+                self._ranks.append(
+                    _forkserver.Process(target=_run, args=(module, function, env, options, self.log, folder))
+                )
                 self._ranks[-1].start()
 
     @property
@@ -83,17 +88,17 @@ class ForkedRun:
 
 
 def run_module(
-    module: str, *arguments: str, environment: dict[str, str], seconds: float = 300
+    module: str, *arguments: str, environment: dict[str, str], seconds: float = 300, folder: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m MODULE ARGUMENTS` in that environment, to its end, in the project's root. Raises TimeoutError.
+    """`python -m MODULE ARGUMENTS` in that environment and folder, to its end. Raises TimeoutError.
 
     For variables that are read at the import of a library, and for what a command imports, a new process is needed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
+    with tempfile.TemporaryDirectory() as name:
+        out, err = Path(name, "out"), Path(name, "err")
         out.touch()
         err.touch()
-        process = _forkserver.Process(target=_run_module, args=(module, environment, arguments, out, err))
+        process = _forkserver.Process(target=_run_module, args=(module, environment, arguments, out, err, folder))
         with _environment(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1"):
             process.start()
         process.join(seconds)
@@ -104,18 +109,24 @@ def run_module(
         return subprocess.CompletedProcess(command, process.exitcode or 0, out.read_text(), err.read_text())
 
 
-def _run_module(module: str, env: dict[str, str], arguments: tuple[str, ...], out: Path, err: Path) -> None:
-    _enter(module, env, arguments, out, err)
+def _run_module(
+    module: str, env: dict[str, str], arguments: tuple[str, ...], out: Path, err: Path, folder: Path
+) -> None:
+    _enter(module, env, arguments, out, err, folder)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _run(module: str, function: str, env: dict[str, str], options: tuple[str, ...], log: Path) -> None:
-    _enter(module, env, options, log, log)
+def _run(
+    module: str, function: str, env: dict[str, str], options: tuple[str, ...], log: Path, folder: Path
+) -> None:  # fmt: skip
+    _enter(module, env, options, log, log, folder)
     getattr(importlib.import_module(module), function)()
 
 
-def _enter(module: str, env: dict[str, str], arguments: tuple[str, ...], out: Path, err: Path) -> None:
-    os.chdir(ROOT)
+def _enter(
+    module: str, env: dict[str, str], arguments: tuple[str, ...], out: Path, err: Path, folder: Path
+) -> None:  # fmt: skip
+    os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
     for stream, path in ((1, out), (2, err)):

@@ -1,6 +1,6 @@
 """Real Slurm daemons: launch/pretrain.sbatch left alone, preempted, cancelled, broken; pretrain.sh in salloc.
 
-Jobs have two of the three nodes.
+Jobs have two of the three nodes, and are submitted and cancelled with the commands of the tutorial on Slurm.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from tests.integration.runs import (
     wait_for_step,
 )
 from tests.integration.slurm import SlurmCluster, missing
+from tests.integration.tutorials import slurm_commands
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +53,7 @@ class Jobs:
         options = " ".join([f"--data={self.data}", f"--out={self.folder / name}", *MODEL, *TRAINING, *more])
         return self.cluster.submit(
             ROOT / "launch" / "pretrain.sbatch",
-            "--nodes=2", "--ntasks-per-node=1", "--time=60", f"--output={self.folder / name}.out",
+            *slurm_commands("")[0], f"--output={self.folder / name}.out",
             MAHA_ARGS=options, MAHA_VENV=sys.prefix, MAHA_LOGS=str(self.folder / "logs"), OMP_NUM_THREADS="1",
             **variables,
         )  # fmt: skip
@@ -142,9 +143,10 @@ def test_a_job_is_preempted_then_out_of_time_then_cancelled_and_repeats_the_undi
 
     preempted = stop_at(4, "sbatch", "--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=sleep 2")
     jobs.go_on(job)
-    timed_out = stop_at(preempted + 1, "scancel", "--signal=USR1", job)  # what --signal=USR1@120 does at the limit
+    _, requeue, end = slurm_commands(job)
+    timed_out = stop_at(preempted + 1, *requeue)  # what --signal=USR1@120 does at the limit
     jobs.go_on(job)
-    cancelled = stop_at(timed_out + 1, "scancel", job)
+    cancelled = stop_at(timed_out + 1, *end)
     output = jobs.output("stopped", job)
     assert f"from step {preempted}" in output
     assert f"from step {timed_out}" in output

@@ -38,7 +38,7 @@ def test_an_unknown_name_is_one_line_and_status_2(run_command: Run, assert_user_
     assert_user_error(
         result,
         "no benchmark is called 'speed'; "
-        "choose one of aggregation, attention, checkpoints, data, generate, parallel, training, width_transfer",
+        "choose one of aggregation, attention, checkpoints, data, generate, parallel, peers, training, width_transfer",
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eval.bench.aggregation import L, problems
-from eval.bench.peers import peer_solvers
+from eval.bench.peer_solvers import peer_solvers
 from maha_model.aggregation import solve_small_qp
 
 
