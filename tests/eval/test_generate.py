@@ -59,16 +59,16 @@ def test_the_command_repeats_with_the_seed_and_ends_where_told(make_run: MakeRun
 def test_steps_are_compiled_where_that_is_wanted_alone(
     make_run: MakeRun, run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    compiles = []
 
     def state(model: CausalLM, compile: bool) -> DecodingState:
-        asked.append(compile)
+        compiles.append(compile)
         return DecodingState(model)
 
     monkeypatch.setattr(generation, "DecodingState", state)
     options = ("--checkpoint", make_run("longformer"), "--prompt", "Dan ", "--max-tokens", 1)
     assert run_here(*options).stdout == run_here(*options, "--compile").stdout
-    assert asked == [False, True]
+    assert compiles == [False, True]
 
 
 def test_the_prompt_may_come_from_a_file_or_standard_input(
