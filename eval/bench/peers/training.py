@@ -72,7 +72,7 @@ def bench_training(
         Tokens of a turn; of each trainer parameters, losses in nats before and after, and of each turn the seconds and
         the seconds of processors.
     """
-    steps = str(WARM_UP + turn * turns)
+    steps = str(2 * (WARM_UP + turn * turns))  # more than are made: none is the last, with its evaluation and its save
     rarely = [f"--{each}={steps}" for each in ("steps", "eval_interval", "checkpoint_interval", "log_interval")]
     vocabulary = f"--model.vocab_size={load_data(data).vocab_size}"
     options = [f"--config={CONFIG}", f"--data={data}", vocabulary, *SAME, *rarely, *options]
