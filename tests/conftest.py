@@ -26,8 +26,11 @@ hypothesis.settings.register_profile(  # a busy machine is no fault
 hypothesis.settings.load_profile("suite")
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # two workers share the cores
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a suite in the background: its commands would ignore Ctrl-C
+# A suite in the background, or under nohup, ignores signals, and so would the commands that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined: before anything imports one
 

@@ -90,7 +90,7 @@ def test_a_lost_rank_is_started_again_until_that_brings_nothing_and_the_other_go
     saved = read_info(find_checkpoint(runs.folder / "moved")).step
     again = f"rank 1 ({socket.gethostname()}) left nothing: killed, or its machine is gone; starting again from step"
     assert f"{again} {saved} (1 of 1 times)" in result.stdout
-    assert f"error: {data} does not exist" in result.stdout
+    assert f"{data} is not a prepared data set" in result.stdout
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("error: ") and "not any more" in line]
     assert "ended with status 2; started again once without a newer checkpoint" in line
     assert f"step {saved} is saved in {runs.folder / 'moved'}; mend the cause, then go on with --resume auto" in line
