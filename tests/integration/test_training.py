@@ -76,7 +76,10 @@ def test_a_run_in_bfloat16_learns_and_repeats_itself_bitwise_after_a_kill(runs: 
 def test_a_lost_rank_is_started_again_until_that_brings_nothing_and_the_other_goes_on_alone(
     runs: Runs, single: dict[int, float]
 ) -> None:
-    """One restart in a row without a newer checkpoint: at the second start the data set is away, which may pass."""
+    """One restart in a row without a newer checkpoint: at the second start the data set is away, which may pass.
+
+    Past the preflight only rank 0 reports a mistake, and the launcher passes on the status.
+    """
     data = runs.folder / "data-of-moved"
     shutil.copytree(runs.data, data)
     run = runs.start("moved", 2, "--deepspeed=ds_configs/zero3.json", "--restarts=1", f"--data={data}")
@@ -90,7 +93,7 @@ def test_a_lost_rank_is_started_again_until_that_brings_nothing_and_the_other_go
     saved = read_info(find_checkpoint(runs.folder / "moved")).step
     again = f"rank 1 ({socket.gethostname()}) left nothing: killed, or its machine is gone; starting again from step"
     assert f"{again} {saved} (1 of 1 times)" in result.stdout
-    assert f"{data} is not a prepared data set" in result.stdout
+    assert result.stdout.count(f"{data} is not a prepared data set") == 1
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("error: ") and "not any more" in line]
     assert "ended with status 2; started again once without a newer checkpoint" in line
     assert f"step {saved} is saved in {runs.folder / 'moved'}; mend the cause, then go on with --resume auto" in line
@@ -207,9 +210,3 @@ def test_mistakes_about_hosts_are_one_line_and_status_2(runs: Runs, assert_user_
     assert_user_error(runs.launch("new", 1, hostfile, "--launcher=mpich"), "it must be pdsh, openmpi or slurm")
     outside = runs.launch("new", 1, hostfile, "--launcher=slurm", SLURM_JOB_ID="")
     assert_user_error(outside, "--launcher slurm needs ")  # srun, or an allocation
-
-
-def test_a_mistake_found_by_a_rank_is_one_line_too(runs: Runs, assert_user_error: Check) -> None:
-    """Past the preflight, as when a store vanishes between: only rank 0 reports, the launcher passes on the status."""
-    gone = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    assert_user_error(runs.launch("lost", 2, **gone), "cannot reach the MLflow store")
