@@ -14,10 +14,11 @@ import time
 from data_pipeline import CommandParser, Tokenizer, UserError, at_least, tokenizer_file, user_errors, user_path
 from data_pipeline.json_text import to_json
 from eval.device import best_device, device_name
-from eval.ranks import is_printed_by_rank_0, launched_ranks
+from eval.ranks import Ranks, is_printed_by_rank_0, launched_ranks
 from eval.undefined import quotient
-from maha_model import ConfigError
+from maha_model import ConfigError, ModelConfig
 from maha_model.inference import Sampling, generate
+from maha_model.parallel import ContextSplit
 from pretrain.checkpoint import find_checkpoint, load_model
 
 
@@ -76,7 +77,7 @@ def main() -> None:
         start = time.perf_counter()
         count, ended = generate(
             model, tokenizer, prompt, args.max_tokens, sampling, args.seed, args.stop, write, args.compile,
-            lambda length: ranks.split(length, model.config),
+            lambda length: _part(ranks, length, model.config),
         )  # fmt: skip
         seconds = time.perf_counter() - start
     if ranks.rank < ranks.count - 1:
@@ -86,6 +87,16 @@ def main() -> None:
         return
     result = {"checkpoint": str(path), "prompt": prompt, "text": "".join(pieces), "ended_by": ended, "tokens": count}
     print(to_json({**result, "seed": args.seed, "seconds": seconds, "tokens_per_s": quotient(count, seconds)}))
+
+
+def _part(ranks: Ranks, length: int, config: ModelConfig) -> ContextSplit | None:
+    most = -(-length // config.context_unit)
+    if most < ranks.count:
+        raise UserError(
+            f"a prompt of {length} tokens cannot be shared by {ranks.count} processes in parts of at least "
+            f"{config.context_unit} tokens; give a longer prompt, or start at most {most}"
+        )
+    return ranks.split(length, config)
 
 
 def _is_printed_by_rank_0(error: Exception) -> bool:

@@ -92,9 +92,7 @@ class WarmupConfig:
         if bool(self.steps) != bool(self.start):
             raise ConfigError(f"{name} needs both start and steps, or neither; give --{name}.start and --{name}.steps")
         if self.start and (full % self.start or full == self.start):
-            raise ConfigError(
-                f"{name}.start is {self.start}, of which {full_name} {full} is no multiple; give a proper divisor"
-            )
+            raise ConfigError(f"{name}.start is {self.start}; it must divide {full_name} {full} and be less")
 
 
 @dataclass(kw_only=True)

@@ -56,7 +56,7 @@ def newest_step(run: Path) -> int:
         return 0
 
 
-def begin(run: Path, launch: str, budget: int, now: float) -> Starts:
+def begin(run: Path, launch: str, budget: int, now: float, resume: str = "auto") -> Starts:
     """Note that the processes of `launch` are about to start.
 
     A start of the same launch that was never seen to end, since the machine that was to see it is lost, is a fault.
@@ -68,12 +68,15 @@ def begin(run: Path, launch: str, budget: int, now: float) -> Starts:
     if before is None or before.launch != launch:
         before = Starts(launch, newest_step(run), 0, False, now)
     elif before.running:
-        before = after_fault(before, newest_step(run), budget, "the machine that ran the job's script was lost", run)
+        lost = "the machine that ran the job's script was lost"
+        before = after_fault(before, newest_step(run), budget, lost, run, resume)
     return Starts(launch, newest_step(run), before.spent, True, now)
 
 
-def after_fault(before: Starts, newest: int, budget: int, reason: str, run: Path) -> Starts:
+def after_fault(before: Starts, newest: int, budget: int, reason: str, run: Path, resume: str = "auto") -> Starts:
     """The counts for another start after a fault; `newest` is the step of the newest checkpoint now.
+
+    `resume` is what another start would resume.
 
     Raises:
         SpentError: if `budget` restarts in a row have brought no newer checkpoint.
@@ -81,10 +84,10 @@ def after_fault(before: Starts, newest: int, budget: int, reason: str, run: Path
     spent = 0 if newest > before.step else before.spent
     if spent >= budget:
         saved = f"step {newest} is saved in {run}" if newest else "no step is saved yet"
-        times = "once" if spent == 1 else f"{spent} times"
+        times = {0: "not started again", 1: "started again once"}.get(spent, f"started again {spent} times")
         raise SpentError(
-            f"{reason}; started again {times} without a newer checkpoint, not any more: {saved}; "
-            "mend the cause, then go on with --resume auto"
+            f"{reason}; {times} without a newer checkpoint{', not any more' if spent else ''}: {saved}; "
+            f"mend the cause, then go on with --resume {resume}"
         )
     return Starts(before.launch, newest, spent + 1, False, before.since)
 
@@ -149,7 +152,7 @@ def _started(run: Path, launch: str) -> Starts:
     return starts
 
 
-def _cause(run: Path, since: float, status: int) -> tuple[str, str]:
+def _cause(run: Path, since: float, status: int, resume: str) -> tuple[str, str]:
     """What has ended the processes since then, in a line, and the host at fault, "-" where none is known.
 
     Raises:
@@ -164,7 +167,7 @@ def _cause(run: Path, since: float, status: int) -> tuple[str, str]:
     mistake = next((record for record in records if record.kind == "mistake"), None)
     if mistake:  # whatever the status: srun hands on that of the ranks that it has ended
         where = f"rank {mistake.rank} ({mistake.host})"
-        raise SpentError(f"{where}: {mistake.reason}; not started again: mend it, then go on with --resume auto")
+        raise SpentError(f"{where}: {mistake.reason}; not started again: mend it, then go on with --resume {resume}")
     culprit = find_culprit(records)
     return culprit.why, culprit.hosts[0] if culprit.host_at_fault and len(culprit.hosts) == 1 else UNKNOWN_NODE
 
@@ -177,13 +180,15 @@ def what_to_resume(config: RunConfig) -> str:
 def _end(config: RunConfig, launch: str, budget: int, status: int) -> str:
     """After a fault: what the script needs for another start, "PAUSE NODE RESUME". Raises SpentError."""
     before = _started(config.out, launch)
-    reason, node = _cause(config.out, before.since, status)
+    resume = what_to_resume(config)
+    reason, node = _cause(config.out, before.since, status, resume)
     newest = newest_step(config.out)
-    starts = replace(after_fault(before, newest, budget, reason, config.out), since=time.time())
+    starts = replace(after_fault(before, newest, budget, reason, config.out, resume), since=time.time())
     write_starts(config.out, starts)
-    write_line(f"{reason}; starting again from step {newest} ({starts.spent} of {budget} times)", sys.stderr)
+    origin = f"step {newest}" if resume == "auto" else resume
+    write_line(f"{reason}; starting again from {origin} ({starts.spent} of {budget} times)", sys.stderr)
     wait_until_unclaimed(config.out, 2 * config.peer_timeout)
-    return f"{pause_before(starts.spent)} {node} {what_to_resume(config)}"
+    return f"{pause_before(starts.spent)} {node} {resume}"
 
 
 def main() -> None:
@@ -203,7 +208,8 @@ def main() -> None:
                 write_line(what_to_resume(config), sys.stdout)
             elif given.when == "begin":
                 wait_until_unclaimed(config.out, 2 * config.peer_timeout)
-                write_starts(config.out, begin(config.out, given.launch, given.budget, time.time()))
+                resume = what_to_resume(config)
+                write_starts(config.out, begin(config.out, given.launch, given.budget, time.time(), resume))
             elif given.when == "interrupted":
                 write_starts(config.out, replace(_started(config.out, given.launch), running=False))
             else:

@@ -95,7 +95,8 @@ def test_processes_share_a_long_prompt_and_the_last_goes_on(make_run: MakeRun, r
     assert json.loads(line)["text"] == expected["text"]
     short = ForkedRun(2, *command, "", module="eval.generate").wait()
     (line,) = [line for line in short.stdout.splitlines() if line.startswith("error: ")]
-    assert "a context of 1 tokens cannot be shared by 2 processes" in line
+    assert "a prompt of 1 tokens cannot be shared by 2 processes" in line
+    assert line.endswith("give a longer prompt, or start at most 1")
     silent = ForkedRun(2, *command[:-1], module="eval.generate").wait()
     assert "error: several processes cannot share standard input; give --prompt or --prompt-file" in silent.stdout
 

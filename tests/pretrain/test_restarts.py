@@ -80,7 +80,12 @@ def test_the_scripts_get_the_pause_the_node_and_what_to_resume(
     main()
     out, err = capsys.readouterr()
     assert out == "30 - runs/my other\n"
-    assert err == "the processes ended with status 247 (SIGKILL); starting again from step 0 (2 of 3 times)\n"
+    assert err == "the processes ended with status 247 (SIGKILL); starting again from runs/my other (2 of 3 times)\n"
+    options[2] = "--budget=2"
+    monkeypatch.setattr("sys.argv", ["restarts", *options, f"--out={tmp_path}", "--resume=runs/my other"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "; mend the cause, then go on with --resume runs/my other" in capsys.readouterr().err
 
 
 def test_a_first_start_resumes_what_it_can(

@@ -82,10 +82,10 @@ def test_a_step_has_the_windows_that_follow_those_before_cut_to_its_length() -> 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"batch_warmup": WarmupConfig(start=3, steps=9)}, "is 3, of which global_batch_size 8 is no multiple"),
+        ({"batch_warmup": WarmupConfig(start=3, steps=9)}, "is 3; it must divide global_batch_size 8 and be less"),
         ({"batch_warmup": WarmupConfig(start=4)}, "batch_warmup needs both start and steps"),
         ({"batch_warmup": WarmupConfig(start=-4, steps=2)}, "and batch_warmup.steps must not be negative"),
-        ({"length_warmup": WarmupConfig(start=20, steps=9)}, "of which context_length 96 is no multiple"),
+        ({"length_warmup": WarmupConfig(start=20, steps=9)}, "it must divide context_length 96 and be less"),
         ({"length_warmup": WarmupConfig(start=32, steps=9)}, "is 32, which does not double to context_length 96"),
         ({"length_warmup": WarmupConfig(start=48, steps=9), "context_parallel": 2}, "leave one of them out"),
     ],

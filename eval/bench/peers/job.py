@@ -90,9 +90,15 @@ def check_comparable(config: RunConfig) -> None:
             raise UserError(f"the peers have no model of {name} {given}; give one of {name} {value}")
     if config.model.dilation and config.model.local_activation == "none":
         raise UserError("the peers have no local convolution; give a model of dilation 0")
-    for name, value in {"schedule": "constant", "warmup_steps": 0, "weight_decay": 0.0}.items():
+    for name, value in {"name": "adamw", "schedule": "constant", "warmup_steps": 0, "weight_decay": 0.0}.items():
         if (given := getattr(config.optimizer, name)) != value:
             raise UserError(f"the peers are compared with optimizer.{name} {value}, not {given}; leave it out")
+    others = {
+        "model.base_width": (config.model.base_width, None), "precision": (config.precision, "float32"),
+        "batch_warmup": (config.batch_warmup.steps, 0), "length_warmup": (config.length_warmup.steps, 0),
+    }  # fmt: skip
+    if different := [name for name, (given, value) in others.items() if given != value]:
+        raise UserError(f"the peers do without {different[0]}; leave it out")
 
 
 def ordered_windows(config: RunConfig, samples: int) -> Tensor:
