@@ -65,8 +65,12 @@ def test_peers_get_the_windows_of_a_run_in_its_order(data: Manifest, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "option", ["--model.attention=maha", "--model.ffn=gelu", "--model.recency=1", "--optimizer.weight_decay=0.1"]
-)
+    "option",
+    [
+        "--model.attention=maha", "--model.ffn=gelu", "--model.recency=1", "--optimizer.weight_decay=0.1",
+        "--optimizer.name=muon", "--model.base_width=16", "--precision=bfloat16",
+    ],
+)  # fmt: skip
 def test_what_the_peers_lack_is_refused(option: str) -> None:
     with pytest.raises(UserError, match=r"the peers .*; (give one of|leave it out)"):
         check_comparable(parse_config([*OPTIONS, option]))
