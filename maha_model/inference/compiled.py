@@ -64,7 +64,8 @@ class CompiledSteps:
             torch._dynamo.mark_dynamic(x, 2)  # noqa: SLF001  # the name in torch's book
         try:
             result = compiled(state, new)
-        except RuntimeError as error:  # torch's errors of compiling; what else is wrong is so uncompiled too
+        # Of compiling alone, before anything has run: an error while it runs may leave the state changed in part.
+        except torch._dynamo.exc.TorchDynamoException as error:  # noqa: SLF001
             reason = str(error).strip().splitlines()[0]
             warn_once(
                 "decoding",
