@@ -11,11 +11,15 @@ from maha_model.kernels.descent.geometry import Geometry
 from maha_model.kernels.descent.reference import beside_bounds, merge_parts
 from maha_model.kernels.descent.triton_kernels import attend_children, attend_tiles
 from maha_model.kernels.descent.triton_kernels_choice import choose, share_of_group
-from maha_model.kernels.descent.triton_kernels_keys import key_gradients, keys_of_tiles
+from maha_model.kernels.descent.triton_kernels_keys import (
+    key_gradients_of_pairs,
+    key_gradients_of_tiles,
+    keys_of_parents,
+)
 from maha_model.kernels.descent.triton_kernels_queries import query_gradients_of_children, query_gradients_of_tiles
 
 PROGRAMS = 1024  # that the kernel over keys is to have at least: several for a tile where the tiles are few
-_KEYS = 1024 if not triton.knobs.runtime.interpret else 2**16  # of a program of `keys_of_tiles`
+_KEYS = 1024 if not triton.knobs.runtime.interpret else 2**16  # of a program of `keys_of_parents`
 
 
 class Blocks(NamedTuple):
@@ -30,23 +34,26 @@ class Blocks(NamedTuple):
     choose: dict[str, int]
     """`choose`, and the gradient of the queries from tiles."""
     keys: dict[str, int]
-    """`key_gradients`."""
+    """`key_gradients_of_tiles`."""
+    pairs: dict[str, int]
+    """`key_gradients_of_pairs`: Q pairs, T children."""
     gather: dict[str, int]
     """Where every query has rows of its own."""
 
 
 def blocks(dtype: torch.dtype, width: int, ratio: int) -> Blocks:
     """Blocks for operands of a type and of rows so wide: what has over 16 bits is multiplied without tensor cores."""
-    D, children = triton.next_power_of_2(max(width, 16)), triton.next_power_of_2(ratio)  # of a parent, in one tile
+    D, T = triton.next_power_of_2(max(width, 16)), min(triton.next_power_of_2(ratio), 4)
     if dtype.itemsize == 2:
         return Blocks(
             attend={"Q": 64, "T": 64, "num_warps": 4, "num_stages": 2},
             choose={"Q": 64, "T": 64, "num_warps": 8, "num_stages": 2},
-            keys={"Q": 32, "T": max(64, children), "num_warps": 8 if D > 64 else 4, "num_stages": 2},
+            keys={"Q": 32, "T": 64, "num_warps": 8 if D > 64 else 4, "num_stages": 2},
+            pairs={"Q": 8 if D <= 128 else 4, "T": T, "num_warps": 4},
             gather={"Q": max(256 // D, 1), "num_warps": 1},  # no barriers, and rows loaded ahead
         )
     tile = {"Q": 32, "T": 32, "num_warps": 8, "num_stages": 1}
-    return Blocks(tile, tile, {**tile, "T": max(32, children)}, {"Q": max(1024 // D, 1), "num_warps": 4})
+    return Blocks(tile, tile, tile, {"Q": 8, "T": T, "num_warps": 8}, {"Q": max(1024 // D, 1), "num_warps": 4})
 
 
 def forward(
@@ -128,20 +135,37 @@ def backward(
             *call.place, HAS_GRAD_SHARE=has_share, KP=triton.next_power_of_2(max(geometry.choose, 1)),
             **call.constants("BIAS", "DENSE", "DK", "DV", "RATIO"), **block.gather,
         )  # fmt: skip
-    parents_of_tile = block.keys["T"] // geometry.ratio
-    tiles = triton.cdiv(k.shape[2], parents_of_tile * geometry.ratio)
+    tiles = triton.cdiv(k.shape[2], block.keys["T"])
     pieces = max(1, min(PROGRAMS // max(1, tiles * B * H), triton.cdiv(M, block.keys["Q"])))
-    grads = [x.new_empty((pieces, *x.shape), dtype=x.dtype if pieces == 1 else log_sum.dtype) for x in (k, v)]
-    empty = chosen.new_empty(0, dtype=torch.int64)
-    by_parent = (empty, empty) if parents is None else _by_tile(call.parents, tiles, parents_of_tile)
-    by_token = _by_tile(chosen, tiles, parents_of_tile * geometry.ratio) if has_share else (empty, empty)
-    key_gradients[(tiles, B * H, pieces)](
-        grad_out, *call.operands, call.parents, call.bias, log_sum, delta, pull, chosen, *by_parent, *by_token,
-        *grads, *call.place, HAS_GRAD_SHARE=has_share, **call.constants("BIAS", "DENSE", "DK", "DV", "PRECISION"),
-        **block.keys,
+    shape = (pieces,) if two_parts or pieces > 1 else ()
+    grads = [x.new_empty((*shape, *x.shape), dtype=log_sum.dtype if shape else x.dtype) for x in (k, v)]
+    key_gradients_of_tiles[(tiles, B * H, pieces)](
+        grad_out, *call.operands, log_sum, delta, *grads, *call.place,
+        **call.constants("DENSE", "DK", "DV", "PRECISION"), **block.keys,
     )  # fmt: skip
-    grad_k, grad_v = (x[0] if pieces == 1 else x.sum(0).to(to.dtype) for x, to in zip(grads, (k, v), strict=True))
-    return merge_parts(grad_q, given), grad_k, grad_v, grad_bias
+    if two_parts:
+        grads = _with_pairs(call, block.pairs, grad_out, log_sum, delta, pull, chosen, grads, has_share)
+    elif shape:
+        grads = [x.sum(0).to(k.dtype) for x in grads]
+    return merge_parts(grad_q, given), grads[0], grads[1], grad_bias
+
+
+def _with_pairs(
+    call: "_Call", block: dict[str, int], grad_out: Tensor, log_sum: Tensor, delta: Tensor, pull: Tensor,
+    chosen: Tensor, pieces: list[Tensor], has_share: bool,
+) -> list[Tensor]:  # fmt: skip
+    """Gradients of keys and values: the pieces of tiles, and what the pairs of a query and a parent add."""
+    k, v, ratio = call.operands[2], call.operands[4], call.ratio
+    parents, empty = triton.cdiv(k.shape[2], ratio), chosen.new_empty(0, dtype=torch.int64)
+    by_parent = (empty, empty) if call.dense else _by_parent(call.parents, parents, 1)
+    by_token = _by_parent(chosen, parents, ratio) if has_share else (empty, empty)
+    grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (k, v)]
+    grid = parents * triton.cdiv(ratio, block["T"]), k.shape[0] * k.shape[1]
+    key_gradients_of_pairs[grid](
+        grad_out, *call.operands, call.bias, log_sum, delta, pull, chosen, *by_parent, *by_token, *pieces, *grads,
+        *call.place, len(pieces[0]), HAS_GRAD_SHARE=has_share, **call.constants("BIAS", "DENSE", "DK", "DV"), **block,
+    )  # fmt: skip
+    return grads
 
 
 class _Call:
@@ -153,7 +177,7 @@ class _Call:
     ) -> None:  # fmt: skip
         (B, H, M, dk), (n, d) = q.shape, v.shape[2:]
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-        self.dense = parents is None
+        self.dense, self.ratio = parents is None, geometry.ratio
         self.parents = q if parents is None else parents.contiguous()
         self.bias = q if bias is None else bias.contiguous()
         self.parent_slots = 0 if parents is None else parents.shape[3]
@@ -183,19 +207,20 @@ class _Call:
         return {name: self._constants[name] for name in (*names, "SCALE", "REAL")}
 
 
-def _by_tile(tokens_BGMk: Tensor, tiles: int, width: int) -> tuple[Tensor, Tensor]:
-    """Positions in (B, G, M, slots) by the tile of `width` tokens that they name, and where each tile begins.
+def _by_parent(tokens_BGMk: Tensor, parents: int, width: int) -> tuple[Tensor, Tensor]:
+    """Places in (B, G, M, slots) by the parent, `width` tokens each, of the token there, and where each parent's begin.
 
-    The second is (B * G, tiles + 1); a tile's positions are in order, those of no token (-1) in no tile.
+    The second is (B * G, parents + 1); a parent's places are in order, those of no token (-1) with no parent.
     """
     groups = tokens_BGMk.shape[0] * tokens_BGMk.shape[1]
     # a radix sort of narrow keys takes fewer passes
-    dtype = torch.int16 if groups * (tiles + 1) < 2**15 else torch.int32
+    dtype = torch.int16 if groups * (parents + 1) < 2**15 else torch.int32
     keys = tokens_BGMk.new_empty(tokens_BGMk.numel(), dtype=dtype)
-    bounds = tokens_BGMk.new_empty(groups, tiles + 1, dtype=dtype)
+    bounds = tokens_BGMk.new_empty(groups, parents + 1, dtype=dtype)
     count = max(keys.numel(), bounds.numel())
-    keys_of_tiles[(triton.cdiv(count, _KEYS),)](
-        tokens_BGMk.contiguous(), keys, bounds, keys.numel(), keys.numel() // groups, groups, tiles + 1, width, F=_KEYS
-    )
+    keys_of_parents[(triton.cdiv(count, _KEYS),)](
+        tokens_BGMk.contiguous(), keys, bounds, keys.numel(), keys.numel() // groups, groups, parents + 1, width,
+        F=_KEYS,
+    )  # fmt: skip
     key = keys.sort(stable=True)
     return key.indices, torch.searchsorted(key.values, bounds)

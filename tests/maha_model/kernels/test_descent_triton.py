@@ -163,7 +163,7 @@ types |= dict.fromkeys(("parents", "chosen"), "*i32")
 types |= dict(wanted="*i1")
 types |= dict.fromkeys(("parent_order", "parent_begin", "chosen_order", "chosen_begin"), "*i64")
 types |= dict.fromkeys(("q_strides", "k_strides", "v_strides"), ("i64",) * 3)
-types |= dict(sizes=("i32",) * 8, place=("i32",) * 5)
+types |= dict(sizes=("i32",) * 8, place=("i32",) * 5, pieces="i32", tiles_grad_k="*fp32", tiles_grad_v="*fp32")
 aligned = [["tt.divisibility", 16]]
 ptxas = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
 for kernel, shape in (
@@ -173,7 +173,8 @@ for kernel, shape in (
     (triton_kernels_choice.share_of_group, block.gather),
     (triton_kernels_queries.query_gradients_of_tiles, block.choose),
     (triton_kernels_queries.query_gradients_of_children, block.gather),
-    (triton_kernels_keys.key_gradients, block.keys),
+    (triton_kernels_keys.key_gradients_of_tiles, block.keys),
+    (triton_kernels_keys.key_gradients_of_pairs, block.pairs),
 ):
     names = kernel.arg_names
     known = {name: value for name, value in (constants | shape).items() if name in names}
@@ -215,7 +216,7 @@ def compiled(*arguments: object) -> list[str]:
 def test_triton_kernels_spill_nothing_on_a_gpu(capability: int, key_width: int, width: int, tmp_path: Path) -> None:
     """Compiled for it without one: k = 8, ratio 4, bfloat16. Bounds are keys of twice the width."""
     lines = compiled(capability, key_width, width, tmp_path)
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert all(line.endswith(" spilled=0") for line in lines), lines
 
 
