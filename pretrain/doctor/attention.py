@@ -73,8 +73,9 @@ def _flash(setting: Setting, length: int, width: int, heads: int) -> Callable[[]
 
 def _block(setting: Setting, length: int, width: int, heads: int, name: str) -> Callable[[], Any]:
     """A block with projections and feed-forward network."""
+    d_ff = -(-8 * width // 3 // 128) * 128  # of whole tiles, as one chooses it for a GPU
     config = ModelConfig(
-        vocab_size=1, context_length=length, d_model=width, num_heads=heads, num_layers=1, d_ff=8 * width // 3,
+        vocab_size=1, context_length=length, d_model=width, num_heads=heads, num_layers=1, d_ff=d_ff,
         **{"span": 128, **MODELS[name]},
     )  # fmt: skip
     block = Block(config)

@@ -2,7 +2,8 @@
 
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 
@@ -15,10 +16,13 @@ from pretrain.doctor.report import Finding
 from pretrain.doctor.setting import Setting
 
 IMPLEMENTATION_KEYS = OPERATORS
+Case = Callable[[], Agreement]
 KERNEL_KEYS = ("cases", "worst_error_over_tolerance", "agreements")
 LOW, HIGH, EXACT = torch.bfloat16, torch.float32, torch.float64
-_FAST = {"cpu": dict.fromkeys(("span", "descent", "fuse", "qp", "depthwise", "bounds"), "cpu"),
-         "cuda": dict.fromkeys(("descent", "fuse", "rotary", "depthwise", "bounds", "swiglu"), "triton")}  # fmt: skip
+_FAST = {
+    "cpu": dict.fromkeys(("span", "descent", "fuse", "qp", "depthwise", "bounds"), "cpu"),
+    "cuda": dict.fromkeys(("descent", "fuse", "cross_entropy", "rotary", "depthwise", "bounds", "swiglu"), "triton"),
+}
 
 
 def check_implementations(setting: Setting) -> Finding:
@@ -35,17 +39,17 @@ def check_implementations(setting: Setting) -> Finding:
 
 def check_span(setting: Setting) -> Finding:
     """Span attention, also with queries narrower than values, without causality, and over everything."""
-    return _compared(_span_cases(setting))
+    return _compared(setting, _span_cases(setting))
 
 
 def check_descent(setting: Setting) -> Finding:
     """The descent, every scale of it, with a choice of every head and of groups."""
-    return _compared(_descent_cases(setting))
+    return _compared(setting, _descent_cases(setting))
 
 
 def check_fuse(setting: Setting) -> Finding:
     """The aggregation: numbers of scales, widths, problems, ratios and placements."""
-    return _compared(_fuse_cases(setting))
+    return _compared(setting, _fuse_cases(setting))
 
 
 def check_qp(setting: Setting) -> Finding:
@@ -53,14 +57,14 @@ def check_qp(setting: Setting) -> Finding:
     numbers = setting.choose([3], [3, 4], [2, 4, 8])
     dtypes = setting.choose([HIGH], [HIGH, EXACT], [HIGH, EXACT])
     each = itertools.product(dtypes, numbers, DOMAINS)
-    return _compared(checks.check_qp(str(setting.device), dtype, L, domain) for dtype, L, domain in each)
+    return _compared(setting, (partial(checks.check_qp, str(setting.device), *case) for case in each))
 
 
 def check_rotary(setting: Setting) -> Finding:
     """Rotary positions of queries and of the keys of two scales, of tensors apart and of packed ones with gains."""
     sizes = setting.choose([(130, 32)], [(517, 64)], [(517, 64), (4097, 128)])
     each = itertools.product((checks.check_rotary, checks.check_rotary_of_scales), (HIGH, LOW), sizes)
-    return _compared(check(str(setting.device), dtype, *size) for check, dtype, size in each)
+    return _compared(setting, (partial(check, str(setting.device), dtype, *size) for check, dtype, size in each))
 
 
 def check_depthwise(setting: Setting) -> Finding:
@@ -68,11 +72,11 @@ def check_depthwise(setting: Setting) -> Finding:
     device, N = str(setting.device), setting.choose(130, 517, 4097)
     single = itertools.product((HIGH, LOW), ((4, 4, 1, 0), (3, 2, 1, 1), (3, 1, 2, 4)))
     whole = itertools.product((HIGH, LOW), ((4, 4, 0), (3, 2, 1)))
+    cases: list[Case] = [
+        partial(checks.check_depthwise, device, dtype, N, 200, *geometry) for dtype, geometry in single
+    ]
     return _compared(
-        itertools.chain(
-            (checks.check_depthwise(device, dtype, N, 200, *geometry) for dtype, geometry in single),
-            (checks.check_pyramid(device, dtype, N, 200, *geometry) for dtype, geometry in whole),
-        )
+        setting, cases + [partial(checks.check_pyramid, device, dtype, N, 200, *geometry) for dtype, geometry in whole]
     )
 
 
@@ -80,61 +84,67 @@ def check_swiglu(setting: Setting) -> Finding:
     """The feed-forward network's activation, at an odd width."""
     sizes = setting.choose([(33, 65)], [(517, 345)], [(4097, 3457)])
     each = itertools.product((HIGH, LOW), sizes)
-    return _compared(checks.check_swiglu(str(setting.device), dtype, *size) for dtype, size in each)
+    return _compared(setting, (partial(checks.check_swiglu, str(setting.device), dtype, *size) for dtype, size in each))
 
 
 def check_bounds(setting: Setting) -> Finding:
     """Bounds of keys at an odd length and width."""
     N = setting.choose(130, 517, 4097)
     each = itertools.product((HIGH, LOW), ((4, 4, 64), (3, 3, 20)))
-    return _compared(checks.check_bounds(str(setting.device), dtype, N, *case) for dtype, case in each)
+    return _compared(
+        setting, (partial(checks.check_bounds, str(setting.device), dtype, N, *case) for dtype, case in each)
+    )
 
 
 def check_cross_entropy(setting: Setting) -> Finding:
     """Head and loss, with a vocabulary of an odd number."""
     sizes = setting.choose([(33, 257)], [(257, 4099)], [(257, 4099), (1021, 32003)])
     each = itertools.product((HIGH, LOW), sizes)
-    return _compared(checks.check_cross_entropy(str(setting.device), dtype, *size) for dtype, size in each)
+    return _compared(
+        setting, (partial(checks.check_cross_entropy, str(setting.device), dtype, *size) for dtype, size in each)
+    )
 
 
-def _span_cases(setting: Setting) -> Iterator[Agreement]:
-    device, N = str(setting.device), setting.choose(101, 517, 4097)
+def _span_cases(setting: Setting) -> list[Case]:
+    N = setting.choose(101, 517, 4097)
+    check = partial(checks.check_span, str(setting.device))
+    cases: list[Case] = []
     for dtype in (HIGH, LOW):
-        yield checks.check_span(device, dtype, N, 64, 64)
-        yield checks.check_span(device, dtype, N, 100, 64, qk_dim=32, causal=False)
-        yield checks.check_span(device, dtype, N, "full", 64)
+        cases += [
+            partial(check, dtype, N, 64, 64),
+            partial(check, dtype, N, 100, 64, qk_dim=32, causal=False),
+            partial(check, dtype, N, "full", 64),
+        ]
         if not setting.quick:
-            yield checks.check_span(device, dtype, N + 1, 128, 128)
-            yield checks.check_span(device, dtype, 301, 20, 80)
+            cases += [partial(check, dtype, N + 1, 128, 128), partial(check, dtype, 301, 20, 80)]
+    return cases
 
 
-def _descent_cases(setting: Setting) -> Iterator[Agreement]:
+def _descent_cases(setting: Setting) -> list[Case]:
     sizes = setting.choose([(130, 32)], [(517, 64), (262, 128)], [(1000, 64), (4097, 128)])
-    for dtype, groups, (N, d) in itertools.product((HIGH, LOW), (4, 2), sizes):
-        yield checks.check_descent(str(setting.device), dtype, N, groups, d)
+    each = itertools.product((HIGH, LOW), (4, 2), sizes)
+    return [partial(checks.check_descent, str(setting.device), dtype, N, groups, d) for dtype, groups, (N, d) in each]
 
 
-def _fuse_cases(setting: Setting) -> Iterator[Agreement]:
-    device = str(setting.device)
+def _fuse_cases(setting: Setting) -> list[Case]:
     shapes = setting.choose(
         [(3, 20, HIGH), (3, 20, LOW)],
         [(3, 64, HIGH), (3, 64, LOW), (4, 128, HIGH), (4, 128, LOW), (3, 80, HIGH)],
         [(L, 64, LOW) for L in range(2, 9)] + [(3, 64, HIGH), (4, 128, HIGH), (4, 128, LOW), (5, 80, HIGH)],
     )
     N = setting.choose(130, 517, 1021)
-    for L, d, dtype in shapes:
-        yield checks.check_fuse(device, dtype, PROBLEMS[0], N, L, d)
+    check = partial(checks.check_fuse, str(setting.device))
+    cases: list[Case] = [partial(check, dtype, PROBLEMS[0], N, L, d) for L, d, dtype in shapes]
     if setting.quick:
-        return
-    for problem in PROBLEMS[1:]:
-        yield checks.check_fuse(device, LOW, problem, 517, 4, 64)
-    for ratio, mode in ((3, "coarse"), (3, "bidirectional"), (4, "fine"), (67, "coarse")):
-        yield checks.check_fuse(device, HIGH, PROBLEMS[0], 517, 3, 64, ratio, mode)
+        return cases
+    cases += [partial(check, LOW, problem, 517, 4, 64) for problem in PROBLEMS[1:]]
+    placements = ((3, "coarse"), (3, "bidirectional"), (4, "fine"), (67, "coarse"))
+    return cases + [partial(check, HIGH, PROBLEMS[0], 517, 3, 64, ratio, mode) for ratio, mode in placements]
 
 
-def _compared(agreements: Iterator[Agreement]) -> Finding:
+def _compared(setting: Setting, cases: Iterable[Case]) -> Finding:
     """All cases, also after one that disagrees."""
-    found = list(agreements)
+    found = setting.side_by_side(list(cases))
     faults = []
     for agreement in found:
         if not agreement.passed:

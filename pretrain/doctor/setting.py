@@ -1,8 +1,10 @@
 """What the checks run on, and at which sizes."""
 
 import gc
+import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from data_pipeline.stopping import end_with_parent
 from pretrain.distributed import Rank, join_process_group
 
 T = TypeVar("T")
@@ -22,6 +25,8 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """The models that are measured, and the fields of `ModelConfig` in which they differ."""
+PROCESSES = 8
+"""That `Setting.side_by_side` starts at most."""
 TINY: dict[str, Any] = {
     "vocab_size": 256, "context_length": 128, "d_model": 64, "num_layers": 1, "num_heads": 2, "d_ff": 128, "span": 16,
 }  # fmt: skip
@@ -39,6 +44,7 @@ class Setting:
     """Of this process alone, for the files of checks, whose file system is measured; removed in the end."""
     _open: ExitStack = field(default_factory=ExitStack)
     _rank: Rank | None = None
+    _workers: Executor | None = None
 
     @property
     def kind(self) -> str:
@@ -57,6 +63,9 @@ class Setting:
     def group_of_one(self) -> Rank:
         """A process group of this process alone, whatever the launcher: DeepSpeed needs one. Made at the first call."""
         if self._rank is None:
+            if self._workers is not None:
+                self._workers.shutdown()  # each holds memory of a GPU
+                self._workers = None
             try:
                 self._open.enter_context(_alone())
                 self._open.callback(_leave_group)
@@ -66,9 +75,23 @@ class Setting:
                 raise
         return self._rank
 
+    def side_by_side(self, functions: Sequence[Callable[[], T]]) -> list[T]:
+        """What picklable functions return: on a GPU, whose kernels take long to compile, in several processes.
+
+        Those use this rank's share of the processor's cores, and end before the first group.
+        """
+        count = min(PROCESSES, len(os.sched_getaffinity(0)) // max(torch.cuda.device_count(), 1))
+        if self.kind != "cuda" or self.quick or count < 2:
+            return [function() for function in functions]
+        if self._workers is None:
+            context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+            pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker, initargs=(self.device,))
+            self._workers = self._open.enter_context(pool)
+        return [future.result() for future in [self._workers.submit(function) for function in functions]]
+
     def close(self) -> None:
-        """Leave that group."""
-        self._rank = None
+        """Leave that group, and end those processes."""
+        self._rank = self._workers = None
         self._open.close()
 
     def enter_thread(self) -> None:
@@ -81,6 +104,12 @@ class Setting:
         if self.kind == "cuda":
             gc.collect()
             torch.cuda.empty_cache()
+
+
+def _begin_worker(device: torch.device) -> None:
+    end_with_parent()
+    torch.set_num_threads(1)
+    torch.cuda.set_device(device)
 
 
 def _leave_group() -> None:

@@ -32,28 +32,33 @@ class Blocks(NamedTuple):
     attend: dict[str, int]
     """`attend_tiles`."""
     choose: dict[str, int]
-    """`choose`, and the gradient of the queries from tiles."""
+    """`choose`."""
+    queries: dict[str, int]
+    """`query_gradients_of_tiles`."""
     keys: dict[str, int]
     """`key_gradients_of_tiles`."""
     pairs: dict[str, int]
-    """`key_gradients_of_pairs`: Q pairs, T children."""
+    """`key_gradients_of_pairs`: Q pairs."""
     gather: dict[str, int]
     """Where every query has rows of its own."""
 
 
 def blocks(dtype: torch.dtype, width: int, ratio: int) -> Blocks:
     """Blocks for operands of a type and of rows so wide: what has over 16 bits is multiplied without tensor cores."""
-    D, T = triton.next_power_of_2(max(width, 16)), min(triton.next_power_of_2(ratio), 4)
+    D, few = triton.next_power_of_2(max(width, 16)), max(16, triton.next_power_of_2(ratio))
     if dtype.itemsize == 2:
         return Blocks(
-            attend={"Q": 64, "T": 64, "num_warps": 4, "num_stages": 2},
+            attend={"Q": 64, "T": 32, "num_warps": 4, "num_stages": 2},
             choose={"Q": 64, "T": 64, "num_warps": 8, "num_stages": 2},
-            keys={"Q": 32, "T": 64, "num_warps": 8 if D > 64 else 4, "num_stages": 2},
-            pairs={"Q": 8 if D <= 128 else 4, "T": T, "num_warps": 4},
+            queries={"Q": 64, "T": 32, "num_warps": 4, "num_stages": 2},
+            keys={"Q": 32, "T": 32, "num_warps": 4, "num_stages": 2}
+            if D <= 128
+            else {"Q": 32, "T": 64, "num_warps": 8, "num_stages": 2},
+            pairs={"Q": 32, "T": few, "num_warps": 4, "num_stages": 3},
             gather={"Q": max(256 // D, 1), "num_warps": 1},  # no barriers, and rows loaded ahead
         )
     tile = {"Q": 32, "T": 32, "num_warps": 8, "num_stages": 1}
-    return Blocks(tile, tile, tile, {"Q": 8, "T": T, "num_warps": 8}, {"Q": max(1024 // D, 1), "num_warps": 4})
+    return Blocks(tile, tile, tile, tile, {**tile, "T": few}, {"Q": max(1024 // D, 1), "num_warps": 4})
 
 
 def forward(
@@ -121,10 +126,10 @@ def backward(
     grad_q = torch.empty_like(q, memory_format=torch.contiguous_format)
     two_parts = has_share or not call.dense
     tiles_grad_q = torch.empty_like(grad_q, dtype=log_sum.dtype) if two_parts else grad_q
-    query_gradients_of_tiles[call.grid(block.choose)](
+    query_gradients_of_tiles[call.grid(block.queries)](
         grad_out, delta if grad_log_sum is None else grad_log_sum.contiguous(), *call.operands, out.contiguous(),
         log_sum, delta, tiles_grad_q, *call.place, HAS_GRAD_LOG_SUM=grad_log_sum is not None,
-        **call.constants("DENSE", "DK", "DV", "PRECISION"), **block.choose,
+        **call.constants("DENSE", "DK", "DV", "PRECISION"), **block.queries,
     )  # fmt: skip
     pull = torch.empty_like(share) if has_share else share
     grad_bias = log_sum.new_empty((0,) if bias is None else bias.shape)
@@ -157,13 +162,13 @@ def _with_pairs(
     """Gradients of keys and values: the pieces of tiles, and what the pairs of a query and a parent add."""
     k, v, ratio = call.operands[2], call.operands[4], call.ratio
     parents, empty = triton.cdiv(k.shape[2], ratio), chosen.new_empty(0, dtype=torch.int64)
-    by_parent = (empty, empty) if call.dense else _by_parent(call.parents, parents, 1)
-    by_token = _by_parent(chosen, parents, ratio) if has_share else (empty, empty)
+    by_parent = (empty, empty, empty) if call.dense else _by_parent(call.parents, parents, 1)
+    by_token = _by_parent(chosen, parents, ratio)[::2] if has_share else (empty, empty)
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (k, v)]
-    grid = parents * triton.cdiv(ratio, block["T"]), k.shape[0] * k.shape[1]
-    key_gradients_of_pairs[grid](
+    key_gradients_of_pairs[(triton.cdiv(parents, block["T"] // ratio), k.shape[0] * k.shape[1])](
         grad_out, *call.operands, call.bias, log_sum, delta, pull, chosen, *by_parent, *by_token, *pieces, *grads,
-        *call.place, len(pieces[0]), HAS_GRAD_SHARE=has_share, **call.constants("BIAS", "DENSE", "DK", "DV"), **block,
+        *call.place, len(pieces[0]), HAS_GRAD_SHARE=has_share,
+        **call.constants("BIAS", "DENSE", "DK", "DV", "PRECISION"), **block,
     )  # fmt: skip
     return grads
 
@@ -207,10 +212,11 @@ class _Call:
         return {name: self._constants[name] for name in (*names, "SCALE", "REAL")}
 
 
-def _by_parent(tokens_BGMk: Tensor, parents: int, width: int) -> tuple[Tensor, Tensor]:
-    """Places in (B, G, M, slots) by the parent, `width` tokens each, of the token there, and where each parent's begin.
+def _by_parent(tokens_BGMk: Tensor, parents: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Places in (B, G, M, slots) by the parent, `width` tokens each, of the token there; their parents; their begins.
 
-    The second is (B * G, parents + 1); a parent's places are in order, those of no token (-1) with no parent.
+    The second has the parents by the numbers of `keys_of_parents`, the third is (B * G, parents + 1). A parent's places
+    are in order, those of no token (-1) with no parent.
     """
     groups = tokens_BGMk.shape[0] * tokens_BGMk.shape[1]
     # a radix sort of narrow keys takes fewer passes
@@ -223,4 +229,4 @@ def _by_parent(tokens_BGMk: Tensor, parents: int, width: int) -> tuple[Tensor, T
         F=_KEYS,
     )  # fmt: skip
     key = keys.sort(stable=True)
-    return key.indices, torch.searchsorted(key.values, bounds)
+    return key.indices, key.values, torch.searchsorted(key.values, bounds)

@@ -1,7 +1,7 @@
 """The backward Triton kernels over keys: gradients of keys and values, each row summed by one program, without atomics.
 
-Near tokens lie together, so that tiles of them and of queries are multiplied by tensor cores. The children of a parent
-are few and the queries that chose it anywhere: products with their rows go one by one, a pair of query and parent each.
+Near tokens and the queries that they are near to lie together; those that chose a parent lie anywhere, are sorted by it
+and their rows gathered.
 """
 
 import triton
@@ -68,85 +68,76 @@ def _store_rows(base, row, values, there, width, D: tl.constexpr):
 
 
 @triton.jit
-def _products(rows, others):
-    """Inner products (Q, T) of rows (Q, D) and (T, D)."""
-    return tl.sum(rows[:, None, :] * others[None, :, :], 2)
-
-
-@triton.jit
-def _rows_of_pairs(order, begin, end, base, q_base, q_stride, width, slots, Q: tl.constexpr, DK: tl.constexpr):
-    """Of Q pairs from `begin`: which there are, their places within (M, slots), queries and these queries' rows."""
-    e = begin + tl.arange(0, Q)
-    here = e < end
-    pair = (tl.load(order + e, mask=here, other=base) - base).to(tl.int32)
-    m = pair // slots
-    return here, pair, m, load_rows(q_base, m, q_stride, here, width, DK)
-
-
-@triton.jit
 def key_gradients_of_pairs(
-    grad_out, q, q_strides, k, k_strides, v, v_strides, bias, log_sum, delta, pull, chosen, parent_order, parent_begin,
-    chosen_order, chosen_begin, tiles_grad_k, tiles_grad_v, grad_k, grad_v, sizes, place, pieces, BIAS: tl.constexpr,
-    DENSE: tl.constexpr, HAS_GRAD_SHARE: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr,
-    T: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
+    grad_out, q, q_strides, k, k_strides, v, v_strides, bias, log_sum, delta, pull, chosen, parent_order, parent_keys,
+    parent_begin, chosen_order, chosen_begin, tiles_grad_k, tiles_grad_v, grad_k, grad_v, sizes, place, pieces,
+    BIAS: tl.constexpr, DENSE: tl.constexpr, HAS_GRAD_SHARE: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr,
+    Q: tl.constexpr, T: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The whole gradients of keys (B, H, n, dk) and values (B, H, n, d): the pieces of tiles, and what pairs add.
 
-    A program has T children of a parent. Orders list places in parents and in chosen (B, G, M, slots) by the parent and
-    by that of the chosen token; those of a parent of a group begin at `_begin`. Q pairs are summed side by side, and
-    only at the end together.
+    A program has a tile of T tokens, all children of some parents: few, since a pair is multiplied with every token of
+    the tile. `parent_order` and `chosen_order` list places in parents and in chosen (B, G, M, slots) by the parent and
+    by that of the chosen token, `parent_keys` has the parents in that order as `keys_of_parents` numbers them, and
+    those of a parent begin at `_begin`.
     """
-    batch_head = tl.program_id(1).to(tl.int64)
+    batch_head, tile = tl.program_id(1).to(tl.int64), tl.program_id(0)
     b, h, queries, tokens, slots = batch_head // sizes[0], batch_head % sizes[0], sizes[2], sizes[3], sizes[5]
     group = batch_head // sizes[1]
-    parts = tl.cdiv(place[1], T)
-    parent = tl.program_id(0) // parts
-    child = tl.program_id(0) % parts * T + tl.arange(0, T)
-    j = parent * place[1] + child
-    mine = (child < place[1]) & (j < tokens)
-    at = group * (tl.num_programs(0) // parts + 1) + parent
+    parents, parents_of_tile = tl.cdiv(tokens, place[1]), T // place[1]
+    j = tile * parents_of_tile * place[1] + tl.arange(0, T)
+    mine = (tl.arange(0, T) < parents_of_tile * place[1]) & (j < tokens)
+    number = group * (parents + 1)  # of the group's first parent, for places of none
+    at = number + tl.minimum(tile * parents_of_tile, parents)
+    at_end = number + tl.minimum((tile + 1) * parents_of_tile, parents)
     q_base = q + b * q_strides[0] + h * q_strides[1]
     row_0 = batch_head * queries
-    sum_k = tl.zeros((Q, T, DK), REAL)
-    sum_v = tl.zeros((Q, T, DV), REAL)
+    sum_k = tl.zeros((T, DK), REAL)
+    sum_v = tl.zeros((T, DV), REAL)
     if not DENSE:
-        keys = load_rows(k + b * k_strides[0] + h * k_strides[1], j, k_strides[2], mine, sizes[6], DK).to(REAL)
-        values = load_rows(v + b * v_strides[0] + h * v_strides[1], j, v_strides[2], mine, sizes[7], DV).to(REAL)
-        end, base = tl.load(parent_begin + at + 1), group * queries * sizes[4]
+        keys = load_rows(k + b * k_strides[0] + h * k_strides[1], j, k_strides[2], mine, sizes[6], DK)
+        values = load_rows(v + b * v_strides[0] + h * v_strides[1], j, v_strides[2], mine, sizes[7], DV)
+        own_number = number + 1 + j // place[1]
+        end, base = tl.load(parent_begin + at_end), group * queries * sizes[4]
         for begin in range(tl.load(parent_begin + at), end, Q):
-            here, pair, m, q_rows = _rows_of_pairs(
-                parent_order, begin, end, base, q_base, q_strides[2], sizes[6], sizes[4], Q, DK
-            )
-            q_rows = q_rows.to(REAL)
-            grad_rows = load_rows(grad_out, row_0 + m, sizes[7], here, sizes[7], DV).to(REAL)
+            e = begin + tl.arange(0, Q)
+            here = e < end
+            parent = tl.load(parent_keys + e, mask=here, other=0)
+            pair = (tl.load(parent_order + e, mask=here, other=base) - base).to(tl.int32)
+            m = pair // sizes[4]
+            q_rows = load_rows(q_base, m, q_strides[2], here, sizes[6], DK)
+            grad_rows = load_rows(grad_out, row_0 + m, sizes[7], here, sizes[7], DV)
             added = -tl.load(log_sum + row_0 + m, mask=here, other=0)
             if BIAS:
                 added += tl.load(bias + row_0 * sizes[4] + pair, mask=here, other=0).to(REAL)
             delta_rows = tl.load(delta + row_0 + m, mask=here, other=0)
             oldest_near = newest_finished(place[4] + m, place[0]) - place[2] + 1
-            seen = (here[:, None] & mine[None, :]) & (j[None, :] < oldest_near[:, None])
-            scores = _products(q_rows, keys) * SCALE + added[:, None]
+            seen = (own_number[:, None] == parent[None, :]) & (j[:, None] < oldest_near[None, :])
+            seen = seen & here[None, :] & mine[:, None]
+            scores = tl.dot(keys, tl.trans(q_rows), input_precision=PRECISION) * SCALE + added[None, :]
             weights = tl.exp(tl.where(seen, scores, float("-inf")))
-            grad_scores = weights * (_products(grad_rows, values) - delta_rows[:, None])
-            sum_v += weights[:, :, None] * grad_rows[:, None, :]
-            sum_k += grad_scores[:, :, None] * q_rows[:, None, :]
+            sum_v += tl.dot(weights.to(grad_rows.dtype), grad_rows, input_precision=PRECISION)
+            grad_weights = tl.dot(values, tl.trans(grad_rows), input_precision=PRECISION)
+            grad_scores = weights * (grad_weights - delta_rows[None, :])
+            sum_k += tl.dot(grad_scores.to(q_rows.dtype), q_rows, input_precision=PRECISION)
     if HAS_GRAD_SHARE:
-        end, base = tl.load(chosen_begin + at + 1), group * queries * slots
+        end, base = tl.load(chosen_begin + at_end), group * queries * slots
         for begin in range(tl.load(chosen_begin + at), end, Q):
-            here, pair, m, q_rows = _rows_of_pairs(
-                chosen_order, begin, end, base, q_base, q_strides[2], sizes[6], slots, Q, DK
-            )
+            e = begin + tl.arange(0, Q)
+            here = e < end
+            pair = (tl.load(chosen_order + e, mask=here, other=base) - base).to(tl.int32)
             token = tl.load(chosen + base + pair, mask=here, other=-1)
             force = tl.load(pull + row_0 * slots + pair, mask=here, other=0)
-            grad_scores = tl.where(j[None, :] == token[:, None], force[:, None], 0)
-            sum_k += grad_scores[:, :, None] * q_rows.to(REAL)[:, None, :]
-    own_k, own_v = tl.sum(sum_k, 0) * SCALE, tl.sum(sum_v, 0)
+            q_rows = load_rows(q_base, pair // slots, q_strides[2], here, sizes[6], DK)
+            grad_scores = tl.where(j[:, None] == token[None, :], force[None, :], 0)
+            sum_k += tl.dot(grad_scores.to(q_rows.dtype), q_rows, input_precision=PRECISION)
+    sum_k *= SCALE
     for piece in range(pieces):
         row = (piece * tl.num_programs(1) + batch_head) * tokens + j
-        own_k += load_rows(tiles_grad_k, row, sizes[6], mine, sizes[6], DK)
-        own_v += load_rows(tiles_grad_v, row, sizes[7], mine, sizes[7], DV)
-    _store_rows(grad_k, batch_head * tokens + j, own_k, mine, sizes[6], DK)
-    _store_rows(grad_v, batch_head * tokens + j, own_v, mine, sizes[7], DV)
+        sum_k += load_rows(tiles_grad_k, row, sizes[6], mine, sizes[6], DK)
+        sum_v += load_rows(tiles_grad_v, row, sizes[7], mine, sizes[7], DV)
+    _store_rows(grad_k, batch_head * tokens + j, sum_k, mine, sizes[6], DK)
+    _store_rows(grad_v, batch_head * tokens + j, sum_v, mine, sizes[7], DV)
 
 
 @triton.jit

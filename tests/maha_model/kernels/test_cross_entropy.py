@@ -35,6 +35,43 @@ def test_it_is_torchs_loss_and_gradient(
     assert not gradients[0][0][::5].any()
 
 
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU's kernel, in Triton's interpreter, also for tensors of the CPU."""
+    launcher = pytest.importorskip("maha_model.kernels.cross_entropy.triton")
+    monkeypatch.setattr(launcher, "_BLOCK", 8)  # several to a row
+    monkeypatch.setattr(module, "kernel_module", lambda *_: launcher)
+    monkeypatch.setattr(module, "_uses_kernel", lambda *_: True)
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+)
+@pytest.mark.parametrize("chunk", [40, 2**22])
+def test_the_kernel_of_gpus_gives_it_too(
+    dtype: torch.dtype, tolerance: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test_it_is_torchs_loss_and_gradient(dtype, tolerance, chunk, monkeypatch)
+
+
+@pytest.mark.usefixtures("kernel")
+def test_a_target_that_is_no_token_makes_the_kernels_loss_nan() -> None:
+    hidden, weight, _ = case(3, 5, 4)
+    assert linear_cross_entropy(hidden, weight, torch.tensor([1, 2, 5]), -100).isnan()
+    assert linear_cross_entropy(hidden, weight, torch.tensor([1, 2, -1]), -100).isnan()
+    assert linear_cross_entropy(hidden, weight, torch.full((3,), -100), -100).isnan()
+
+
+@pytest.mark.usefixtures("kernel")
+def test_the_kernel_compiles_whole_and_computes_no_gradient_in_evaluation() -> None:
+    test_it_compiles_whole()
+    hidden, weight, targets = case(9, 5, 4)
+    with torch.no_grad():
+        loss = linear_cross_entropy(hidden, weight, targets, -100)
+    torch.testing.assert_close(loss, reference.linear_cross_entropy(hidden, weight, targets, -100).detach())
+
+
 def test_without_a_scored_position_it_is_nan_and_a_target_that_is_no_token_is_refused() -> None:
     hidden, weight, _ = case(3, 5, 4)
     assert linear_cross_entropy(hidden, weight, torch.full((3,), -100), -100).isnan()

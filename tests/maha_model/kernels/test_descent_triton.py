@@ -160,7 +160,7 @@ constants = dict(
 wide = "log_sum near_log_sum near_out far_scores bias share grad_log_sum grad_share delta tiles_grad_q pull grad_bias"
 types = dict.fromkeys(wide.split(), "*fp32")
 types |= dict.fromkeys(("parents", "chosen"), "*i32")
-types |= dict(wanted="*i1")
+types |= dict(wanted="*i1", parent_keys="*i16")
 types |= dict.fromkeys(("parent_order", "parent_begin", "chosen_order", "chosen_begin"), "*i64")
 types |= dict.fromkeys(("q_strides", "k_strides", "v_strides"), ("i64",) * 3)
 types |= dict(sizes=("i32",) * 8, place=("i32",) * 5, pieces="i32", tiles_grad_k="*fp32", tiles_grad_v="*fp32")
@@ -171,7 +171,7 @@ for kernel, shape in (
     (triton_kernels.attend_children, block.gather),
     (triton_kernels_choice.choose, block.choose),
     (triton_kernels_choice.share_of_group, block.gather),
-    (triton_kernels_queries.query_gradients_of_tiles, block.choose),
+    (triton_kernels_queries.query_gradients_of_tiles, block.queries),
     (triton_kernels_queries.query_gradients_of_children, block.gather),
     (triton_kernels_keys.key_gradients_of_tiles, block.keys),
     (triton_kernels_keys.key_gradients_of_pairs, block.pairs),
