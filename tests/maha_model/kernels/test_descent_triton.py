@@ -148,7 +148,7 @@ import torch, triton
 from triton.backends.compiler import GPUTarget
 from maha_model.kernels.descent import triton_kernels, triton_kernels_choice
 from maha_model.kernels.descent import triton_kernels_keys, triton_kernels_queries
-from maha_model.kernels.descent.triton import blocks
+from maha_model.kernels.descent.triton_call import blocks
 
 capability, DK, DV, folder = *map(int, sys.argv[1:4]), Path(sys.argv[4])
 limit = dict(maxnreg=int(sys.argv[5])) if sys.argv[5:] else {}  # registers of the first kernel, alone
