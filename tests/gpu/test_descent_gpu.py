@@ -29,7 +29,7 @@ def test_gradients_are_the_same_bits_again(dtype: torch.dtype) -> None:
     def gradients() -> list[Tensor]:
         beta = torch.ones(LEVELS - 1, device="cuda", requires_grad=True)
         walk = descend(q, keys, values, beta, RATIO, (32, 16), 8, 4)
-        total = sum((x.float() ** 2).sum() for x in walk.outputs)
+        total = torch.stack([(x.float() ** 2).sum() for x in walk.outputs]).sum()
         return [x.detach() for x in torch.autograd.grad(total, [*leaves, beta])]
 
     for x, y in zip(gradients(), gradients(), strict=True):
@@ -39,7 +39,7 @@ def test_gradients_are_the_same_bits_again(dtype: torch.dtype) -> None:
 
 def test_one_query_after_many_equals_the_last_of_all() -> None:
     """As when decoding: `start` and a single query."""
-    q, keys, values = scales(3001, 1, 4, 64, torch.float32)
+    q, keys, values = scales("cuda", 3001, 1, 4, 64, torch.float32)
     beta = torch.ones(LEVELS - 1, device="cuda")
     with torch.no_grad():
         whole = descend(q, keys, values, beta, RATIO, (32, 16), 8, 4)
@@ -75,10 +75,12 @@ def test_print_times_beside_full_attention() -> None:
         def walk_and_back() -> None:
             torch.autograd.grad(walk().outputs, leaves, [gradient] * LEVELS)  # noqa: B023
 
-        full_inputs = [x.detach().contiguous().requires_grad_() for x in (q, keys[0], values[0])]
+        full_q, full_k, full_v = full_inputs = [
+            x.detach().contiguous().requires_grad_() for x in (q, keys[0], values[0])
+        ]
 
         def full() -> Tensor:
-            return torch.nn.functional.scaled_dot_product_attention(*full_inputs, is_causal=True)  # noqa: B023
+            return torch.nn.functional.scaled_dot_product_attention(full_q, full_k, full_v, is_causal=True)  # noqa: B023
 
         def full_and_back() -> None:
             torch.autograd.grad(full(), full_inputs, gradient)  # noqa: B023
