@@ -41,11 +41,16 @@ def restore(learner: Learner, run: Run, path: Path) -> int:
     """Put the state that a command left of `run` into its learner; the updates that it has had.
 
     Raises:
-        UserError: if the file is damaged, or of another run.
+        UserError: if the file is damaged, of another run, or of another kind of device, whose random numbers differ.
     """
     with _named_if_damaged(path):
         saved = torch.load(path, map_location="cpu", weights_only=True)
         _check_same(run, json.loads(saved["run"]), path)
+        if saved["learner"]["generator"].shape != learner.state_dict()["generator"].shape:
+            raise UserError(
+                f"{path} was begun on another kind of device, whose random numbers this one does not have; "
+                f"give that as --device, or remove the file"
+            )
         learner.load_state_dict(saved["learner"])
         return learner.points[-1].update
 

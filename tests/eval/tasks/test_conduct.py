@@ -213,6 +213,15 @@ def test_a_state_without_what_training_needs_is_damaged(run: Run, tmp_path: Path
         conducted([run], tmp_path)
 
 
+def test_a_state_from_another_kind_of_device_is_named(run: Run, tmp_path: Path) -> None:
+    trained = Learner(run.config, run.stages, run.training, run.seed, "cpu")
+    trained.advance()
+    state = {**trained.state_dict(), "generator": torch.zeros(16, dtype=torch.uint8)}  # as a GPU's
+    torch.save({"run": to_json(run.to_dict()), "learner": state}, tmp_path / f"{run.name}.pt")
+    with pytest.raises(UserError, match=rf"{run.name}\.pt was begun on another kind of device"):
+        conducted([run], tmp_path)
+
+
 def test_a_result_with_a_model_setting_of_no_version_is_named(
     run: Run, finished: dict[str, Any], tmp_path: Path
 ) -> None:
