@@ -120,10 +120,18 @@ def local_device() -> torch.device:
     """This process's GPU among those of its machine, or the CPU if it may use none.
 
     Raises:
-        DeviceError: if the machine's processes are more than the GPUs that they see.
+        DeviceError: if the machine's processes are more than the GPUs that they see, or torch can use none of those
+            that Slurm has given.
     """
     rank, gpus = _local_rank(), gpu_count()
     if gpus == 0:
+        given = os.environ.get("SLURM_GPUS_ON_NODE", "0")
+        if given != "0" and os.environ.get("DS_ACCELERATOR") != "cpu":
+            raise DeviceError(
+                f"Slurm has given {given} GPU(s) on {socket.gethostname()}, and torch can use none: the driver fails (see "
+                f"nvidia-smi there), or torch is one for CPUs; mend it, leave the node out (sbatch --exclude), or set "
+                f"DS_ACCELERATOR=cpu to train on the CPU"
+            )
         return torch.device("cpu")
     if gpus == 1 and _is_task_of_slurm():  # which can see its own GPU only, as the first (--gpus-per-task, --gpu-bind)
         return torch.device("cuda", 0)
