@@ -42,7 +42,7 @@ class PackedWindows:
     """
 
     def __init__(self, manifest: Manifest, split: str, context: int, most_open: int = MOST_OPEN) -> None:
-        self.context = context
+        self.context, self.folder = context, manifest.folder
         self._manifest, self._shards = manifest, manifest.split(split).shards
         manifest.check_present(split)
         self._shard = lru_cache(most_open)(self._opened)

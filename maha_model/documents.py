@@ -60,7 +60,8 @@ class Documents:
         starts_R = given_R.cumsum(0) - given_R
         lengths_R, order_R = given_R.sort(descending=True, stable=True)
         starts_R = starts_R[order_R]
-        shapes, sources, places_T = [], [], torch.empty(int(given_R.sum()), dtype=torch.int64)
+        shapes: list[tuple[int, int]] = []
+        sources, places_T = [], torch.empty(int(given_R.sum()), dtype=torch.int64)
         for first, last in pairwise(_borders(lengths_R.clamp(min=least), groups)):
             R, M = last - first, max(least, int(lengths_R[first]))
             offsets_RM = torch.arange(M).expand(R, M)

@@ -56,7 +56,7 @@ def test_peers_get_the_windows_of_a_run_in_its_order(data: Manifest, tmp_path: P
     windows = torch.load(tmp_path / WINDOWS)
     batches = TrainingBatches(data, config, Rank(0, 1, torch.device("cpu"), None))  # type: ignore[arg-type]
     for step in range(job.steps):
-        for number, (ids, targets) in enumerate(batches(step * job.global_batch, job.global_batch)):
+        for number, (ids, targets, *_) in enumerate(batches(step * job.global_batch, job.global_batch)):
             start = step * job.global_batch + number * job.micro_batch
             mine = windows[start : start + job.micro_batch]
             assert torch.equal(mine[:, :-1], ids)
