@@ -59,19 +59,19 @@ def test_a_mixture_is_packed_source_by_source(data: Manifest, short_data: Manife
 @pytest.mark.parametrize("stage", [1, 3])
 def test_documents_of_a_batch_are_those_of_its_windows(short_data: Manifest, packing: Any, stage: int) -> None:
     options = {"packing": packing, "document_mask": True, "deepspeed": f"ds_configs/zero{stage}.json"}
-    ((batch,),) = read(short_data, 6, 1, 6, **options)
+    ((batch,),) = read(short_data, 24, 1, 24, **options)
     windows = open_windows(short_data, "train", 64, packing)
     order = MixedOrder([Stage(0, {0: BLOCK})], [len(windows)], 0)
-    lengths = [windows.documents(order[sample][1]) for sample in range(6)]
-    assert max(map(len, lengths)) > 2
+    lengths = [windows.documents(order[sample][1]) for sample in range(24)]
+    assert max(map(len, lengths)) > 1
     expected = [np.concatenate([np.arange(length) for length in window]) for window in lengths]
     documents = batch.documents
     assert documents is not None
-    found = documents.map_apart(lambda x_RM1: x_RM1.cumsum(1) - 1, torch.ones(6, 64, 1))
+    found = documents.map_apart(lambda x_RM1: x_RM1.cumsum(1) - 1, torch.ones(24, 64, 1))
     assert np.array_equal(found[..., 0].numpy(), np.stack(expected))
     assert min(M for _, M in documents.shapes) >= MODEL.context_unit
     assert stage == 1 or len(documents.shapes) == 4
-    ((plain,),) = read(short_data, 6, 1, 6, packing=packing)
+    ((plain,),) = read(short_data, 24, 1, 24, packing=packing)
     assert torch.equal(plain.ids, batch.ids)
     assert plain.documents is None
 
