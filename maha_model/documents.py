@@ -137,24 +137,18 @@ def _borders(lengths_R: Tensor, groups: int) -> list[int]:
     classes_R = (lengths_R + steps_R - 1) // steps_R * steps_R
     classes_K, counts_K = classes_R.unique_consecutive(return_counts=True)
     before_K1 = torch.cat((counts_K.new_zeros(1), counts_K.cumsum(0)))
-    # cost of a group of the classes i to j: rows as long as the first
+    # Of a group of classes i to j: rows as long as the first.
     costs_KK = (classes_K[:, None] * (before_K1[1:] - before_K1[:-1, None])).double()
     costs_KK.masked_fill_(costs_KK <= 0, torch.inf)
-    best_K, cheapest, borders = costs_KK[0], torch.inf, [0, len(lengths_R)]
-    firsts: list[Tensor] = []  # by number of groups less 2, of every last class of the last group its first
-    for number in range(1, groups + 1):
-        if number > 1:
-            sums_KK = best_K[:-1, None] + costs_KK[1:]
-            if not len(sums_KK):
-                break
-            best_K, chosen_K = sums_KK.min(0)
-            firsts.append(chosen_K + 1)
-        cost = float(best_K[-1]) + number * _PRICE
-        if cost < cheapest:
-            cheapest, borders, last = cost, [len(lengths_R)], len(classes_K) - 1
-            for chosen_K in reversed(firsts):
-                first = int(chosen_K[last])
-                borders.append(int(before_K1[first]))
-                last = first - 1
-            borders = [0, *reversed(borders)]
-    return borders
+    # By number of groups, less 1: the least cost of the classes up to each one, and the first class of its last group.
+    totals, firsts = [costs_KK[0]], [torch.zeros_like(classes_K)]
+    for _ in range(1, min(groups, len(classes_K))):
+        least_K, chosen_K = (totals[-1][:-1, None] + costs_KK[1:]).min(0)
+        totals.append(least_K)
+        firsts.append(chosen_K + 1)
+    number = min(range(len(totals)), key=lambda n: float(totals[n][-1]) + n * _PRICE)
+    borders, end = [len(lengths_R)], len(classes_K)
+    for first_K in reversed(firsts[: number + 1]):
+        end = int(first_K[end - 1])
+        borders.append(int(before_K1[end]))
+    return borders[::-1]
