@@ -210,18 +210,14 @@ class RunConfig:
             raise ConfigError(f"profile is {self.profile}; give the first and the last step, such as 20:25")
 
     def _check_document_mask(self) -> None:
-        others = {
-            "context_parallel": self.context_parallel > 1, "length_warmup": self.length_warmup.steps > 0,
-            "compile": self.compile,
-        }  # fmt: skip
-        if self.document_mask and any(others.values()):
-            other = next(name for name, there in others.items() if there)
-            reason = {
-                "context_parallel": "gives every process a part of a window, which cuts documents",
-                "length_warmup": "cuts windows again",
-                "compile": "compiles for each shape, and documents give every batch others",
-            }[other]
-            raise ConfigError(f"document_mask does not go with {other}, which {reason}; leave one of them out")
+        others = [
+            ("context_parallel", self.context_parallel > 1, "gives every process a part of a window"),
+            ("length_warmup", self.length_warmup.steps > 0, "cuts windows again"),
+            ("compile", self.compile, "compiles for each shape, and documents give every batch others"),
+        ]
+        for name, there, reason in others:
+            if self.document_mask and there:
+                raise ConfigError(f"document_mask does not go with {name}, which {reason}; leave one of them out")
 
     def _check_warmups(self) -> None:
         context = self.model.context_length
