@@ -11,6 +11,7 @@ from data_pipeline.files import user_path
 from data_pipeline.manifest import Manifest
 from data_pipeline.mixed_order import MixedOrder
 from data_pipeline.mixture import Data, Mixture, load_data, mixture_of
+from data_pipeline.packed_windows import PackedWindows, Packing, Windows, open_windows
 from data_pipeline.raw_text import check_readable, read_text
 from data_pipeline.sample_order import SampleOrder
 from data_pipeline.tokenizer import Tokenizer, tokenizer_file
@@ -23,15 +24,19 @@ __all__ = [
     "Manifest",
     "MixedOrder",
     "Mixture",
+    "PackedWindows",
+    "Packing",
     "SampleOrder",
     "TokenizedDocument",
     "Tokenizer",
     "UserError",
     "WindowDataset",
+    "Windows",
     "at_least",
     "check_readable",
     "load_data",
     "mixture_of",
+    "open_windows",
     "read_documents",
     "read_text",
     "tokenizer_file",

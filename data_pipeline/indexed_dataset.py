@@ -110,7 +110,8 @@ class IndexedDataset:
         return lengths
 
     @cached_property
-    def _ends(self) -> npt.NDArray[np.int64]:
+    def ends(self) -> npt.NDArray[np.int64]:
+        """Where every document ends: tokens up to its last one."""
         return np.cumsum(self.lengths, dtype=np.int64)
 
     def _damaged(self, why: str) -> UserError:
@@ -120,7 +121,7 @@ class IndexedDataset:
         return self._documents
 
     def __getitem__(self, document: int) -> Tokens:
-        end = self._ends[document]
+        end = self.ends[document]
         return self.tokens[end - self.lengths[document] : end]
 
 

@@ -7,6 +7,7 @@ d head width, V vocabulary, W span, P problems; r is the ratio between scales.
 """
 
 from maha_model.config import NAMED_SIZES, AggregationConfig, ConfigError, ModelConfig
+from maha_model.documents import Documents
 from maha_model.inference import DecodingState
 from maha_model.inspection import (
     ScaleAttention,
@@ -29,6 +30,7 @@ __all__ = [
     "CausalLMOutput",
     "ConfigError",
     "DecodingState",
+    "Documents",
     "MAHABlock",
     "MAHAConfig",
     "MAHAForCausalLM",

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from maha_model.aggregation import Aggregator
 from maha_model.attention import Attention, build_attention
 from maha_model.config import ConfigError, ModelConfig
+from maha_model.documents import Documents
 from maha_model.initialization import Gather, initialize
 from maha_model.kernels.cross_entropy import linear_cross_entropy
 from maha_model.layers import Embedding, FeedForward, build_norm
@@ -28,11 +29,16 @@ class Block(nn.Module):
         self.attention, self.ffn = build_attention(config), FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B, N, D) -> (B, N, D), the attention's aux scalar or None."""
-        mixed_BND, aux = self.attention(self.attention_norm(x_BND))
+    def forward(self, x_BND: Tensor, documents: Documents | None = None) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) -> (B, N, D), the attention's aux scalar or None; none with `documents`."""
+        mixed_BND, aux = self._attend(self.attention_norm(x_BND), documents)
         x_BND = x_BND + self.dropout(mixed_BND)
         return x_BND + self.dropout(self.ffn(self.ffn_norm(x_BND))), aux
+
+    def _attend(self, x_BND: Tensor, documents: Documents | None) -> tuple[Tensor, Tensor | None]:
+        if documents is None:
+            return self.attention(x_BND)
+        return documents.map_apart(lambda x_RMD: self.attention(x_RMD)[0], x_BND), None
 
 
 class Transformer(nn.Module):
@@ -90,20 +96,42 @@ class Transformer(nn.Module):
             if isinstance(module, Attention):
                 module.split = split
 
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B, N) int64 -> (B, N, D), aux: a scalar if `reports_aux`, else None."""
+    def forward(self, input_ids: Tensor, documents: Documents | None = None) -> tuple[Tensor, Tensor | None]:
+        """(B, N) int64 -> (B, N, D), aux: a scalar if `reports_aux`, else None.
+
+        With `documents` each one has the hidden states that it has alone.
+
+        Raises:
+            ConfigError: if there are documents of another batch, or with what cannot set them apart.
+        """
+        if documents is not None:
+            self._check(documents, input_ids)
         x_BND = self.dropout(self.embedding(input_ids))
         total_aux = x_BND.new_zeros(()) if self.reports_aux else None
         for block in self.blocks:
             if self._policy == "block" and torch.is_grad_enabled():
                 # without dropout nothing is random: no state of generators, which a GPU's are not to be read for
                 keeps = self.config.dropout > 0
-                x_BND, aux = checkpoint(block, x_BND, use_reentrant=False, preserve_rng_state=keeps)
+                x_BND, aux = checkpoint(block, x_BND, documents, use_reentrant=False, preserve_rng_state=keeps)
             else:
-                x_BND, aux = block(x_BND)
+                x_BND, aux = block(x_BND, documents)
             if total_aux is not None and aux is not None:
                 total_aux = total_aux + aux
         return self.norm(x_BND), total_aux
+
+    def _check(self, documents: Documents, input_ids: Tensor) -> None:
+        if len(documents.places) != input_ids.numel():
+            raise ConfigError(
+                f"documents of {len(documents.places)} tokens are given with {input_ids.numel()} token ids; give "
+                "those of this batch"
+            )
+        reasons = {
+            "causal: false": not self.config.causal,
+            "context_parallel": self._split is not None,
+            "reports_aux": self._reports_aux,
+        }
+        if found := [name for name, there in reasons.items() if there]:
+            raise ConfigError(f"documents cannot be set apart with {found[0]}; leave one of them out")
 
 
 class CausalLMOutput(NamedTuple):
@@ -166,13 +194,16 @@ class CausalLM(nn.Module):
     def context_parallel(self, split: ContextSplit | None) -> None:
         self.transformer.context_parallel = split
 
-    def forward(self, input_ids: Tensor, targets: Tensor | None = None) -> CausalLMOutput:
+    def forward(
+        self, input_ids: Tensor, targets: Tensor | None = None, documents: Documents | None = None
+    ) -> CausalLMOutput:
         """Predict the next token everywhere.
 
         Args:
             input_ids: (B, N) int64.
             targets: (B, N) int64, already aligned: targets[:, t] follows input_ids[:, t]; -100 is not scored. With
                 targets the logits are not kept: (B, N, V) numbers would outweigh whole layers.
+            documents: of a packed batch, each of which is to have the logits that it has alone; see `Documents`.
 
         The aux scalar (the aggregation's sparsity term, if `transformer.reports_aux`) is not part of the loss: the
         sparsity already acts inside the problem whose solution the weights are.
@@ -180,7 +211,7 @@ class CausalLM(nn.Module):
         With `context_parallel` ids and targets are those of this process's part. The loss is that of the whole window,
         on every process that shares it, its gradient as `mean_over_parts` has it; aux is the part's.
         """
-        hidden_BND, aux = self.transformer(input_ids)
+        hidden_BND, aux = self.transformer(input_ids, documents)
         if targets is not None:
             loss, split = self.lm_head(hidden_BND, targets), self.context_parallel
             if split is not None:

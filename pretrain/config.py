@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import yaml
 
-from data_pipeline import UserError, user_path
+from data_pipeline import Packing, UserError, user_path
 from maha_model import ConfigError, ModelConfig
 from maha_model.parallel import ContextSplit, part_sizes
 from pretrain.deepspeed_config import read_deepspeed_config, use_bfloat16
@@ -105,6 +105,11 @@ class RunConfig:
     """The optimiser and its schedule."""
     data: Path = Path("data/sample")
     """A data set made by data_pipeline.prepare, or a YAML file that mixes some (docs/data.md)."""
+    packing: Packing = "stream"
+    """What windows are made of: `stream`, the documents one after the other, cut every `context_length` tokens; or
+    `documents`, whole ones where they fit, by best fit, padded. Of evaluation windows too."""
+    document_mask: bool = False
+    """No token attends to another document's: every document of a window is as if it were alone in it."""
     out: Path = Path("runs/run")
     """Folder of the run: checkpoints, metrics.jsonl, config.yaml. The default MLflow store lies beside it."""
     steps: int = 1000
@@ -199,9 +204,20 @@ class RunConfig:
                 f"optimizer.warmup_steps {self.optimizer.warmup_steps} and decay_steps {self.optimizer.decay_steps} "
                 f"are more than the {self.steps} steps; lower one of them"
             )
+        self._check_document_mask()
         part_sizes(self.model.context_length, self.context_parallel, self.model.context_unit)
         if self.profile and self.profiled_steps is None:
             raise ConfigError(f"profile is {self.profile}; give the first and the last step, such as 20:25")
+
+    def _check_document_mask(self) -> None:
+        others = [
+            ("context_parallel", self.context_parallel > 1, "gives every process a part of a window"),
+            ("length_warmup", self.length_warmup.steps > 0, "cuts windows again"),
+            ("compile", self.compile, "compiles for each shape, and documents give every batch others"),
+        ]
+        for name, there, reason in others:
+            if self.document_mask and there:
+                raise ConfigError(f"document_mask does not go with {name}, which {reason}; leave one of them out")
 
     def _check_warmups(self) -> None:
         context = self.model.context_length

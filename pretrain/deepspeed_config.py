@@ -27,6 +27,11 @@ def use_bfloat16(config: "RunConfig") -> bool:
     return means_bfloat16(config.precision)
 
 
+def zero_stage(settings: dict[str, Any]) -> int:
+    """ZeRO's stage in DeepSpeed's configuration."""
+    return settings.get("zero_optimization", {}).get("stage", 0)
+
+
 def read_deepspeed_config(config: "RunConfig") -> dict[str, Any]:
     """The JSON that `config.deepspeed` names, here or beside the installed packages.
 
@@ -48,7 +53,7 @@ def read_deepspeed_config(config: "RunConfig") -> dict[str, Any]:
     twice = [key for key in _SET_BY_RUN_CONFIG if key in values]
     if twice:
         raise UserError(f"{path} sets {', '.join(twice)}; remove it there, the run's configuration decides it")
-    if use_bfloat16(config) and values.get("zero_optimization", {}).get("stage", 0) == 0:
+    if use_bfloat16(config) and zero_stage(values) == 0:
         raise UserError(
             f"{path} is ZeRO 0, which keeps no float32 weights beside bfloat16 ones; choose ds_configs/zero1.json, or "
             "--precision float32"

@@ -13,6 +13,7 @@ from maha_model import CausalLM
 from maha_model.hidden import hidden_matrices
 from maha_model.parallel import register_group
 from pretrain.config import OptimizerConfig, RunConfig, read_deepspeed_config, use_bfloat16
+from pretrain.deepspeed_config import zero_stage
 from pretrain.distributed import local_device, neighbours
 from pretrain.muon import MuonAdamW, place_matrices
 
@@ -105,7 +106,7 @@ def build_model(config: RunConfig, settings: dict[str, Any]) -> CausalLM:
     There every layer's weights are shared out as soon as they are made (`deepspeed.zero.Init`): no process ever holds
     the whole model. The weights are the same whatever the stage and the number of processes.
     """
-    if _stage(settings) < 3:
+    if zero_stage(settings) < 3:
         return CausalLM(config.model)
     with deepspeed.zero.Init(config_dict_or_path=settings):
         return CausalLM(config.model, _gather)
@@ -161,13 +162,9 @@ def deepspeed_settings(config: RunConfig, world_size: int) -> dict[str, Any]:
     return settings | {"gradient_clipping": 0.0 if _is_plain(settings) else config.optimizer.grad_clip}
 
 
-def _stage(settings: dict[str, Any]) -> int:
-    return settings.get("zero_optimization", {}).get("stage", 0)
-
-
 def _is_plain(settings: dict[str, Any]) -> bool:
     """ZeRO 0 in float32: DeepSpeed steps the given optimiser as it is, and does not keep the norm that it clips by."""
-    return _stage(settings) == 0 and not settings["bf16"]["enabled"]
+    return zero_stage(settings) == 0 and not settings["bf16"]["enabled"]
 
 
 def _gather(parameters: Iterable[torch.nn.Parameter]) -> AbstractContextManager[object]:

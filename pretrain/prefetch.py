@@ -48,17 +48,11 @@ class GPUBatches:
         current = torch.cuda.current_stream(self._device)
         current.wait_event(copied)
         for batch in batches:
-            for x in batch:
+            for x in batch.tensors():
                 x.record_stream(current)  # or its memory would be used again while this stream reads it
         return batches
 
     def _copy(self, first: int, windows: int) -> Copied:
         with torch.cuda.stream(self._stream):
-            batches = [
-                (
-                    ids.pin_memory().to(self._device, non_blocking=True),
-                    targets.pin_memory().to(self._device, non_blocking=True),
-                )
-                for ids, targets in self._load(first, windows)
-            ]
+            batches = [batch.to(self._device, pinned=True) for batch in self._load(first, windows)]
             return batches, self._stream.record_event()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from data_pipeline import Data, Mixture, UserError, WindowDataset, load_data, mixture_of, user_errors
+from data_pipeline import Data, Mixture, UserError, load_data, mixture_of, open_windows, user_errors
 from maha_model import CausalLM, ConfigError
 from pretrain.check_decay import check_decay
 from pretrain.check_init import check_init
@@ -61,8 +61,8 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
     read_deepspeed_config(config)
     mixture = mixture_of(data)
     for source in mixture.sources:
-        WindowDataset(source, "train", config.model.context_length)
-    WindowDataset(mixture.validation, "validation", config.model.context_length)
+        open_windows(source, "train", config.model.context_length, config.packing)
+    open_windows(mixture.validation, "validation", config.model.context_length, config.packing)
     check_unclaimed(config.out)
     check_out(config)
     return config, data
@@ -158,6 +158,11 @@ def check_resume(checkpoint: Path, config: RunConfig, data: Data) -> None:
     if info.seed != config.seed:
         raise UserError(
             f"{checkpoint} has seed {info.seed}, not {config.seed}; another seed would repeat and skip samples"
+        )
+    if info.packing != config.packing:
+        raise UserError(
+            f"{checkpoint} has packing {info.packing}, not {config.packing}; other windows would repeat and skip text: "
+            f"give --packing {info.packing}, or start a new run from its weights with --init_from"
         )
     if info.optimizer != config.optimizer.name:
         raise UserError(

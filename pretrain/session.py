@@ -13,9 +13,9 @@ from dataclasses import replace
 import deepspeed
 import torch
 
-from data_pipeline import Data, UserError, WindowDataset, mixture_of
+from data_pipeline import Data, UserError, mixture_of, open_windows
 from maha_model import ConfigError
-from pretrain.batches import Batch, Share, TrainingBatches
+from pretrain.batches import Batch, Share, TrainingBatches, setting_apart
 from pretrain.callbacks.base import Callback, TrainingError
 from pretrain.callbacks.checkpointing import Checkpointing, find_together
 from pretrain.callbacks.evaluation import Evaluation, Validation
@@ -113,7 +113,10 @@ def _claimed_session(config: RunConfig, data: Data, rank: Rank) -> Iterator[Trai
     engine, progress = _build_engine(config, data, rank)
     rank.on_main(open_run)
     callbacks = _standard_callbacks(config, data, rank, progress, watchdog, trackers)
-    batches: Callable[[int, int], list[Batch]] = TrainingBatches(data, config, rank)
+    read = TrainingBatches(data, config, rank)
+    for folder, padding in read.padding.items():
+        rank.print(f"packing documents: {padding:.1%} of the training windows of {folder} is padding")
+    batches: Callable[[int, int], list[Batch]] = read
     if rank.device.type == "cuda":
         batches = GPUBatches(batches, rank.device)
     trainer = Trainer(config, rank, engine, batches, progress, callbacks)
@@ -182,7 +185,8 @@ def _standard_callbacks(
     config: RunConfig, data: Data, rank: Rank, progress: Progress, watchdog: Watchdog, trackers: list[Tracking]
 ) -> list[Callback]:
     """In the order in which they act on a step: guards first, then tracking, evaluation, saving."""
-    windows = WindowDataset(mixture_of(data).validation, "validation", config.model.context_length)
+    windows = open_windows(mixture_of(data).validation, "validation", config.model.context_length, config.packing)
+    share, set_apart = Share.of(config, rank), setting_apart(config)
     checkpointing = Checkpointing(data, progress.step, progress.longest_save)
     return [
         StopSignals(),
@@ -193,7 +197,7 @@ def _standard_callbacks(
         *([Profiling(*config.profiled_steps)] if config.profiled_steps else []),
         StepTimes(watchdog.heartbeats),
         *trackers,
-        Evaluation(Validation(windows, config.eval_windows, config.micro_batch_size, rank, Share.of(config, rank))),
+        Evaluation(Validation(windows, config.eval_windows, config.micro_batch_size, rank, share, set_apart)),
         checkpointing,
     ]
 

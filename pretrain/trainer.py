@@ -101,12 +101,14 @@ class Trainer:
         micro_batches = self.batches(self.progress.samples + self.progress.skipped * windows, windows)
         if config.batch_warmup.steps:
             set_batch_size(engine, config, windows)
-        for number, (ids, targets) in enumerate(micro_batches, start=1):
+        for number, batch in enumerate(micro_batches, start=1):
             if config.batch_warmup.steps:
                 engine.set_gradient_accumulation_boundary(number == len(micro_batches))
             if config.length_warmup.steps:
-                ids, targets = ids.reshape(-1, length), targets.reshape(-1, length)
-            loss = engine(ids, targets).loss
+                batch = batch._replace(ids=batch.ids.reshape(-1, length), targets=batch.targets.reshape(-1, length))
+            loss = engine(*batch.inputs).loss
+            if batch.weight is not None:
+                loss = loss * batch.weight
             # Times 1, or NaN where the loss is not finite: then so is every gradient, and the optimisers skip the step.
             engine.backward(loss * (1 + 0 * loss.detach()))
             total += loss.detach()

@@ -73,6 +73,16 @@ def data(source_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Manif
 
 
 @pytest.fixture(scope="session")
+def short_data(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Documents of a few to 200 tokens or so, in the tokenizer of `data`."""
+    folder = tmp_path_factory.mktemp("short")
+    for split, seeds in {"train": range(400), "validation": range(400, 440)}.items():
+        texts = [book(seed, 10 * (1 + seed * seed % 13)) if seed % 7 else f"{seed}" for seed in seeds]
+        write_jsonl(folder / f"{split}.jsonl", texts)
+    return prepare(find_source(str(folder)), folder / "set", 0, 1, 9000, tokenizer=data.tokenizer_path)
+
+
+@pytest.fixture(scope="session")
 def json_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `tokenizer.json` as GPT-2 has it: byte-level, its only special token separates texts, no template."""
     tokenizers = pytest.importorskip("tokenizers")

@@ -121,6 +121,7 @@ class Checkpointing(Callback):
                 origin=progress.origin,
                 longest_save=self.seconds,
                 optimizer=config.optimizer.name,
+                packing=config.packing,
             )
             job: Callable[[], object] = functools.partial(self._finish, config, info, write, exchange)
         else:

@@ -12,10 +12,10 @@ import deepspeed
 import numpy as np
 import torch
 
-from data_pipeline import WindowDataset
+from data_pipeline import Windows
 from data_pipeline.json_text import read_steps
 from maha_model import scale_weight_statistics
-from pretrain.batches import Batch, Share, stack_windows
+from pretrain.batches import Batch, SetApart, Share, stack_windows
 from pretrain.callbacks.base import Callback, StepResult
 from pretrain.distributed import Rank
 
@@ -26,9 +26,13 @@ if TYPE_CHECKING:
 class Validation:
     """Mean negative log-likelihood per token over `count` windows spread evenly over the validation split."""
 
-    def __init__(self, windows: WindowDataset, count: int, micro_batch_size: int, rank: Rank, share: Share) -> None:
+    def __init__(
+        self, windows: Windows, count: int, micro_batch_size: int, rank: Rank, share: Share,
+        set_apart: SetApart | None = None,
+    ) -> None:  # fmt: skip
         chosen = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int)).tolist()
         self._windows, self._rank, self._share, self._size = windows, rank, share, micro_batch_size
+        self._set_apart = set_apart
         # Every process makes the same number of passes (ZeRO 3 communicates in them); missing windows are empty.
         per_pass = micro_batch_size * share.places
         padded = chosen + [None] * (-len(chosen) % per_pass)
@@ -36,11 +40,12 @@ class Validation:
 
     def batch(self, number: int = 0) -> Batch:
         """This process's batch `number`: its part of ids and targets, one row a window; -100 where there is none."""
-        pairs = []
-        for window in self._mine[number * self._size : (number + 1) * self._size]:
+        mine, pairs = self._mine[number * self._size : (number + 1) * self._size], []
+        for window in mine:
             ids, targets = self._windows[window or 0]
             pairs.append((ids, targets if window is not None else np.full_like(targets, -100)))
-        return stack_windows(pairs, self._share.own, self._rank.device)
+        documents = self._set_apart and self._set_apart([self._windows.documents(window or 0) for window in mine])
+        return stack_windows(pairs, self._share.own, documents).to(self._rank.device)
 
     @torch.no_grad()
     def loss(self, engine: deepspeed.DeepSpeedEngine, stops: Callable[[], bool]) -> float | None:
@@ -54,9 +59,9 @@ class Validation:
             if stops():
                 engine.train()
                 return None
-            ids, targets = self.batch(number)
-            scored = int((targets != -100).sum())
-            loss = float(engine(ids, targets).loss)
+            batch = self.batch(number)
+            scored = int((batch.targets != -100).sum())
+            loss = float(engine(*batch.inputs).loss)
             if scored:  # (of windows that processes share the loss is theirs together: each counts it for its part)
                 nll, tokens = nll + loss * scored, tokens + scored
         engine.train()
@@ -96,7 +101,7 @@ class Evaluation(Callback):
         if loss is None:
             self._cut_off = step
             return
-        layers = scale_weight_statistics(trainer.engine.module, self._validation.batch()[0])
+        layers = scale_weight_statistics(trainer.engine.module, self._validation.batch().ids)
         for callback in trainer.callbacks:
             callback.on_evaluation(trainer, loss, layers)
 

@@ -81,6 +81,8 @@ class CheckpointInfo:
     """Seconds that the longest save of the run before this one has taken: so long before a limit the run stops."""
     optimizer: str = "adamw"
     """The name of the optimiser whose moments it has."""
+    packing: str = "stream"
+    """How its windows were made of documents: `samples` counts such."""
     kept: bool = False
     """Whether it stays for good: of a multiple of the `keep_every` of the run that saved it."""
 

@@ -53,7 +53,7 @@ def make_trainer(config: RunConfig, rank: Rank) -> Trainer:
 
     def batches(first: int, _windows: int) -> list[Batch]:
         tokens = torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(first)).to(rank.device)
-        return [(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())]
+        return [Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())]
 
     return Trainer(config, rank, engine, batches, Progress(), [])
 

@@ -127,3 +127,11 @@ def test_a_checkpoint_of_another_optimiser_is_refused_with_its_name(tmp_path: Pa
     check_resume(path, RunConfig(model=CONFIG, optimizer=OptimizerConfig(name="muon")), data)
     with pytest.raises(UserError, match=r"has the moments of muon, not of adamw; give --optimizer\.name muon, or"):
         check_resume(path, RunConfig(model=CONFIG), data)
+
+
+def test_a_checkpoint_of_another_packing_is_refused_with_its_name(tmp_path: Path, data: Manifest) -> None:
+    """Also one from before there was a choice; a document mask may come and go."""
+    path, _ = save(tmp_path, data, 1)
+    check_resume(path, RunConfig(model=CONFIG, document_mask=True), data)
+    with pytest.raises(UserError, match=r"has packing stream, not documents; .* give --packing stream, or start a new"):
+        check_resume(path, RunConfig(model=CONFIG, packing="documents"), data)

@@ -1,7 +1,7 @@
 """The loop alone: an engine without DeepSpeed, callbacks that record their hooks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from pretrain.batches import Batch
 from pretrain.callbacks import Callback, StepResult
 from pretrain.callbacks.nonfinite import NonFiniteError, NonFiniteGuard
 from pretrain.config import RunConfig
@@ -85,14 +86,16 @@ class Recorder(Callback):
         self.events.append(("finish", trainer.progress.step))
 
 
-def trainer_of(losses: list[float], steps: int, *callbacks: Callback) -> Trainer:
+def trainer_of(
+    losses: list[float], steps: int, *callbacks: Callback, weights: Sequence[float | None] = (None, None)
+) -> Trainer:
     """Two micro-batches a step, four windows a global batch; `first` of every step is recorded in `trainer.firsts`."""
     config = RunConfig(steps=steps, global_batch_size=4, micro_batch_size=2)
     firsts: list[int] = []
 
-    def batches(first: int, _windows: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(first: int, _windows: int) -> list[Batch]:
         firsts.append(first)
-        return [(torch.zeros(2, 8), torch.zeros(2, 8))] * 2
+        return [Batch(torch.zeros(2, 8), torch.zeros(2, 8), weight=weight) for weight in weights]
 
     trainer = Trainer(config, AloneRank(), Engine(losses), batches, Progress(), callbacks)
     trainer.firsts = firsts
@@ -105,6 +108,12 @@ def test_a_step_is_the_mean_of_its_micro_batches_between_its_hooks() -> None:
     assert recorder.events == [
         ("start", 0), ("step_start", 0), (2.0, 1), ("step_start", 1), (2.25, 2), ("finish", 2),
     ]  # fmt: skip
+
+
+def test_micro_batches_count_by_their_weights() -> None:
+    recorder = Recorder()
+    trainer_of([1.0, 3.0], 1, recorder, weights=(1.5, 0.5)).run()
+    assert recorder.events[2] == (1.5, 1)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_its_batch_counted_with_the_next() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from data_pipeline import UserError
 from maha_model import ConfigError, ModelConfig
+from pretrain.batches import Batch
 from pretrain.config import RunConfig, WarmupConfig
 from pretrain.progress import Progress
 from pretrain.trainer import Trainer
@@ -64,9 +65,9 @@ def test_a_step_has_the_windows_that_follow_those_before_cut_to_its_length() -> 
         def set_gradient_accumulation_boundary(self, is_last: bool) -> None:
             seen.append(("last", is_last))
 
-    def batches(first: int, windows: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(first: int, windows: int) -> list[Batch]:
         seen.append(("windows", range(first, first + windows)))
-        return [(torch.zeros(2, 32), torch.zeros(2, 32))] * (windows // 2)
+        return [Batch(torch.zeros(2, 32), torch.zeros(2, 32))] * (windows // 2)
 
     Trainer(config, AloneRank(), Growing([1.0, float("nan"), 1.0, 1.0, 1.0]), batches, Progress(), []).run()
     one = [("batch", 2), ("last", True)]

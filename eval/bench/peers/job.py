@@ -96,6 +96,7 @@ def check_comparable(config: RunConfig) -> None:
     others = {
         "model.base_width": (config.model.base_width, None), "precision": (config.precision, "float32"),
         "batch_warmup": (config.batch_warmup.steps, 0), "length_warmup": (config.length_warmup.steps, 0),
+        "packing": (config.packing, "stream"), "document_mask": (config.document_mask, False),
     }  # fmt: skip
     if different := [name for name, (given, value) in others.items() if given != value]:
         raise UserError(f"the peers do without {different[0]}; leave it out")

@@ -56,7 +56,7 @@ def test_peers_get_the_windows_of_a_run_in_its_order(data: Manifest, tmp_path: P
     windows = torch.load(tmp_path / WINDOWS)
     batches = TrainingBatches(data, config, Rank(0, 1, torch.device("cpu"), None))  # type: ignore[arg-type]
     for step in range(job.steps):
-        for number, (ids, targets) in enumerate(batches(step * job.global_batch, job.global_batch)):
+        for number, (ids, targets, *_) in enumerate(batches(step * job.global_batch, job.global_batch)):
             start = step * job.global_batch + number * job.micro_batch
             mine = windows[start : start + job.micro_batch]
             assert torch.equal(mine[:, :-1], ids)
@@ -68,7 +68,8 @@ def test_peers_get_the_windows_of_a_run_in_its_order(data: Manifest, tmp_path: P
     "option",
     [
         "--model.attention=maha", "--model.ffn=gelu", "--model.recency=1", "--optimizer.weight_decay=0.1",
-        "--optimizer.name=muon", "--model.base_width=16", "--precision=bfloat16",
+        "--optimizer.name=muon", "--model.base_width=16", "--precision=bfloat16", "--packing=documents",
+        "--document_mask=true",
     ],
 )  # fmt: skip
 def test_what_the_peers_lack_is_refused(option: str) -> None:
