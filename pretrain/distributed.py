@@ -128,9 +128,9 @@ def local_device() -> torch.device:
         given = os.environ.get("SLURM_GPUS_ON_NODE", "0")
         if given != "0" and os.environ.get("DS_ACCELERATOR") != "cpu":
             raise DeviceError(
-                f"Slurm has given {given} GPU(s) on {socket.gethostname()}, and torch can use none: the driver fails (see "
-                f"nvidia-smi there), or torch is one for CPUs; mend it, leave the node out (sbatch --exclude), or set "
-                f"DS_ACCELERATOR=cpu to train on the CPU"
+                f"Slurm has given {given} GPU(s) on {socket.gethostname()}, and torch can use none: the driver fails "
+                f"(see nvidia-smi there), or torch is one for CPUs; mend it, leave the node out (sbatch --exclude), or "
+                f"set DS_ACCELERATOR=cpu to train on the CPU"
             )
         return torch.device("cpu")
     if gpus == 1 and _is_task_of_slurm():  # which can see its own GPU only, as the first (--gpus-per-task, --gpu-bind)

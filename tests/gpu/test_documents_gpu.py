@@ -46,4 +46,5 @@ def test_nothing_waits_for_the_gpu() -> None:
         documents.map_apart(lambda x_RMD: x_RMD * 2, x).backward(torch.ones_like(x))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert x.grad is not None
     assert torch.equal(x.grad, torch.full_like(x, 2))
