@@ -61,8 +61,8 @@ class MAHACache(Cache):
         whole = self._columns + tokens
         if tokens < 1 or mask_columns not in (None, tokens, whole) or positions not in (None, tokens):
             raise ValueError(
-                f"the cache holds {self._columns} tokens already; give a prompt of that text with more tokens behind it "
-                "(and a mask of all of them), or a new cache"
+                f"the cache holds {self._columns} tokens already; give a prompt of that text with more tokens behind "
+                "it (and a mask of all of them), or a new cache"
             )
 
     def advance(self, x_BND: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
