@@ -86,8 +86,8 @@ def take_turns(
         for name, command in commands.items():  # one after the other: to warm up takes all processors
             log = folder / f"{name}.log"
             errors = stack.enter_context(log.open("w"))
-            process = stack.enter_context(started(command, folder, environment, errors))
-            waiting[name] = Waiting(name, process, log)
+            child = stack.enter_context(started(command, folder, environment, errors))
+            waiting[name] = Waiting(name, child, log)
             waiting[name].until_ready()
         for _ in range(turns):
             for name, process in waiting.items():
