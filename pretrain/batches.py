@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from data_pipeline import Data, MixedOrder, WindowDataset, mixture_of
+from data_pipeline import Data, WindowDataset, mixture_of
 from data_pipeline.windows import MOST_OPEN
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
@@ -45,7 +45,7 @@ class TrainingBatches:
         mixture, context = mixture_of(data), config.model.context_length
         open_each = max(1, MOST_OPEN // len(mixture.sources))
         self._windows = [WindowDataset(source, "train", context, open_each) for source in mixture.sources]
-        self._order = MixedOrder(mixture.stages, [len(windows) for windows in self._windows], config.seed)
+        self._order = mixture.order([len(windows) for windows in self._windows], config.seed)
         self._config, self._share = config, Share.of(config, rank)
 
     def __call__(self, first: int, windows: int) -> list[Batch]:

@@ -31,7 +31,7 @@ from pretrain.config import RunConfig, parse_config, read_deepspeed_config
 from pretrain.distributed import world_size_from_environment
 from pretrain.memory import Planner
 from pretrain.output import write_line
-from pretrain.warmup import batch_size, window_length
+from pretrain.warmup import batch_size, window_length, windows_before
 
 
 def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
@@ -61,8 +61,13 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
     config.accumulation_steps(world_size)
     read_deepspeed_config(config)
     mixture = mixture_of(data)
-    for source in mixture.sources:
-        WindowDataset(source, "train", config.model.context_length)
+    windows = [len(WindowDataset(source, "train", config.model.context_length)) for source in mixture.sources]
+    end, needed = mixture.order(windows, config.seed).end, windows_before(config, config.steps)
+    if end is not None and needed > end:
+        raise UserError(
+            f"{config.data} has {end} training windows in all its epochs, the run takes {needed}; give more epochs, a "
+            "later stage before they end, or fewer --steps"
+        )
     WindowDataset(mixture.validation, "validation", config.model.context_length)
     check_unclaimed(config.out)
     check_out(config)
