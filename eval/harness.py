@@ -64,7 +64,7 @@ def _with_ours(tasks: str) -> str:
     index = TaskManager(include_path=FOLDER, include_defaults=False).task_index
     found: list[str] = []
     for name in tasks.split(","):
-        matches = [index[match] for match in fnmatch.filter(index, name)]
+        matches = [index[match] for match in fnmatch.filter(index, name) if name.startswith("maha_")]  # * is of all
         names = {each for match in matches for each in ([match.name] if match.yaml_path else match.tags)}
         found += [str(index[each].yaml_path) for each in sorted(names)] or [name]
     return ",".join(found)
