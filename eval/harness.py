@@ -58,13 +58,13 @@ def main() -> None:
 
 
 def _with_ours(tasks: str) -> str:
-    """The names of tasks, those of this package as their files: --include_path is left to the user."""
+    """The names of tasks, those of this package (`maha_...`) as their files: --include_path is left to the user."""
     from lm_eval.tasks import TaskManager
 
     index = TaskManager(include_path=FOLDER, include_defaults=False).task_index
     found: list[str] = []
     for name in tasks.split(","):
-        matches = [index[match] for match in fnmatch.filter(index, name) if name.startswith("maha_")]  # * is of all
+        matches = [index[match] for match in fnmatch.filter(index, name) if name.startswith("maha_")]
         names = {each for match in matches for each in ([match.name] if match.yaml_path else match.tags)}
         found += [str(index[each].yaml_path) for each in sorted(names)] or [name]
     return ",".join(found)

@@ -256,9 +256,10 @@ class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
         )  # fmt: skip
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, next_sequence_length: int | None = None, cache: Cache | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """What the next forward gets.
+        self, input_ids: Tensor, next_sequence_length: int | None = None, cache: Cache | None = None,
+        attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None, **kwargs: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """What the next forward gets; `generate` looks up the names of the arguments.
 
         Raises:
             ValueError: if a prompt is not longer than the text that its cache holds.
@@ -266,8 +267,9 @@ class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
         if isinstance(cache, MAHACache) and next_sequence_length is not None:
             cache.check_prompt(next_sequence_length)
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, next_sequence_length=next_sequence_length, cache=cache, **kwargs
-        )
+            input_ids, next_sequence_length=next_sequence_length, cache=cache, attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds, **kwargs,
+        )  # fmt: skip
         return inputs
 
     @classmethod
