@@ -10,7 +10,8 @@ from data_pipeline.errors import UserError, user_errors
 from data_pipeline.files import user_path
 from data_pipeline.manifest import Manifest
 from data_pipeline.mixed_order import MixedOrder
-from data_pipeline.mixture import Data, Mixture, load_data, mixture_of
+from data_pipeline.mixture import Data, Mixture, mixture_of
+from data_pipeline.mixture_file import load_data
 from data_pipeline.packed_windows import PackedWindows, Packing, Windows, open_windows
 from data_pipeline.raw_text import check_readable, read_text
 from data_pipeline.sample_order import SampleOrder

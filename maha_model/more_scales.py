@@ -4,10 +4,10 @@ A sequence that is too short for a token of a new scale is computed with the sam
 before, so its logits stay the same.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def source_of(name: str, trained: Container[str]) -> str | None:
@@ -45,3 +45,24 @@ def grown(weight: Tensor, rows: int, scales: int) -> Tensor:
     """
     each = (rows - len(weight)) // scales
     return torch.cat([weight, *[weight[-each:]] * scales])
+
+
+@torch.no_grad()
+def start_from(model: nn.Module, trained: Mapping[str, Tensor], scales: int) -> list[str]:
+    """Copy trained weights into a model with so many more scales; the names of its parameters that start afresh.
+
+    Raises:
+        ValueError: if a parameter has a shape that the scales do not account for.
+    """
+    afresh = []
+    for name, parameter in model.named_parameters():
+        source = source_of(name, trained)
+        if source is None:
+            afresh.append(name)
+        elif trained[source].shape == parameter.shape:
+            parameter.copy_(trained[source])
+        elif scales > 0 and can_grow(trained[source].shape, parameter.shape, scales):
+            parameter.copy_(grown(trained[source], len(parameter), scales))
+        else:
+            raise ValueError(f"{name} is {list(parameter.shape)}, trained {list(trained[source].shape)}")
+    return afresh

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from data_pipeline import Data, MixedOrder, PackedWindows, mixture_of, open_windows
+from data_pipeline import Data, PackedWindows, mixture_of, open_windows
 from data_pipeline.windows import MOST_OPEN
 from maha_model import Documents
 from pretrain.config import RunConfig
@@ -97,7 +97,7 @@ class TrainingBatches:
         self._windows = [
             open_windows(source, "train", context, config.packing, open_each) for source in mixture.sources
         ]
-        self._order = MixedOrder(mixture.stages, [len(windows) for windows in self._windows], config.seed)
+        self._order = mixture.order([len(windows) for windows in self._windows], config.seed)
         self._config, self._share, self._set_apart = config, Share.of(config, rank), setting_apart(config)
 
     def __call__(self, first: int, windows: int) -> list[Batch]:

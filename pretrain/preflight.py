@@ -31,6 +31,7 @@ from pretrain.config import RunConfig, parse_config, read_deepspeed_config
 from pretrain.distributed import world_size_from_environment
 from pretrain.memory import Planner
 from pretrain.output import write_line
+from pretrain.warmup import batch_size, window_length, windows_before
 
 
 def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
@@ -60,9 +61,15 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
     config.accumulation_steps(world_size)
     read_deepspeed_config(config)
     mixture = mixture_of(data)
-    for source in mixture.sources:
-        open_windows(source, "train", config.model.context_length, config.packing)
-    open_windows(mixture.validation, "validation", config.model.context_length, config.packing)
+    context = config.model.context_length
+    windows = [len(open_windows(source, "train", context, config.packing)) for source in mixture.sources]
+    end, needed = mixture.order(windows, config.seed).end, windows_before(config, config.steps)
+    if end is not None and needed > end:
+        raise UserError(
+            f"{config.data} has {end} training windows in all its epochs, the run takes {needed}; give more epochs, a "
+            "later stage before they end, or fewer --steps"
+        )
+    open_windows(mixture.validation, "validation", context, config.packing)
     check_unclaimed(config.out)
     check_out(config)
     return config, data
@@ -114,6 +121,21 @@ def warn_of_past_profile(config: RunConfig, step: int) -> None:
             f"profiled; give steps from {step + 1} on",
             sys.stderr,
         )
+
+
+def warn_of_unfinished_warmups(config: RunConfig) -> None:
+    """Print a warning on stderr for each size that does not come to its full value in the run's steps."""
+    for name, warmup, of_step, full in (
+        ("batch_warmup", config.batch_warmup, batch_size, "global_batch_size"),
+        ("length_warmup", config.length_warmup, window_length, "model.context_length"),
+    ):
+        if warmup.steps >= config.steps:
+            write_line(
+                f"warning: --{name}.steps {warmup.steps} are not over in the run's {config.steps} steps: {full} "
+                f"{of_step(config, warmup.steps)} is never reached, the last step has "
+                f"{of_step(config, config.steps - 1)}; give fewer, or more --steps",
+                sys.stderr,
+            )
 
 
 def find_resume(config: RunConfig, verify: Callable[[Path], None] = verify_checkpoint) -> Path | None:
@@ -179,6 +201,7 @@ def main() -> None:
         config, data = check_run(config, world_size_from_environment())
         data.verify(["train", "validation"])
         warn_of_small_disk(config, world_size_from_environment())
+        warn_of_unfinished_warmups(config)
         checkpoint = find_resume(config, check_sizes)  # the ranks verify the checksums, each of a part of the files
         start = "starting a new run"
         if checkpoint:

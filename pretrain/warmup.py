@@ -15,6 +15,12 @@ def batch_size(config: RunConfig, step: int) -> int:
     return warmup.start * (1 + (full // warmup.start - 1) * step // warmup.steps)
 
 
+def windows_before(config: RunConfig, step: int) -> int:
+    """Windows of all earlier optimiser steps, if none is skipped."""
+    growing = min(step, config.batch_warmup.steps)
+    return sum(batch_size(config, earlier) for earlier in range(growing)) + (step - growing) * config.global_batch_size
+
+
 def window_length(config: RunConfig, step: int) -> int:
     """Tokens of a window in step 0..steps-1: windows of `context_length` are cut into pieces of so many."""
     warmup, full = config.length_warmup, config.model.context_length

@@ -53,7 +53,7 @@ def carry_out(run: Run, out: Path, device: str, report: Report = no_report) -> N
 
     OUT/NAME.pt has the state after every point, until the result is there.
     """
-    learner = Learner(run.config, run.stages, run.training, run.seed, device)
+    learner = Learner(run.config, run.stages, run.training, run.seed, device, run.begins)
     state = out / f"{run.name}.pt"
     try:
         if state.exists():

@@ -6,7 +6,8 @@ Keys of the file:
 - `models`: by name, settings that are merged into `base`. `equal_scores: MODEL` sets the span so that there are as many
   score entries as in that model; `at: {LENGTH: SETTINGS}` has settings for one length; `dial: [SPARSITY, ...]` scores
   the trained model again with each of these values of aggregation.sparsity (with `gate` of aggregation.threshold), and
-  counts the work of its scores;
+  counts the work of its scores; `begins: SETTINGS`, of num_scales and rope_base, are those of the curriculum's stages,
+  from whose weights the model itself starts;
 - `tasks`: by name, the fields of `Entry`;
 - `figures`: limits, see `eval.tasks.criteria`.
 
@@ -60,6 +61,8 @@ class Run:
     training: Training
     dial: list[float] = field(default_factory=list)
     """Prices of scales that the trained model is scored with, beside its own."""
+    begins: ModelConfig | None = None
+    """Of the model that is trained in all stages but the last, and from whose weights that of the last starts."""
 
     @property
     def length(self) -> int:
@@ -72,9 +75,9 @@ class Run:
         return f"{self.entry}-{self.length}-{self.model}-{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All that the result depends on, JSON-ready; without a dial as it was before there was one."""
-        values = {**asdict(self), "config": self.config.to_dict()}
-        return values if self.dial else {name: value for name, value in values.items() if name != "dial"}
+        """All that the result depends on, JSON-ready; without a dial or a begin as it was before there were such."""
+        values = {**asdict(self), "config": self.config.to_dict(), "begins": self.begins and self.begins.to_dict()}
+        return {name: value for name, value in values.items() if value or name not in ("dial", "begins")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,10 +204,12 @@ class Suite:
             if made.vocab_size != task.vocab_size:
                 raise UserError(f"{where}: a stage of the curriculum has another vocabulary than the task")
         context = max(made.length for made in tests)
-        config = self._config(entry, model, length, {"vocab_size": task.vocab_size, "context_length": context})
+        given = {"vocab_size": task.vocab_size, "context_length": context}
+        config = self._config(entry, model, length, given)
+        begins = self._begins(entry, model, length, given) if len(stages) > 1 else None
         return Run(
             entry=entry.name, task=entry.task, model=model, seed=seed, stages=stages, tests=tests, config=config,
-            training=training, dial=self._dial(model),
+            training=training, dial=self._dial(model), begins=begins,
         )  # fmt: skip
 
     def _dial(self, model: str) -> list[float]:
@@ -213,12 +218,29 @@ class Suite:
             raise UserError(f"{self.path}, model {model}: dial is {dial!r}; give a list of numbers")
         return [float(value) for value in dial]
 
-    def _config(self, entry: Entry, model: str, length: int, given: dict[str, int]) -> ModelConfig:
+    def _begins(self, entry: Entry, model: str, length: int, given: dict[str, int]) -> ModelConfig | None:
+        settings, where = self.models[model].get("begins"), f"{self.path}, model {model}"
+        if settings is None:
+            return None
+        _check_mapping(settings, f"{where}: begins")
+        if other := [key for key in settings if key not in ("num_scales", "rope_base")]:
+            raise UserError(f"{where}: begins has {other[0]}; only num_scales and rope_base may be others at the begin")
+        config = self._config(entry, model, length, given)
+        begins = self._config(entry, model, length, given, settings)
+        if begins.num_scales > config.num_scales:
+            raise UserError(f"{where}: begins has more scales than the model; give {config.num_scales} at most")
+        return begins
+
+    def _config(
+        self, entry: Entry, model: str, length: int, given: dict[str, int], changes: dict[str, Any] | None = None
+    ) -> ModelConfig:
         where = f"{self.path}, task {entry.name}, model {model}"
         settings = merged(merged(self.base, entry.model), self.models[model])
         settings = merged(settings, settings.pop("at", {}).get(length, {}))
         equal = settings.pop("equal_scores", None)
-        settings.pop("dial", None)
+        for key in ("dial", "begins"):
+            settings.pop(key, None)
+        settings |= changes or {}
         for key in given:
             if key in settings:
                 raise UserError(f"{where}: {key} follows from the task; leave it out")

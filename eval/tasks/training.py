@@ -17,6 +17,7 @@ from eval.tasks.task import Task
 from eval.tasks.text import TextScores, TextTask
 from eval.work import ScoreWork, turn_dial
 from maha_model import CausalLM, ModelConfig
+from maha_model.more_scales import start_from
 
 ENOUGH = 0.995
 """Accuracy that ends a stage when two points in a row have it."""
@@ -89,11 +90,16 @@ class Learner:
 
     Reseeds torch's global generator. A stage ends at its last update, or when two of its points in a row have an
     accuracy of `ENOUGH`; the learning rate falls as if all stages went to their last update.
+
+    With `begins` all stages but the last train a model of that configuration; for the last one a model of `config`
+    starts from its weights (`maha_model.more_scales`), as a new run would: with a fresh optimiser and schedule.
     """
 
-    def __init__(self, config: ModelConfig, stages: list[Stage], training: Training, seed: int, device: str) -> None:
+    def __init__(
+        self, config: ModelConfig, stages: list[Stage], training: Training, seed: int, device: str,
+        begins: ModelConfig | None = None,
+    ) -> None:  # fmt: skip
         torch.manual_seed(seed)
-        self.model = CausalLM(config).to(device)
         self.points: list[Point] = []
         self.seconds = 0.0
         """Wall-clock time of the updates, without the points."""
@@ -101,10 +107,20 @@ class Learner:
         self._stage = self._update = self._update_of_stage = 0
         self._planned = sum(stage.updates for stage in stages)
         self._generator = torch.Generator(self._device).manual_seed(seed + 1)
+        self._config, self._begins = config, begins if len(stages) > 1 else None
+        self._build(self._begins or config)
+
+    def _build(self, config: ModelConfig) -> None:
+        self.model = CausalLM(config).to(self._device)
         self._optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=training.lr, betas=(0.9, 0.98), weight_decay=training.weight_decay,
+            self.model.parameters(), lr=self._training.lr, betas=(0.9, 0.98), weight_decay=self._training.weight_decay,
             fused=self._device.type == "cuda",
         )  # fmt: skip
+
+    @property
+    def _started(self) -> bool:
+        """Whether the model is one that has started from another's weights."""
+        return self._begins is not None and self._stage >= len(self._stages) - 1
 
     @property
     def finished(self) -> bool:
@@ -124,14 +140,19 @@ class Learner:
         last = [point.accuracy for point in self.points[-2:] if point.stage == self._stage]
         if self._update_of_stage == stage.updates or (len(last) == 2 and min(last) >= ENOUGH):
             self._stage, self._update_of_stage = self._stage + 1, 0
+            if self._begins is not None and self._stage == len(self._stages) - 1:
+                trained = dict(self.model.named_parameters())
+                self._build(self._config)
+                start_from(self.model, trained, self._config.num_scales - self._begins.num_scales)
         return self.points[-1]
 
     def _step(self, stage: Stage) -> torch.Tensor:
         self._update += 1
         self._update_of_stage += 1
         self.model.train()
+        update, planned = (self._update_of_stage, stage.updates) if self._started else (self._update, self._planned)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._training.lr * self._training.rate(self._update, self._planned)
+            group["lr"] = self._training.lr * self._training.rate(update, planned)
         batch = stage.task.batch(stage.batch_size, self._generator)
         with self._precision():
             logits_BKV = scored_logits(self.model, batch)
@@ -181,12 +202,13 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken of the same training."""
+        self._stage, self._update, self._update_of_stage = state["counters"]
+        self._build(self._config if self._started or self._begins is None else self._begins)
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
         torch.set_rng_state(state["global_generator"])
         self.points, self.seconds = [Point(*point) for point in state["points"]], state["seconds"]
-        self._stage, self._update, self._update_of_stage = state["counters"]
 
 
 def updates_to(points: list[Point], accuracy: float) -> int | None:

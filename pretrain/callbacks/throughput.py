@@ -2,8 +2,14 @@
 
 import resource
 import time
+from collections.abc import Callable
+from itertools import accumulate
 
 import torch
+
+from maha_model import flops_per_token
+from pretrain.config import RunConfig
+from pretrain.warmup import batch_size, window_length
 
 # Dense bfloat16 peak of common accelerators in FLOP/s (makers' data sheets), by a part of the device's name.
 _PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 181e12, "A10": 125e12, "V100": 125e12, "T4": 65e12}
@@ -33,30 +39,66 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-class Throughput:
-    """Tokens per second and MFU since the last call of `read`, and the time left."""
+class StepWork:
+    """Tokens and model FLOPs of each step of a run, whose batch and windows may grow."""
 
-    def __init__(self, flops_per_token: float, peak_flops: float, steps: int) -> None:
-        self._flops, self._peak, self._steps = flops_per_token, peak_flops, steps
-        self._spent, self._count, self._tokens = 0.0, 0, 0
-        self._started = time.perf_counter()
+    def __init__(self, config: RunConfig) -> None:
+        """Counts the FLOPs of every length of a window on shapes alone."""
+        self._config, self._by_length = config, dict[int, float]()
+        self._grown = max(config.batch_warmup.steps, config.length_warmup.steps)
+        self._done = [0.0, *accumulate(self.flops(step) for step in range(self._grown))]
+        """FLOPs of the first 0, 1, 2, ... steps, until all sizes are full."""
+
+    def tokens(self, step: int) -> int:
+        """Of step 0..steps-1."""
+        return batch_size(self._config, step) * self._config.model.context_length
+
+    def flops(self, step: int) -> float:
+        """Forward and backward of step 0..steps-1, over all processes."""
+        length = window_length(self._config, step)
+        if length not in self._by_length:
+            self._by_length[length] = flops_per_token(self._config.model, length)
+        return self.tokens(step) * self._by_length[length]
+
+    def flops_left(self, steps_done: int) -> float:
+        """Of all later steps of the run."""
+        return self._flops_of_first(self._config.steps) - self._flops_of_first(steps_done)
+
+    def _flops_of_first(self, steps: int) -> float:
+        growing = min(steps, self._grown)
+        return self._done[growing] + (steps - growing) * self.flops(self._grown)
+
+
+class Throughput:
+    """Tokens per second and MFU since the last call of `read`, and the time left.
+
+    Args:
+        work: of each step.
+        peak_flops: of all devices together.
+        clock: seconds.
+    """
+
+    def __init__(self, work: StepWork, peak_flops: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._work, self._peak, self._clock = work, peak_flops, clock
+        self._spent, self._flops, self._tokens = 0.0, 0.0, 0
+        self._started = clock()
 
     def start_step(self) -> None:
         """Call before each step; time between steps (evaluation, checkpoints) is not counted."""
-        self._started = time.perf_counter()
+        self._started = self._clock()
 
-    def end_step(self, tokens: int) -> None:
-        """Call after each step, with its tokens."""
-        self._spent += time.perf_counter() - self._started
-        self._count += 1
-        self._tokens += tokens
+    def end_step(self, step: int) -> None:
+        """Call after each step 0..steps-1."""
+        self._spent += self._clock() - self._started
+        self._flops += self._work.flops(step)
+        self._tokens += self._work.tokens(step)
 
     def read(self, steps_done: int) -> dict[str, float]:
-        """tokens_per_s, mfu (share of the devices' peak) and eta_s since the last read."""
-        seconds, rate = self._spent / max(1, self._count), self._tokens / self._spent
-        self._spent, self._count, self._tokens = 0.0, 0, 0
+        """tokens_per_s, mfu (share of the devices' peak) and eta_s, at the FLOP/s since the last read."""
+        tokens_per_s, flops_per_s = self._tokens / self._spent, self._flops / self._spent
+        self._spent, self._flops, self._tokens = 0.0, 0.0, 0
         return {
-            "tokens_per_s": rate,
-            "mfu": rate * self._flops / self._peak,
-            "eta_s": seconds * (self._steps - steps_done),
+            "tokens_per_s": tokens_per_s,
+            "mfu": flops_per_s / self._peak,
+            "eta_s": self._work.flops_left(steps_done) / flops_per_s,
         }

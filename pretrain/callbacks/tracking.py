@@ -6,18 +6,17 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from maha_model import ScaleWeights, flops_per_token
+from maha_model import ScaleWeights
 from pretrain.callbacks.base import Callback, StepResult
 from pretrain.callbacks.event_files import EventFiles
 from pretrain.callbacks.metrics_file import MetricsFile, read_metrics
 from pretrain.callbacks.mlflow_run import MLflowRun
 from pretrain.callbacks.settings import change_tags, changed_settings, described, write_settings
 from pretrain.callbacks.starts import write_start
-from pretrain.callbacks.throughput import Throughput, device_peak_flops, peak_memory_bytes
+from pretrain.callbacks.throughput import StepWork, Throughput, device_peak_flops, peak_memory_bytes
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
 from pretrain.engine import whole_shape
-from pretrain.warmup import batch_size
 
 if TYPE_CHECKING:
     from pretrain.trainer import Trainer
@@ -34,7 +33,6 @@ class Tracking(Callback):
         Raises:
             UserError: if the store cannot be used; neither file is touched then.
         """
-        context = config.model.context_length
         former, changes = list(read_metrics(config.out, resumed_step)), changed_settings(config)
         earlier = [(line["step"], line["changed"]) for line in former if "changed" in line]
         tags = change_tags([*earlier, (resumed_step, changes)] if changes else earlier)
@@ -46,8 +44,7 @@ class Tracking(Callback):
             self._metrics.log(resumed_step, changed=changes)
         write_settings(config)
         peak = device_peak_flops(rank.device) * rank.world_size
-        flops = flops_per_token(config.model, context)
-        self._throughput = Throughput(flops, peak, config.steps)
+        self._throughput = Throughput(StepWork(config), peak)
 
     def on_start(self, trainer: "Trainer") -> None:
         """Write down the start; print what is trained on what."""
@@ -72,7 +69,7 @@ class Tracking(Callback):
     def on_step_end(self, trainer: "Trainer", result: StepResult) -> None:
         """Write down the step; print and track it every log_interval steps."""
         config, step = trainer.config, trainer.progress.step
-        self._throughput.end_step(batch_size(config, step - 1) * config.model.context_length)
+        self._throughput.end_step(step - 1)
         values = {
             "loss": result.loss,
             "lr": result.lr,
@@ -83,7 +80,7 @@ class Tracking(Callback):
             self._metrics.log(step, **values)
             return
         speed = self._throughput.read(step)
-        eta = int(speed.pop("eta_s"))
+        eta = int(speed["eta_s"])
         values |= {**speed, "peak_memory_bytes": peak_memory_bytes(trainer.rank.device)}
         self._metrics.log(step, **values)
         self._log_point(step, values)

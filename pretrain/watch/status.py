@@ -76,13 +76,27 @@ def total_steps(run: Snapshot) -> int | None:
 
 
 def seconds_left(run: Snapshot) -> float | None:
-    """Until the last step, at the last measured speed; without evaluations and saves. None if that is unknown."""
-    steps, loss, speed = total_steps(run), run.curve("loss"), run.curve("tokens_per_s")
+    """Until the last step, without evaluations and saves: as the run itself has estimated it where it was last logged.
+
+    Of a run of an earlier version, or whose settings have changed since, at the last speed. None if that is unknown.
+    """
+    steps, loss, left = total_steps(run), run.curve("loss"), run.curve("eta_s")
+    changed = max((line["step"] for line in run.lines("changed")), default=-1)
+    if steps is None or not loss:
+        return None
+    if not left or left[-1][0] <= changed:
+        return _at_last_speed(run, steps - loss[-1][0])
+    logged, seconds = left[-1]
+    return seconds * (steps - loss[-1][0]) / (steps - logged) if steps > logged else 0.0
+
+
+def _at_last_speed(run: Snapshot, steps: int) -> float | None:
+    speed = run.curve("tokens_per_s")
     try:
         batch, context = run.settings["global_batch_size"], run.settings["model"]["context_length"]
-        if steps is None or not (is_finite(batch) and is_finite(context)):
+        if not (is_finite(batch) and is_finite(context)):
             return None
-        left = (steps - loss[-1][0]) * float(batch * context) / speed[-1][1]
+        left = steps * float(batch * context) / speed[-1][1]
         return left if is_finite(left) else None
     except (KeyError, TypeError, IndexError, ZeroDivisionError, OverflowError):
         return None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from data_pipeline import Manifest, Mixture, UserError, load_data, mixture_of
+from data_pipeline import Manifest, Mixture, SampleOrder, UserError, load_data, mixture_of
 
 
 @pytest.fixture
@@ -74,12 +74,39 @@ def test_the_fingerprint_is_over_the_stages_that_have_begun(written: Any, data: 
     assert mixture(written(sources={first: 3, second: 7})).fingerprint_at(0) != mixed
 
 
+def test_epochs_and_a_seed_are_a_sources_own_in_all_stages(written: Any, data: Manifest, other_data: Manifest) -> None:
+    first, second = str(data.folder), str(other_data.folder)
+    sources = {first: {"weight": 3}, second: {"weight": 1, "epochs": 2, "seed": 7}}
+    values = {"sources": sources, "later": [{"after": 100, "sources": {second: 1}}]}
+    found = mixture(written(**values))
+    assert [dict(stage.slots) for stage in found.stages] == [{0: 7500, 1: 2500}, {1: 10_000}]
+    order = found.order([1000, 40], seed=1)
+    assert order.end == 100 + 80 - sum(order[n][0] for n in range(100))
+    assert [order[n][1] for n in range(150) if order[n][0]][:40] == [SampleOrder(40, 7)[n] for n in range(40)]
+    assert found.described()["stages"][0]["sources"][1] == {
+        "folder": second, "fingerprint": other_data.fingerprint, "share": 0.25, "epochs": 2, "seed": 7
+    }  # fmt: skip
+    plain = mixture(written(sources={first: 3, second: 1})).fingerprint_at(9)
+    assert mixture(written(sources={first: {"weight": 3}, second: {"weight": 1}})).fingerprint_at(9) == plain
+    for option in ({"epochs": 2}, {"epochs": 3}, {"seed": 7}):
+        assert mixture(written(sources={first: 3, second: {"weight": 1, **option}})).fingerprint_at(9) != plain
+    assert mixture(written(sources={first: {"weight": 1, "seed": 5}})).fingerprint_at(9) != data.fingerprint
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"sources": {}}, "give data sets with their weights"),
         ({"source": {"A": 1}}, "unknown key 'source'; give sources, validation, later"),
         ({"sources": {"A": 0}}, "the weight of .* is 0; give a positive number"),
+        ({"sources": {"A": {"epochs": 2}}}, "the weight of .* is None; give a positive number"),
+        ({"sources": {"A": {"weight": 1, "epochs": 0}}}, "epochs of .* is 0; give a whole number of at least 1"),
+        ({"sources": {"A": {"weight": 1, "seed": 1.5}}}, "seed of .* is 1.5; give a whole number of at least 0"),
+        ({"sources": {"A": {"weight": 1, "epoch": 1}}}, "unknown key 'epoch'; give weight, epochs, seed"),
+        (
+            {"sources": {"A": 1}, "later": [{"after": 9, "sources": {"A": {"weight": 1, "epochs": 2}}}]},
+            "has epochs or a seed in a later stage; give both where it is first named",
+        ),
         ({"sources": {"A": 1, "B": 1e-9}}, "is less than 1/10000 of all"),
         ({"sources": {"A": 1, "A again": 1}}, "give it once"),
         ({"sources": {"none": 1}}, "none is not a prepared data set"),

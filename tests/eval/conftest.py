@@ -21,14 +21,20 @@ def make_run(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> MakeRu
     """make_run(attention, seed) -> RUN holding a checkpoint of a small random model and some history."""
 
     def make(
-        attention: str, d_ff: int = 24, tokens: int = 640, seed: int = 0, on: Manifest = data, **settings: Any
+        attention: str,
+        d_ff: int = 24,
+        tokens: int = 640,
+        seed: int = 0,
+        on: Manifest = data,
+        context: int = 32,
+        **settings: Any,
     ) -> Path:
         """`settings` of the model or, by their names, of its aggregation."""
         of_aggregation = {f.name for f in fields(AggregationConfig)}
         aggregation = AggregationConfig(**{name: settings.pop(name) for name in of_aggregation & settings.keys()})
         run = tmp_path_factory.mktemp("run") / attention
         config = ModelConfig(
-            vocab_size=on.vocab_size, context_length=32, d_model=16, num_layers=2, num_heads=2, d_ff=d_ff,
+            vocab_size=on.vocab_size, context_length=context, d_model=16, num_layers=2, num_heads=2, d_ff=d_ff,
             attention=attention, span=8, num_scales=3, init_std=0.3, aggregation=aggregation, **settings,
         )  # fmt: skip
         torch.manual_seed(seed)

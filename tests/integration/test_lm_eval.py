@@ -12,7 +12,8 @@ import yaml
 from data_pipeline import Manifest, Tokenizer
 from data_pipeline.prepare import prepare
 from data_pipeline.sources import find_source
-from eval.scoring import SplitOfData, evaluate
+from eval.lm_tasks import FOLDER
+from eval.scoring import SplitOfData, TextFile, evaluate
 from pretrain.checkpoint import load_model
 from pretrain.export import export
 from tests.conftest import Run, book, write_jsonl
@@ -27,14 +28,14 @@ QUESTIONS: list[dict[str, Any]] = [
 ]
 
 
-def whole_windows(tokenizer: Tokenizer, text: str) -> str:
-    """The longest beginning of `text`, in words, of a multiple of CONTEXT tokens: lm-eval's last window is then ours.
+def whole_windows(tokenizer: Tokenizer, text: str, context: int = CONTEXT) -> str:
+    """The longest beginning of `text`, in words, of a multiple of `context` tokens: lm-eval's last window is then ours.
 
     A shorter last window it would fill up with what came before; ours begin at multiples of the stride.
     """
     words = text.split()
     starts = (" ".join(words[:count]) for count in range(len(words), 0, -1))
-    return next(start for start in starts if len(tokenizer.encode(start)) % CONTEXT == 0)
+    return next(start for start in starts if len(tokenizer.encode(start)) % context == 0)
 
 
 def tasks(folder: Path, texts: list[str], questions: list[dict[str, Any]]) -> Path:
@@ -42,12 +43,12 @@ def tasks(folder: Path, texts: list[str], questions: list[dict[str, Any]]) -> Pa
     folder.mkdir()
     for name, rows, task in (
         (
-            "maha_perplexity", [{"text": text} for text in texts],
+            "own_perplexity", [{"text": text} for text in texts],
             {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{text}}",
              "metric_list": [{"metric": m} for m in ("word_perplexity", "byte_perplexity", "bits_per_byte")]},
         ),
         (
-            "maha_choice", questions,
+            "own_choice", questions,
             {"output_type": "multiple_choice", "doc_to_text": "{{context}}", "doc_to_choice": "{{choices}}",
              "doc_to_target": "label", "metric_list": [{"metric": "acc"}]},
         ),
@@ -60,19 +61,37 @@ def tasks(folder: Path, texts: list[str], questions: list[dict[str, Any]]) -> Pa
 
 
 @torch.no_grad()
-def choice_loglikelihoods(folder: Path, question: dict[str, Any]) -> list[float]:
-    """Log-likelihood of every choice after the context and a space, from our own model's logits."""
+def choice_loglikelihoods(folder: Path, context: str, continuations: list[str]) -> list[float]:
+    """Log-likelihood of every continuation of the context, from our own model's logits."""
     model, tokenizer = load_model(folder), Tokenizer(folder / "tokenizer.model")
     found = []
-    for choice in question["choices"]:
-        context = tokenizer.encode(question["context"])
-        whole = tokenizer.encode(f"{question['context']} {choice}")
-        if not context:  # the beginning of a document
-            context, whole = [tokenizer.bos_id], [tokenizer.bos_id, *whole]
+    for continuation in continuations:
+        before, whole = tokenizer.encode(context), tokenizer.encode(context + continuation)
+        if not before:  # the beginning of a document
+            before, whole = [tokenizer.bos_id], [tokenizer.bos_id, *whole]
         log_probabilities = model(torch.tensor([whole])).logits[0].log_softmax(-1)
-        scored = range(len(context), len(whole))
+        scored = range(len(before), len(whole))
         found.append(sum(float(log_probabilities[t - 1, whole[t]]) for t in scored))
     return found
+
+
+def held_out(texts: list[str], source_folder: Path, folder: Path) -> Manifest:
+    """A data set whose test split has these texts."""
+    source = folder / "source"
+    source.mkdir()
+    for file in source_folder.glob("train*"):
+        (source / file.name).write_bytes(file.read_bytes())  # of the same train split comes the same tokenizer
+    write_jsonl(source / "test-00000.jsonl", texts)
+    return prepare(find_source(str(source)), folder / "set", vocab_size=512, workers=1, shard_tokens=10**6)
+
+
+def samples(folder: Path, task: str) -> list[dict[str, Any]]:
+    (file,) = folder.rglob(f"samples_{task}_*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def offline(folder: Path) -> dict[str, str]:
+    return {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
 def test_lm_eval_agrees_with_our_own_evaluation(
@@ -81,39 +100,91 @@ def test_lm_eval_agrees_with_our_own_evaluation(
 ) -> None:  # fmt: skip
     texts = [whole_windows(Tokenizer(data.tokenizer_path), book(seed, 600)) for seed in (20, 21)]
     texts.append(book(22, 10).strip())  # shorter than a window
-    source = tmp_path / "source"
-    source.mkdir()
-    for file in source_folder.glob("train*"):
-        (source / file.name).write_bytes(file.read_bytes())  # of the same train split comes the same tokenizer
-    write_jsonl(source / "test-00000.jsonl", texts)
-    held_out = prepare(find_source(str(source)), tmp_path / "set", vocab_size=512, workers=1, shard_tokens=10**6)
+    data_set = held_out(texts, source_folder, tmp_path)
     folder = tmp_path / "export"
     export(make_run("maha"), folder)
-    expected = [choice_loglikelihoods(folder, question) for question in QUESTIONS]
+    expected = [
+        choice_loglikelihoods(folder, question["context"], [f" {choice}" for choice in question["choices"]])
+        for question in QUESTIONS
+    ]
     best = [found.index(max(found)) for found in expected]
     labels = [best[0], best[1], (best[2] + 1) % len(expected[2])]  # so that two of three choices are as labelled
     questions = [{**question, "label": label} for question, label in zip(QUESTIONS, labels, strict=True)]
 
     done = run_command(
-        "-m", "eval.harness", "--checkpoint", folder, "--tasks", "maha_perplexity,maha_choice",
+        "-m", "eval.harness", "--checkpoint", folder, "--tasks", "own_perplexity,own_choice",
         "--include_path", tasks(tmp_path / "tasks", texts, questions), "--output_path", tmp_path / "out",
-        "--batch_size", 4, "--log_samples", HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1",
+        "--batch_size", 4, "--log_samples", **offline(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (result,) = (tmp_path / "out").rglob("results_*.json")
     results = json.loads(result.read_text())["results"]
 
-    ours = evaluate(folder, SplitOfData(held_out, "test"), context=CONTEXT, stride=CONTEXT).score
-    theirs = results["maha_perplexity"]
+    ours = evaluate(folder, SplitOfData(data_set, "test"), context=CONTEXT, stride=CONTEXT).score
+    theirs = results["own_perplexity"]
     assert ours.tokens > 2 * CONTEXT
     assert theirs["word_perplexity,none"] == pytest.approx(ours.word_perplexity, rel=1e-5)
     assert theirs["bits_per_byte,none"] == pytest.approx(ours.bits_per_byte, rel=1e-6)
 
-    (samples,) = (tmp_path / "out").rglob("samples_maha_choice_*.jsonl")
-    answers = [json.loads(line)["resps"] for line in samples.read_text().splitlines()]
+    answers = [sample["resps"] for sample in samples(tmp_path / "out", "own_choice")]
     for answer, found in zip(answers, expected, strict=True):
         assert [float(response[0][0]) for response in answer] == pytest.approx(found, rel=1e-5)
-    assert results["maha_choice"]["acc,none"] == pytest.approx(2 / 3)
+    assert results["own_choice"]["acc,none"] == pytest.approx(2 / 3)
+
+
+def test_our_own_tasks_agree_with_our_own_evaluation(
+    make_run: Callable[..., Path],  # noqa: F811
+    data: Manifest, source_folder: Path, tmp_path: Path, run_command: Run,
+) -> None:  # fmt: skip
+    context, folder = 192, tmp_path / "export"
+    export(make_run("maha", context=context), folder)
+    tokenizer = Tokenizer(data.tokenizer_path)
+    data_set = held_out(
+        [whole_windows(tokenizer, book(seed, 500), context) for seed in (20, 21)], source_folder, tmp_path
+    )
+
+    done = run_command(
+        "-m", "eval.harness", "--checkpoint", folder, "--tasks", "maha_recall,maha_perplexity", "--metadata",
+        f"data={data_set.folder}", "documents=3", "choices=3", "--output_path", tmp_path / "out", "--log_samples",
+        **offline(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (result,) = (tmp_path / "out").rglob("results_*.json")
+    results = json.loads(result.read_text())["results"]
+    ours = evaluate(folder, SplitOfData(data_set, "test"), context=context, stride=context).score
+    assert ours.tokens > 2 * context
+    assert results["maha_perplexity"]["word_perplexity,none"] == pytest.approx(ours.word_perplexity, rel=1e-5)
+    assert results["maha_perplexity"]["bits_per_byte,none"] == pytest.approx(ours.bits_per_byte, rel=1e-6)
+    for task in ("maha_needle", "maha_induction", "maha_variables"):
+        right = []
+        for sample in samples(tmp_path / "out", task):
+            doc = sample["doc"]
+            expected = choice_loglikelihoods(folder, doc["text"], doc["choices"])
+            assert [float(response[0][0]) for response in sample["resps"]] == pytest.approx(expected, rel=1e-5)
+            right.append(expected.index(max(expected)) == doc["label"])
+        assert len(right) == 3
+        assert results[task]["acc,none"] == results[task][f"acc_{context},none"] == pytest.approx(sum(right) / 3)
+
+
+def test_lm_eval_itself_takes_our_tasks_and_a_text_file(
+    make_run: Callable[..., Path],  # noqa: F811
+    tmp_path: Path, run_command: Run,
+) -> None:  # fmt: skip
+    folder, text = tmp_path / "export", tmp_path / "new.txt"
+    export(make_run("maha", context=192), folder)
+    text.write_text(book(30, 500))
+    done = run_command(
+        "-m", "lm_eval", "run", "--model", "hf", "--model_args",
+        f"pretrained={folder},trust_remote_code=True,add_bos_token=False,dtype=float32", "--device", "cpu",
+        "--include_path", FOLDER, "--tasks", "maha_needle,maha_perplexity", "--metadata", f"data={text}", "documents=2",
+        "--output_path", tmp_path / "out", **offline(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (result,) = (tmp_path / "out").rglob("results_*.json")
+    results = json.loads(result.read_text())["results"]
+    ours = evaluate(folder, TextFile(text), context=192, stride=192).score
+    assert results["maha_perplexity"]["word_perplexity,none"] == pytest.approx(ours.word_perplexity, rel=0.02)
+    assert 0 < results["maha_needle"]["prob,none"] < 1
 
 
 def test_mistakes_are_one_line_and_status_2(
@@ -125,3 +196,5 @@ def test_mistakes_are_one_line_and_status_2(
     assert_user_error(run_command("-m", "eval.harness", "--checkpoint", run, "--tasks", "a"), "is no export; make one")
     done = run_command("-m", "eval.harness", "--checkpoint", folder, "--tasks", "no_such_task", HF_HUB_OFFLINE="1")
     assert_user_error(done, "Tasks not found: no_such_task")
+    done = run_command("-m", "eval.harness", "--checkpoint", folder, "--tasks", "maha_needle", HF_HUB_OFFLINE="1")
+    assert_user_error(done, "no text to search in; give --metadata data=PATH")

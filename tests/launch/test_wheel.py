@@ -80,6 +80,7 @@ def test_the_wheel_has_the_data_that_commands_need(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, pattern in (
         ("ds_configs", "*.json"), ("pretrain/configs", "*.yaml"), ("eval/studies", "*.yaml"), ("eval/tasks", "*.yaml"),
+        ("eval/lm_tasks", "*.yaml"),
         ("launch", "*.sh"), ("maha_model", "**/*.cpp"), ("maha_model", "**/*.h"),
     ):  # fmt: skip
         shipped = {str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(pattern)}

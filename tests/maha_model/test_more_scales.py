@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maha_model import AggregationConfig, CausalLM, ModelConfig
-from maha_model.more_scales import can_grow, grown, source_of
+from maha_model.more_scales import can_grow, start_from
 
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -34,19 +34,8 @@ def model_of(scales: int, seed: int, **settings: Any) -> CausalLM:
 
 def grow(trained: CausalLM, scales: int, **settings: Any) -> tuple[CausalLM, list[str]]:
     """A model with so many more scales that starts from the trained one, and what of it starts afresh."""
-    model, weights = model_of(trained.config.num_scales + scales, 1, **settings), dict(trained.named_parameters())
-    afresh = []
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            source = source_of(name, weights)
-            if source is None:
-                afresh.append(name)
-            elif weights[source].shape == parameter.shape:
-                parameter.copy_(weights[source])
-            else:
-                assert can_grow(weights[source].shape, parameter.shape, scales), name
-                parameter.copy_(grown(weights[source], len(parameter), scales))
-    return model, afresh
+    model = model_of(trained.config.num_scales + scales, 1, **settings)
+    return model, start_from(model, dict(trained.named_parameters()), scales)
 
 
 @pytest.mark.parametrize("settings", CASES.values(), ids=CASES.keys())
@@ -91,3 +80,9 @@ def test_only_rows_of_scales_are_added() -> None:
     assert not can_grow((4, 16), (8, 12), 2)
     assert not can_grow((4, 16), (7, 16), 2)
     assert not can_grow((4, 16), (4, 16), 1)
+
+
+def test_another_models_weights_are_refused() -> None:
+    narrower = {name: parameter[..., 1:] for name, parameter in model_of(2, 0).named_parameters()}
+    with pytest.raises(ValueError, match=r"embedding.weight is \[40, 16\], trained \[40, 15\]"):
+        start_from(model_of(3, 1), narrower, 1)

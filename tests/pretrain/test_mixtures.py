@@ -1,5 +1,6 @@
 """Runs on mixtures: what is read, a resume, a later stage that is changed, and one after a single data set."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ import yaml
 from data_pipeline import Manifest, UserError, WindowDataset, load_data
 from pretrain.batches import TrainingBatches
 from pretrain.config import RunConfig
-from pretrain.preflight import check_resume
+from pretrain.preflight import check_resume, check_run
 from tests.integration.forked import ForkedRun
 from tests.integration.runs import MODEL, TRAINING
 from tests.pretrain.checkpoint.test_store import CONFIG, save
 
 
-def write(path: Path, *stages: list[tuple[Manifest, float]], after: int = 24) -> Path:
+def write(path: Path, *stages: list[tuple[Manifest, Any]], after: int = 24) -> Path:
     first, *later = ({str(source.folder): weight for source, weight in stage} for stage in stages)
     entries = [{"after": after * number, "sources": sources} for number, sources in enumerate(later, start=1)]
     path.write_text(yaml.safe_dump({"sources": first, "later": entries}, sort_keys=False))
@@ -75,9 +76,45 @@ def test_a_run_resumes_in_its_mixture_bitwise_and_a_later_stage_may_be_added(
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         return [[line["step"], line["loss"]] for line in map(json.loads, lines) if "loss" in line]
 
-    planned = write(tmp_path / "planned.yaml", [(data, 1), (other_data, 1)], [(other_data, 1)])
+    other = {"weight": 1, "epochs": 9, "seed": 7}
+    planned = write(tmp_path / "planned.yaml", [(data, 1), (other_data, other)], [(other_data, 1)])
     whole = run("whole", planned, 6)
-    path = write(tmp_path / "mix.yaml", [(data, 1), (other_data, 1)])
+    path = write(tmp_path / "mix.yaml", [(data, 1), (other_data, other)])
     assert run("stopped", path, 3) == whole[:3]
-    write(path, [(data, 1), (other_data, 1)], [(other_data, 1)])  # 3 steps of 8 windows later
+    write(path, [(data, 1), (other_data, other)], [(other_data, 1)])  # 3 steps of 8 windows later
     assert run("stopped", path, 6) == whole
+
+
+def test_batches_go_on_at_any_sample_after_a_source_has_given_its_epochs(
+    tmp_path: Path, data: Manifest, other_data: Manifest
+) -> None:
+    path = write(tmp_path / "mix.yaml", [(data, 1), (other_data, {"weight": 9, "epochs": 1, "seed": 7})])
+    context = CONFIG.context_length
+    config = RunConfig(data=path, model=CONFIG, global_batch_size=8, micro_batch_size=8)
+    other = WindowDataset(other_data, "train", context)
+    rows = {tuple(other[number][0]) for number in range(len(other))}
+    samples = 8 * (2 * len(other) // 8)
+
+    def ids(batches: TrainingBatches, first: int) -> np.ndarray:
+        ((found, _),) = batches(first, 8)
+        return found.numpy()
+
+    def batches() -> TrainingBatches:
+        return TrainingBatches(load_data(path), config, _Alone())  # type: ignore[arg-type]
+
+    whole = batches()
+    read = [tuple(row) for first in range(0, samples, 8) for row in ids(whole, first)]
+    assert sum(row in rows for row in read) == len(rows) == len(other)  # each once, and no more
+    assert not any(row in rows for row in read[-len(other) // 2 :])
+    for first in (samples // 2 // 8 * 8, samples - 8):
+        assert np.array_equal(ids(batches(), first), ids(whole, first))
+
+
+def test_a_run_longer_than_all_epochs_is_refused_at_the_start(tmp_path: Path, data: Manifest) -> None:
+    path = write(tmp_path / "mix.yaml", [(data, {"weight": 1, "epochs": 1})])
+    windows = len(WindowDataset(data, "train", CONFIG.context_length))
+    model = dataclasses.replace(CONFIG, vocab_size=0)
+    fitting = RunConfig(data=path, out=tmp_path / "run", model=model, global_batch_size=8, steps=windows // 8)
+    check_run(fitting, 1)
+    with pytest.raises(UserError, match=rf"has {windows} training windows in all its epochs, the run takes \d+; give"):
+        check_run(dataclasses.replace(fitting, steps=windows // 8 + 1), 1)

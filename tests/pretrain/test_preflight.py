@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,16 @@ from data_pipeline import Manifest, UserError
 from maha_model import CausalLM, ModelConfig
 from pretrain.checkpoint import read_info
 from pretrain.checkpoint.engine_state import restore_checkpoint
-from pretrain.config import OptimizerConfig, RunConfig
+from pretrain.config import OptimizerConfig, RunConfig, WarmupConfig
 from pretrain.export import export
-from pretrain.preflight import check_resume, check_run, find_resume, warn_of_past_profile, warn_of_small_disk
+from pretrain.preflight import (
+    check_resume,
+    check_run,
+    find_resume,
+    warn_of_past_profile,
+    warn_of_small_disk,
+    warn_of_unfinished_warmups,
+)
 from tests.pretrain.checkpoint.test_store import CONFIG, PART, save
 
 
@@ -53,6 +61,22 @@ def test_a_profile_of_steps_that_never_come_is_found_before_the_start(capsys: py
     assert capsys.readouterr().err == ""
     warn_of_past_profile(config, 25)
     assert "nothing is profiled; give steps from 26 on" in capsys.readouterr().err
+
+
+def test_a_warmup_that_is_longer_than_the_run_is_known_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    def warn(**fields: Any) -> str:
+        model = ModelConfig(context_length=64)
+        warn_of_unfinished_warmups(RunConfig(model=model, steps=20, global_batch_size=16, micro_batch_size=4, **fields))
+        return capsys.readouterr().err
+
+    short = {"batch_warmup": WarmupConfig(start=4, steps=19), "length_warmup": WarmupConfig(start=16, steps=9)}
+    assert warn() == warn(**short) == ""
+    assert warn(batch_warmup=WarmupConfig(start=4, steps=40)) == (
+        "warning: --batch_warmup.steps 40 are not over in the run's 20 steps: global_batch_size 16 is never reached, "
+        "the last step has 8; give fewer, or more --steps\n"
+    )
+    long = warn(length_warmup=WarmupConfig(start=16, steps=30))
+    assert "model.context_length 64 is never reached, the last step has 32" in long
 
 
 def test_a_disk_that_is_too_small_for_the_checkpoints_is_known_before_the_first(

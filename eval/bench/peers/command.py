@@ -8,11 +8,11 @@ Options of pretrain.train after `--` change the model and the batch of all, such
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 from data_pipeline import CommandParser, UserError, at_least, user_errors, user_path
+from data_pipeline.stopping import stoppable
 from eval.bench.criteria import print_report
 from maha_model import ConfigError
 
@@ -29,20 +29,20 @@ def main() -> None:
     parser.add_argument("--steps", type=at_least(1), default=5, help="optimiser steps of a turn")
     parser.add_argument("--turns", type=at_least(1), default=8, help="turns of each trainer")
     parser.add_argument(
-        "--litgpt-python", type=user_path, default=Path(sys.executable), metavar="PATH",
-        help="the Python of an environment that has litgpt (default: this one)",
+        "--litgpt-python", type=user_path, metavar="PATH",
+        help="the Python of an environment that has litgpt (default: this one, and no row of litgpt if it has none)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("options", nargs="*", metavar="-- OPTIONS", help="of pretrain.train")
     args = parser.parse_args()
-    with user_errors(ConfigError), tempfile.TemporaryDirectory() as name:
+    with user_errors(ConfigError), stoppable(), tempfile.TemporaryDirectory(prefix="peers-") as name:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         try:
             from eval.bench.peers import text, training
         except ImportError as error:
             raise UserError(f"the peers are not installed ({error}); run: launch/setup.sh peers") from error
         folder = Path(name)
-        training.check_options(args.options)
+        training.check_options(args.options, VOCABULARY)
         trainers = training.trainers(folder, args.litgpt_python)
         source, tokenizer = folder / "source", folder / "tokenizer.json"
         text.write_text(source, args.megabytes * 10**6, args.workers)

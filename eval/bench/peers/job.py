@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_pipeline import MixedOrder, UserError, WindowDataset, load_data, mixture_of
+from data_pipeline import UserError, WindowDataset, load_data, mixture_of
 from eval.bench.peers.same_model import litgpt_weights, llama_weights
 from maha_model import CausalLM
 from pretrain.session import RunConfig
@@ -106,7 +106,7 @@ def ordered_windows(config: RunConfig, samples: int) -> Tensor:
     """(samples, N + 1) int64: the training windows in the order of a run of this configuration, targets included."""
     mixture = mixture_of(load_data(config.data))
     sources = [WindowDataset(source, "train", config.model.context_length) for source in mixture.sources]
-    order = MixedOrder(mixture.stages, [len(windows) for windows in sources], config.seed)
+    order = mixture.order([len(windows) for windows in sources], config.seed)
     pairs = (sources[source][window] for source, window in (order[sample] for sample in range(samples)))
     return torch.stack([torch.tensor([*ids, targets[-1]]) for ids, targets in pairs])
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from data_pipeline import Manifest, UserError
 from eval.bench.criteria import Criterion
 from eval.bench.generated_text import append_documents
+from eval.bench.peers.processes import started
 
 BOOK = (2000, 6000)
 """Characters of a document, least and most."""
@@ -80,10 +80,11 @@ def run(name: str, command: list[object], out: Path) -> float:
     """
     shutil.rmtree(out / name, ignore_errors=True)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(out / "home"), "RAYON_NUM_THREADS": "1"}
-    start = time.perf_counter()
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)
-    if result.returncode:
-        raise UserError(f"{name} could not prepare the text: {(result.stderr.splitlines() or ['no message'])[-1]}")
+    log, start = out / f"{name}.log", time.perf_counter()
+    with log.open("w") as errors, started(command, out, environment, errors) as process:
+        process.communicate()
+    if process.returncode:
+        raise UserError(f"{name} could not prepare the text: {(log.read_text().splitlines() or ['no message'])[-1]}")
     return time.perf_counter() - start
 
 

@@ -22,8 +22,16 @@ PEERS = {TRANSFORMERS: OURS, TRANSFORMERS_COMPILED: OURS_COMPILED, LITGPT: OURS_
 """Each peer, and what of ours it is compared with."""
 
 
-def trainers(folder: Path, litgpt_python: Path) -> dict[str, list[object]]:
-    """The command of each trainer for the job in `folder`; of litgpt only if that Python has it."""
+def trainers(folder: Path, litgpt_python: Path | None) -> dict[str, list[object]]:
+    """The command of each trainer for the job in `folder`.
+
+    Args:
+        folder: of the job.
+        litgpt_python: the Python that has litgpt; None: this one if it does, else there is no command of litgpt.
+
+    Raises:
+        UserError: if a given Python cannot be run or has no litgpt that loads.
+    """
     module, here = "eval.bench.peers.train_", Path(__file__).parent
     commands: dict[str, list[object]] = {
         OURS: [sys.executable, "-m", f"{module}ours"],
@@ -31,8 +39,14 @@ def trainers(folder: Path, litgpt_python: Path) -> dict[str, list[object]]:
         OURS_COMPILED: [sys.executable, "-m", f"{module}ours"],
         TRANSFORMERS_COMPILED: [sys.executable, "-m", f"{module}transformers"],
     }
-    if has_litgpt(litgpt_python):
-        commands[LITGPT] = [litgpt_python, "-P", here / "train_litgpt.py"]
+    has_it = has_litgpt(litgpt_python or Path(sys.executable))
+    if litgpt_python and not has_it:
+        raise UserError(
+            f"--litgpt-python {litgpt_python} has no litgpt; install it there ({litgpt_python} -m pip install litgpt "
+            "requests), or leave the option out to do without that peer"
+        )
+    if has_it:
+        commands[LITGPT] = [litgpt_python or sys.executable, "-P", here / "train_litgpt.py"]
     compiled = {OURS_COMPILED, TRANSFORMERS_COMPILED}
     return {
         name: [*command, folder, folder / f"{name}.json", *(["--compile"] if name in compiled else [])]
@@ -58,9 +72,18 @@ def has_litgpt(python: Path) -> bool:
     return result.returncode == 0
 
 
-def check_options(options: list[str]) -> None:
-    """Raises UserError or ConfigError unless `pretrain.train` takes these options and the peers have the model."""
-    check_comparable(parse_config([f"--config={CONFIG}", *SAME, *options]))
+def check_options(options: list[str], vocab_size: int) -> None:
+    """Raises UserError or ConfigError unless `pretrain.train` takes these options and the peers have the model.
+
+    `vocab_size` is that of the text's tokenizer.
+    """
+    config = parse_config([f"--config={CONFIG}", *SAME, *options])
+    check_comparable(config)
+    if 0 < config.model.vocab_size < vocab_size:
+        raise UserError(
+            f"model.vocab_size {config.model.vocab_size} is less than the {vocab_size} tokens of the text's tokenizer; "
+            "leave it out"
+        )
 
 
 def bench_training(

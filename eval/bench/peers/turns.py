@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import psutil
 
 from data_pipeline import UserError
 from eval.bench.peers.job import CPU_ONLY
+from eval.bench.peers.processes import started
 
 
 class Turn(NamedTuple):
@@ -27,14 +27,8 @@ class Turn(NamedTuple):
 class Waiting:
     """A process that prints a line `ready` where it waits for a line on its standard input."""
 
-    def __init__(self, name: str, command: Sequence[object], threads: int, log: Path) -> None:
-        self._name, self._log = name, log
-        environment = {**os.environ, **CPU_ONLY, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        with log.open("w") as errors:
-            self._process = subprocess.Popen(
-                list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                env=environment,
-            )  # fmt: skip
+    def __init__(self, name: str, process: subprocess.Popen[str], log: Path) -> None:
+        self._name, self._process, self._log = name, process, log
 
     def until_ready(self) -> None:
         """Return when the process waits. Raises UserError if it ends before."""
@@ -76,16 +70,6 @@ class Waiting:
         lines = self._log.read_text().splitlines()
         return UserError(f"{self._name} ended early: {lines[-1] if lines else 'no message'}")
 
-    def __enter__(self) -> "Waiting":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-
 
 def take_turns(
     commands: Mapping[str, Sequence[object]], turns: int, threads: int, folder: Path
@@ -98,9 +82,12 @@ def take_turns(
     spent: dict[str, list[Turn]] = {name: [] for name in commands}
     with ExitStack() as stack:
         waiting = {}
+        environment = {**os.environ, **CPU_ONLY, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         for name, command in commands.items():  # one after the other: to warm up takes all processors
             log = folder / f"{name}.log"
-            waiting[name] = stack.enter_context(Waiting(name, command, threads, log))
+            errors = stack.enter_context(log.open("w"))
+            child = stack.enter_context(started(command, folder, environment, errors))
+            waiting[name] = Waiting(name, child, log)
             waiting[name].until_ready()
         for _ in range(turns):
             for name, process in waiting.items():

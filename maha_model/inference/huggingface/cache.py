@@ -50,6 +50,21 @@ class MAHACache(Cache):
         if self._recorded is not None:
             self._settle()
 
+    def check_prompt(self, tokens: int, mask_columns: int | None = None, positions: int | None = None) -> None:
+        """Raise ValueError unless so many tokens can follow those of the cache.
+
+        Args:
+            tokens: new ones; of a prompt that should repeat the text so far, how many it is longer.
+            mask_columns: of the attention mask, which has those of the new tokens, or of the whole text.
+            positions: how many are given, one for each new token.
+        """
+        whole = self._columns + tokens
+        if tokens < 1 or mask_columns not in (None, tokens, whole) or positions not in (None, tokens):
+            raise ValueError(
+                f"the cache holds {self._columns} tokens already; give a prompt of that text with more tokens behind "
+                "it (and a mask of all of them), or a new cache"
+            )
+
     def advance(self, x_BND: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
         """Append N columns of embeddings; hidden states (B, N, D), zero at pads. The inputs of blocks go to `inputs`.
 

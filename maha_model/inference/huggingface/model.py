@@ -168,6 +168,7 @@ class MAHAPreTrainedModel(MAHAPreTrained):
     ) -> Tensor:
         """Through the states of a cache."""
         B, N, _ = x_BND.shape
+        cache.check_prompt(N, *(None if given is None else given.shape[-1] for given in (mask_BN, position_ids)))
         mask_BN = x_BND.new_ones(B, N) if mask_BN is None else mask_BN[:, -N:] if mask_BN.dim() == 2 else mask_BN
         first_B = first_tokens(mask_BN, position_ids, cached=True)
         if not cache.is_initialized:
@@ -253,6 +254,23 @@ class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss, logits=logits_BNV, cache=found.cache, hidden_states=found.hidden_states
         )  # fmt: skip
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, next_sequence_length: int | None = None, cache: Cache | None = None,
+        attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None, **kwargs: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """What the next forward gets; `generate` looks up the names of the arguments.
+
+        Raises:
+            ValueError: if a prompt is not longer than the text that its cache holds.
+        """
+        if isinstance(cache, MAHACache) and next_sequence_length is not None:
+            cache.check_prompt(next_sequence_length)
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, next_sequence_length=next_sequence_length, cache=cache, attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds, **kwargs,
+        )  # fmt: skip
+        return inputs
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

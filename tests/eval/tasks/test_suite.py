@@ -1,6 +1,7 @@
 """The file of a suite expands to runs; shipped ones are whole; mistakes are named."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from eval.tasks.suite import TASKS, Suite
 from maha_model import CausalLM
 from tests.conftest import ROOT
 from tests.eval.tasks.example import VALUES, load_suite
+
+TASK_NAMES = list(VALUES["tasks"])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "eval/tasks").glob("*.yaml")), ids=lambda path: path.stem)
@@ -62,6 +65,15 @@ def test_a_model_has_settings_of_its_own_at_a_length_and_room_for_all_tests(tmp_
     assert short.config.context_length == 64
 
 
+def test_a_model_begins_the_curriculum_with_other_scales_and_is_itself_without_one(tmp_path: Path) -> None:
+    values = changed("models", "maha", value={"num_scales": 3, "begins": {"num_scales": 2, "rope_base": 100.0}})
+    with_curriculum, without = (load_suite(tmp_path, **values).runs([name], ["maha"], [0])[0] for name in TASK_NAMES)
+    assert with_curriculum.begins == replace(with_curriculum.config, num_scales=2, rope_base=100.0)
+    assert with_curriculum.to_dict()["begins"]["num_scales"] == 2
+    assert without.begins is None
+    assert "begins" not in without.to_dict()  # results of earlier versions are as good
+
+
 def changed(*keys: str, value: Any) -> dict[str, Any]:
     values = copy.deepcopy(VALUES)
     place = values
@@ -94,6 +106,9 @@ def changed(*keys: str, value: Any) -> dict[str, Any]:
         (changed("models", "window", "equal_scores", value="window"), "give a model that has none itself"),
         (changed("models", value={"a/b": {}}), "the name 'a/b' is part of a file's"),
         (changed("models", "maha", "dial", value=0.1), "model maha: dial is 0.1; give a list of numbers"),
+        (changed("models", "maha", "begins", value=3), "model maha: begins is 3; give a mapping"),
+        (changed("models", "maha", "begins", value={"d_ff": 8}), "begins has d_ff; only num_scales and rope_base"),
+        (changed("models", "maha", "begins", value={"num_scales": 3}), "begins has more scales than the model; give 2"),
         (changed("figures", value=[{"kind": "speed", "model": "full", "limit": 1}]), "figure 1: kind is 'speed'"),
         (changed("figures", value=[{"kind": "updates", "model": "full", "limit": 1}]), "over is missing"),
         (changed("figures", value=[{"kind": "accuracy", "model": "ful", "limit": 1}]), "no model is called 'ful'"),

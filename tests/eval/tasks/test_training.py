@@ -1,6 +1,7 @@
 """Training: attention over the whole sequence learns a tiny recall, a window cannot; stages, states, seeds."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,31 @@ def test_a_saved_training_goes_on_bitwise_the_same_in_every_stage() -> None:
         state = first.state_dict()
         second = learner(3, 5, dropout=0.1, seed=7)
         second.load_state_dict(state)
+        assert points(second) == whole.points
+        for one, other in zip(second.model.parameters(), whole.model.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_the_last_stage_starts_from_the_weights_of_a_model_with_fewer_scales() -> None:
+    def learner(seed: int = 0) -> Learner:
+        stages = [Stage(task=TASK, updates=n, batch_size=4) for n in (3, 5)]
+        config = tiny(TASK, attention="maha", span=4, num_scales=3, ratio=2)
+        training = Training(every=2, scored=8, warmup=5)
+        return Learner(config, stages, training, seed, "cpu", replace(config, num_scales=2))
+
+    whole = learner()
+    while len(whole.points) < 2:
+        before = whole.model
+        whole.advance()
+    assert (before.config.num_scales, whole.model.config.num_scales) == (2, 3)
+    ids = torch.arange(3)[None]  # too short for a token of the new scale
+    assert torch.equal(whole.model.eval()(ids).logits, before.eval()(ids).logits)
+    assert [point.stage for point in points(whole)] == [0, 0, 1, 1, 1]
+    for kept in range(1, len(whole.points)):
+        first, second = learner(), learner(seed=7)
+        for _ in range(kept):
+            first.advance()
+        second.load_state_dict(first.state_dict())
         assert points(second) == whole.points
         for one, other in zip(second.model.parameters(), whole.model.parameters(), strict=True):
             assert torch.equal(one, other)

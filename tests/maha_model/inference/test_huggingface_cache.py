@@ -154,6 +154,22 @@ def test_generation_goes_on_from_an_earlier_cache(model: MAHAPreTrainedForCausal
     assert torch.equal(model.generate(longer, cache=first.cache, **options), model.generate(longer, **options))
 
 
+@pytest.mark.parametrize("length", [5, 9, 10])
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_a_prompt_that_is_not_longer_than_the_cache_is_refused(
+    model: MAHAPreTrainedForCausalLM, length: int, chunk: int | None
+) -> None:
+    ids, cache = ids_of((2, 12)), MAHACache()
+    model.generate(ids[:, :10], cache=cache, max_new_tokens=1, do_sample=False)
+    with pytest.raises(ValueError, match="the cache holds 10 tokens already; give a prompt of that text with more"):
+        model.generate(ids[:, :length], cache=cache, max_new_tokens=2, do_sample=False, prefill_chunk_size=chunk)
+    with pytest.raises(ValueError, match="the cache holds 10 tokens already"):
+        model(ids[:, :2], attention_mask=torch.ones(2, length), cache=cache)
+    assert cache.get_seq_length() == 10
+    out = model.generate(ids, cache=cache, max_new_tokens=1, do_sample=False)  # as before
+    assert torch.equal(out, model.generate(ids, use_cache=False, max_new_tokens=1, do_sample=False))
+
+
 def test_what_a_cache_cannot_do_is_refused_in_one_line(model: MAHAPreTrainedForCausalLM) -> None:
     ids, mask = ids_of((2, 6)), torch.ones(2, 6, dtype=torch.long)
     right, later = mask.clone(), torch.ones(2, 7, dtype=torch.long)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pretrain.callbacks.metrics_file import MetricsFile
 from pretrain.watch.panels import POINTS, panels, thinned
 from pretrain.watch.run_files import RankTime, Snapshot, open_runs
 from pretrain.watch.status import duration, events, seconds_left, stragglers, table
@@ -42,6 +43,20 @@ def test_time_left_follows_from_the_last_speed(make_folder: MakeFolder) -> None:
     context = run.settings["model"]["context_length"]
     assert seconds_left(run) == pytest.approx(20 * 4 * context / 1024)
     assert seconds_left(Snapshot("new")) is None
+
+
+def test_time_left_is_the_runs_own_estimate_unless_its_settings_have_changed_since(make_folder: MakeFolder) -> None:
+    folder = make_folder("run")
+    metrics = MetricsFile(folder, 20)
+    metrics.log(21, loss=6.0, eta_s=380.0, tokens_per_s=1024.0)
+    metrics.log(30, loss=6.0)
+    (files,) = open_runs([str(folder)])
+    assert seconds_left(files.read()) == pytest.approx(200)
+    metrics.log(30, changed={"global_batch_size": [4, 8]})
+    run = files.read()
+    assert seconds_left(run) == pytest.approx(10 * 4 * run.settings["model"]["context_length"] / 1024)
+    metrics.log(40, loss=6.0, eta_s=0.0)
+    assert seconds_left(files.read()) == 0
 
 
 def test_events_stand_in_the_order_of_their_steps(make_folder: MakeFolder) -> None:

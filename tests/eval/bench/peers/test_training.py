@@ -1,12 +1,19 @@
 """The comparison of trainers: every one makes the same steps, and each figure is ours over a peer's."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from data_pipeline import Manifest, UserError
-from eval.bench.peers.training import OURS, TRANSFORMERS, bench_training, criteria_of, has_litgpt, trainers
+from eval.bench.peers.training import (
+    OURS,
+    TRANSFORMERS,
+    bench_training,
+    check_options,
+    criteria_of,
+    has_litgpt,
+    trainers,
+)
 
 SMALL = [
     "--model.context_length=32", "--model.d_model=16", "--model.num_layers=1", "--model.num_heads=2",
@@ -15,7 +22,7 @@ SMALL = [
 
 
 def test_trainers_start_and_end_at_the_same_loss(data: Manifest, tmp_path: Path) -> None:
-    commands = trainers(tmp_path, Path(sys.executable))
+    commands = trainers(tmp_path, None)
     both = {name: commands[name] for name in (OURS, TRANSFORMERS)}
     measured = bench_training(tmp_path, data.folder, SMALL, 2, 2, 1, both)
     ours, theirs = (measured["trainers"][name] for name in (OURS, TRANSFORMERS))
@@ -47,5 +54,15 @@ def test_a_python_that_is_not_there_or_cannot_load_litgpt_is_refused(tmp_path: P
         has_litgpt(Path("/no/python"))
     with pytest.raises(UserError, match=r"litgpt does not load .* \(ImportError: no lightning\); install it anew"):
         has_litgpt(python("ImportError: no lightning", 1))
-    assert not has_litgpt(python("ModuleNotFoundError: No module named 'litgpt'", 1))
+    none = python("ModuleNotFoundError: No module named 'litgpt'", 1)
+    assert not has_litgpt(none)
+    with pytest.raises(UserError, match=rf"--litgpt-python {none} has no litgpt; install it there \({none} -m pip"):
+        trainers(tmp_path, none)
     assert has_litgpt(python("", 0))
+
+
+def test_a_vocabulary_smaller_than_the_tokenizers_is_found_at_the_start() -> None:
+    check_options([*SMALL, "--model.vocab_size=8192"], 8192)
+    check_options(SMALL, 8192)
+    with pytest.raises(UserError, match=r"model.vocab_size 300 is less than the 8192 tokens .*; leave it out"):
+        check_options([*SMALL, "--model.vocab_size=300"], 8192)

@@ -1,0 +1,133 @@
+"""Documents of the tasks in text: an oracle finds the answer in the text before it, and all of them fit."""
+
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_pipeline import Manifest, UserError
+from eval.lm_tasks import recall
+from tests.conftest import book
+from tests.eval.conftest import make_run  # noqa: F401  # a fixture
+
+pytest.importorskip("lm_eval")
+Make = Callable[..., dict[str, Any]]
+LENGTHS = [192, 400]
+
+
+def needle(text: str) -> str:
+    key = re.search(r"The word of (\w+) is$", text)
+    assert key
+    (value,) = re.findall(rf"The word of {key[1]} is (\w+)\.", text)
+    return f" {value}"
+
+
+def induction(text: str) -> str:
+    shown, cue = text.rsplit("\n", 1) if "\n" in text else ("", text)
+    while shown.count(cue) != 1:  # the passage has line breaks of its own
+        shown, _, more = shown.rpartition("\n")
+        cue = f"{more}\n{cue}"
+        assert shown, "the passage stands in the text"
+    return shown.split(cue, 1)[1]
+
+
+def variables(text: str) -> str:
+    name = re.search(r"Then (\w+) is$", text)
+    assert name
+    found = name[1]
+    sources = dict(re.findall(r"Let (\w+) be (\w+)\.", text))
+    while found in sources:
+        found = sources[found]
+    return f" {found}"
+
+
+@pytest.fixture(scope="session")
+def tokenizer(data: Manifest, make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    from pretrain.export import export
+
+    folder = tmp_path_factory.mktemp("tokenizer") / "export"
+    export(make_run("maha"), folder)
+    import maha_model.huggingface  # noqa: F401  # registers the tokenizer
+
+    return folder
+
+
+@pytest.fixture
+def metadata(data: Manifest, tokenizer: Path) -> dict[str, Any]:
+    return {"data": str(data.folder), "lengths": LENGTHS, "tokenizer": str(tokenizer), "documents": 20, "version": 1.0}
+
+
+@pytest.mark.parametrize("make", [recall.needle, recall.induction, recall.variables], ids=lambda make: make.__name__)
+def test_the_answer_is_in_the_text_and_every_document_fits(make: Make, metadata: dict[str, Any]) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(metadata["tokenizer"])
+    oracle = {"needle": needle, "induction": induction, "variables": variables}[make.__name__]
+    rows = make(**metadata, choices=3)["test"]
+    assert [row["length"] for row in rows] == [length for length in LENGTHS for _ in range(20)]
+    for row in rows:
+        assert len(set(row["choices"])) == 3
+        assert all(choice in row["text"] for choice in row["choices"])
+        assert oracle(row["text"]).startswith(row["choices"][row["label"]])
+        tokens = max(len(tokenizer(row["text"] + choice)["input_ids"]) for choice in row["choices"])
+        assert row["length"] - 12 <= tokens <= row["length"]
+    assert {row["label"] for row in rows} == {0, 1, 2}
+    assert len({row["text"] for row in rows}) == len(rows)
+    assert list(make(**metadata, choices=3)["test"]) == list(rows)
+    assert make(**metadata, seed=1)["test"]["text"] != rows["text"]
+
+
+def test_needles_are_at_every_depth(metadata: dict[str, Any]) -> None:
+    rows = recall.needle(**{**metadata, "documents": 60})["test"]
+    depths = []
+    for row in rows:
+        key = re.search(r"(The word of \w+ is)$", row["text"])
+        assert key
+        depths.append(row["text"].index(key[1]) / len(row["text"]))
+    assert all(any(low <= depth < low + 0.25 for depth in depths) for low in (0, 0.25, 0.5, 0.75))
+
+
+def test_scores_are_of_the_right_choice() -> None:
+    doc = {"label": 1, "length": 64}
+    scores = recall.results(doc, [(-3.0, False), (-1.0, True), (-2.0, False)])
+    assert scores["acc"] == scores["acc_64"] == scores["greedy"] == 1
+    assert scores["prob"] == scores["prob_64"] == pytest.approx(0.6652410)
+    assert recall.results({**doc, "label": 0}, [(-3.0, False), (-1.0, True), (-2.0, False)])["acc"] == 0
+    assert recall.results(doc, [(-9000.0, False), (-8000.0, True)])["prob"] == 1  # no overflow
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": ""}, "no text to search in; give --metadata data=PATH"),
+        ({"data": "no/such.txt"}, "does not exist"),
+        ({"lengths": [10]}, "has no room in 10 tokens"),
+        ({"lengths": [100_000]}, "has fewer than 100000 tokens"),
+        ({"lengths": "many"}, "give numbers of tokens"),
+        ({"choices": 1}, "choices is 1; give a number of at least 2"),
+        ({"choices": 90, "hops": 9}, "different words of 4 to 9 small letters"),
+        ({"tokenizer": None}, "tokenizer is not known"),
+        ({"lengths": None}, "context is not known"),
+    ],
+)
+def test_mistakes_are_named(metadata: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        recall.variables(**{**metadata, **changes})
+
+
+def test_lengths_are_the_models_context_and_no_longer(metadata: dict[str, Any], tokenizer: Path) -> None:
+    of_model = {**metadata, "pretrained": str(tokenizer)}
+    with pytest.raises(UserError, match="a length of 192 is more than the model's context of 32"):
+        recall.needle(**of_model)
+    rows = recall.needle(**{**of_model, "max_length": 400, "lengths": None})["test"]
+    assert set(rows["length"]) == {400}
+
+
+def test_a_text_file_is_a_haystack(metadata: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "book.txt"
+    file.write_text(book(random.Random(3).randrange(100), 600))
+    rows = recall.needle(**{**metadata, "data": str(file), "lengths": 128})["test"]
+    assert len(rows) == 20
