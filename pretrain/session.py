@@ -46,6 +46,7 @@ from pretrain.trainer import Trainer
 from pretrain.warmup import batch_size
 
 __all__ = [
+    "Batch",
     "Checkpointing",
     "RunConfig",
     "Trainer",

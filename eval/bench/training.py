@@ -21,7 +21,7 @@ from data_pipeline import CommandParser, user_errors
 from eval.bench.criteria import Criterion, best_times, print_report
 from maha_model import CausalLM, ConfigError
 from pretrain.memory import keep_freed_memory
-from pretrain.session import Checkpointing, RunConfig, Trainer, build_optimizer, parse_config, training_session
+from pretrain.session import Batch, Checkpointing, RunConfig, Trainer, build_optimizer, parse_config, training_session
 
 STEPS = 30
 SAVES, STEPS_BESIDE_A_SAVE, STEPS_PER_SAVE = 8, 8, 100
@@ -45,12 +45,12 @@ class Stopwatch:
 
 
 def bare_step(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: list[tuple[torch.Tensor, torch.Tensor]],
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: list[Batch],
     clip: float,
 ) -> None:  # fmt: skip
     """One step as one would write it without a trainer."""
-    for ids, targets in batches:
-        (model(ids, targets).loss / len(batches)).backward()
+    for batch in batches:
+        (model(*batch.inputs).loss / len(batches)).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
     optimizer.zero_grad()

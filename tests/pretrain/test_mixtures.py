@@ -96,8 +96,8 @@ def test_batches_go_on_at_any_sample_after_a_source_has_given_its_epochs(
     samples = 8 * (2 * len(other) // 8)
 
     def ids(batches: TrainingBatches, first: int) -> np.ndarray:
-        ((found, _),) = batches(first, 8)
-        return found.numpy()
+        (found,) = batches(first, 8)
+        return found.ids.numpy()
 
     def batches() -> TrainingBatches:
         return TrainingBatches(load_data(path), config, _Alone())  # type: ignore[arg-type]
