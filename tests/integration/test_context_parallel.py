@@ -34,13 +34,10 @@ def train(shared_runs: Runs) -> Callable[..., Path]:
     """A run to its end, once for the same options; its folder."""
     done: dict[tuple[object, ...], Path] = {}
 
-    def run(processes: int, *options: str, launcher: bool = False) -> Path:
+    def run(processes: int, *options: str) -> Path:
         if (processes, options) not in done:
             name = f"shared-{len(done)}"
-            if launcher:
-                result = shared_runs.launch(name, processes, *SHORT, *options)
-            else:
-                result = shared_runs.fork(name, processes, *SHORT, *options).wait()
+            result = shared_runs.fork(name, processes, *SHORT, *options).wait()
             assert result.returncode == 0, result.stdout
             done[processes, options] = shared_runs.folder / name
         return done[processes, options]
@@ -53,7 +50,7 @@ def test_processes_that_share_windows_train_the_same(train: Callable[..., Path],
     options, processes, parts, stage, more = CASES[name]
     alone = train(1, "--deepspeed=ds_configs/zero1.json", *options)
     sharing = f"--context_parallel={parts}", f"--deepspeed=ds_configs/zero{stage}.json"
-    shared = train(processes, *options, *sharing, *more, launcher=name == "two")
+    shared = train(processes, *options, *sharing, *more)
     assert_same(alone, shared)
 
 

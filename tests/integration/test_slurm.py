@@ -55,7 +55,7 @@ class Jobs:
             ROOT / "launch" / "pretrain.sbatch",
             *slurm_commands("")[0], f"--output={self.folder / name}.out",
             MAHA_ARGS=options, MAHA_VENV=sys.prefix, MAHA_LOGS=str(self.folder / "logs"), OMP_NUM_THREADS="1",
-            **variables,
+            DS_ACCELERATOR="cpu", **variables,
         )  # fmt: skip
 
     def go_on(self, job: str) -> None:

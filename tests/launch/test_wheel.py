@@ -116,7 +116,8 @@ def test_a_mistake_is_one_line_and_status_2(
     assert_user_error(maha("trian"), "maha has no command 'trian'; did you mean train?")
     assert_user_error(maha("train", "--config", "no.yaml"), "no.yaml")
     assert_user_error(maha("ppl", "--checkpoint", "nowhere", "--data", "nowhere"), "nowhere")
-    assert all(f"  {command} " in succeed(maha("--help")) for command in COMMANDS)
+    usage = succeed(maha("--help"))
+    assert all(f"  {command} " in usage for command in COMMANDS)
 
 
 def test_the_suite_runs_at_the_pinned_versions() -> None:
