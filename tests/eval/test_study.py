@@ -49,9 +49,7 @@ def start(study: Path, out: Path, data: Manifest, store: str) -> "subprocess.Pop
     )
 
 
-def run(
-    run_command: Run, study: Path, out: Path, data: Manifest, store: str
-) -> "subprocess.CompletedProcess[str]":
+def run(run_command: Run, study: Path, out: Path, data: Manifest, store: str) -> "subprocess.CompletedProcess[str]":
     options = (study, "--out", out, "--data", data.folder)
     return run_command("-m", "eval.study", *options, MLFLOW_TRACKING_URI=store)
 

@@ -37,7 +37,7 @@ def rounding(model: CausalLM, ids_BN: Tensor) -> float:
     return ((full - wanted).abs().max() / wanted.abs().max()).item()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     fields=models,
     dtype=st.sampled_from(list(DTYPES)),
@@ -57,12 +57,12 @@ def test_every_step_gives_the_logits_of_the_full_forward(
 
 
 @pytest.mark.parametrize("query", ["coarse", "fine"])
-@pytest.mark.parametrize("prompt", [0, 3, 200, 701])
+@pytest.mark.parametrize("prompt", [0, 3, 200, 401])
 def test_logits_stay_equal_long_after_every_span_is_full(query: str, prompt: int) -> None:
     """Four scales of W = 8 are full after 64 tokens; the model is meant for 64 too."""
     model = build(0, span=8, num_scales=4, query=query)
     model.config.context_length = 64
-    ids = torch.randint(VOCABULARY, (1, 1001))
+    ids = torch.randint(VOCABULARY, (1, 601))
     assert largest_difference(model, ids, prompt) <= 1e-10
     assert largest_difference(model.float(), ids, prompt) <= 1e-5
 
@@ -76,11 +76,12 @@ def test_a_bfloat16_model_decodes_its_full_forward_up_to_rounding(strategy: str,
     )  # fmt: skip
     torch.manual_seed(0)
     model, ids = CausalLM(config).bfloat16().eval(), torch.randint(64, (2, 80))
+    limit = 4 * rounding(model, ids)
     for prompt in (0, 5, 40):
-        assert largest_difference(model, ids, prompt) <= 4 * rounding(model, ids)
+        assert largest_difference(model, ids, prompt) <= limit
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(fields=spans, B=st.integers(1, 2), prompt=st.integers(0, 40))
 def test_the_state_has_one_size_from_the_first_token_on(fields: dict, B: int, prompt: int) -> None:
     fields = {**fields, "attention": "longformer" if fields["attention"] == "standard" else fields["attention"]}
