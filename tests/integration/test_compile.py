@@ -10,7 +10,8 @@ from tests.integration.runs import MODEL, TRAINING, largest_difference, read_los
 
 pytestmark = pytest.mark.integration
 DESCENT = (
-    "--model.descent=2", "--model.query=fine", "--model.positions=token", "--model.num_layers=1", "--model.num_scales=2",
+    "--model.descent=2", "--model.query=fine", "--model.positions=token", "--model.num_layers=1",
+    "--model.num_scales=2",
 )  # fmt: skip
 
 
@@ -30,18 +31,12 @@ def train(data: Manifest, out: Path, processes: int, stage: int, *more: str) -> 
 
 @pytest.mark.parametrize(("processes", "stage"), [(1, 1), (2, 3)])
 def test_a_compiled_run_has_the_losses_of_the_eager_one(
-    data: Manifest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    eager: dict[int, float],
-    processes: int,
-    stage: int,
+    data: Manifest, tmp_path: Path, eager: dict[int, float], processes: int, stage: int
 ) -> None:
-    """With a descent, and shared projections whose gains are modules of their own; two of ZeRO 1 share windows.
+    """With a descent, and shared projections whose gains are modules of their own.
 
-    (test_context_parallel.py)
+    Two processes of ZeRO 1, which share windows: test_context_parallel.py.
     """
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of processes for a few kernels
     losses = train(data, tmp_path / "run", processes, stage, "--compile=true")
     assert len(losses) == 2
     assert largest_difference(losses, eager) < 1e-5
