@@ -86,7 +86,7 @@ class Jobs:
         until = time.monotonic() + seconds
         while not happens():
             assert time.monotonic() < until, self.output(name, job)
-            time.sleep(0.01)
+            time.sleep(0.05)
 
     def output(self, name: str, job: str) -> str:
         ranks = sorted((self.folder / "logs" / job).glob("rank-*.out"))
