@@ -1,5 +1,6 @@
 """`--compile true`: the losses of the run that is not compiled, also where two processes share out the weights."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,18 +16,32 @@ DESCENT = (
 )  # fmt: skip
 
 
+def two_steps() -> None:
+    """Without the evaluation after a last step, for which one graph more would be compiled."""
+    from pretrain.session import parse_config, training_session
+
+    with training_session(parse_config(sys.argv[1:])) as trainer:
+        for _ in range(2):
+            trainer.train_step()
+        trainer.finish()
+
+
+def train(data: Manifest, out: Path, processes: int, stage: int, *more: str) -> dict[int, float]:
+    """Two steps; the losses. One process evaluates after them."""
+    options = (f"--data={data.folder}", f"--out={out}", *MODEL, *TRAINING, *DESCENT,
+               f"--deepspeed=ds_configs/zero{stage}.json", *more)  # fmt: skip
+    if processes == 1:
+        result = ForkedRun(1, *options, "--steps=2").wait(280)
+    else:
+        result = ForkedRun(processes, *options, module=__name__, function=two_steps.__name__).wait(280)
+    assert result.returncode == 0, result.stdout
+    return read_losses(out)
+
+
 @pytest.fixture(scope="module")
 def eager(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
     """The losses that ZeRO stages share."""
     return train(data, tmp_path_factory.mktemp("eager") / "run", 2, 1)
-
-
-def train(data: Manifest, out: Path, processes: int, stage: int, *more: str) -> dict[int, float]:
-    """Two steps; the losses."""
-    options = (f"--data={data.folder}", f"--out={out}", *MODEL, *TRAINING, *DESCENT, "--steps=2", *more)
-    result = ForkedRun(processes, *options, f"--deepspeed=ds_configs/zero{stage}.json").wait(280)
-    assert result.returncode == 0, result.stdout
-    return read_losses(out)
 
 
 @pytest.mark.parametrize(("processes", "stage"), [(1, 1), (2, 3)])
