@@ -1,11 +1,10 @@
 """The one rule of which device a process computes on, and in which precision.
 
-As a script it prints the number of GPUs: by its path and not with -m, which would import the model for it.
+As a script it prints the number of GPUs: by its path and not with -m, which would import the model for it; torch,
+whose import takes a second, only where it is needed.
 """
 
 import os
-
-import torch
 
 
 def gpu_count() -> int:
@@ -14,9 +13,11 @@ def gpu_count() -> int:
     Those that this torch can use, of those that CUDA_VISIBLE_DEVICES leaves; none with DS_ACCELERATOR=cpu, which
     DeepSpeed reads too. A build of torch for CPUs has none whatever the machine has.
     """
-    if os.environ.get("DS_ACCELERATOR") == "cpu" or not torch.cuda.is_available():
+    if os.environ.get("DS_ACCELERATOR") == "cpu":
         return 0
-    return torch.cuda.device_count()
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def best_device() -> str:
@@ -26,7 +27,11 @@ def best_device() -> str:
 
 def means_bfloat16(precision: str) -> bool:
     """Whether the option `precision` (auto, bfloat16 or float32) is bfloat16 on this device: auto on a GPU with it."""
-    return precision == "bfloat16" or (precision == "auto" and gpu_count() > 0 and torch.cuda.is_bf16_supported())
+    if precision != "auto" or not gpu_count():
+        return precision == "bfloat16"
+    import torch
+
+    return torch.cuda.is_bf16_supported()
 
 
 if __name__ == "__main__":

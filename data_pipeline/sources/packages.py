@@ -1,6 +1,7 @@
 """Installed packages: where their Python sources are and of which version, found without importing them."""
 
 import importlib.util
+import os
 import platform
 import re
 import sys
@@ -23,7 +24,9 @@ class Package:
 
 def installed_packages(names: Iterable[str]) -> dict[str, list[Package]]:
     """For each name, that of an import or of a distribution, its packages that have files; an empty list if none."""
-    distributions = packages_distributions()  # reads what is installed: half a second in a large environment
+    names = list(names)
+    # (reads what is installed: half a second in a large environment, which a path does not need)
+    distributions = packages_distributions() if any(os.sep not in name for name in names) else {}
     return {name: _packages(name, distributions) for name in names}
 
 

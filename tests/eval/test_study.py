@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def small(tmp_path: Path) -> Path:
     return path
 
 
-def start(study: Path, out: Path, data: Manifest, store: str = "") -> "subprocess.Popen[str]":
+def start(study: Path, out: Path, data: Manifest, store: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "eval.study", str(study), "--out", str(out), "--data", str(data.folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": store}
     return subprocess.Popen(
@@ -50,9 +49,7 @@ def start(study: Path, out: Path, data: Manifest, store: str = "") -> "subproces
     )
 
 
-def run(
-    run_command: Run, study: Path, out: Path, data: Manifest, store: str = ""
-) -> "subprocess.CompletedProcess[str]":
+def run(run_command: Run, study: Path, out: Path, data: Manifest, store: str) -> "subprocess.CompletedProcess[str]":
     options = (study, "--out", out, "--data", data.folder)
     return run_command("-m", "eval.study", *options, MLFLOW_TRACKING_URI=store)
 
@@ -63,31 +60,6 @@ def result_of(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[
     finally:
         process.kill()
     return subprocess.CompletedProcess(process.args, process.returncode, "", errors)
-
-
-def test_a_second_start_in_the_folder_of_a_study_is_one_line_and_changes_nothing(
-    tmp_path: Path, small: Path, data: Manifest, run_command: Run, assert_user_error: Callable[..., None]
-) -> None:
-    out = tmp_path / "out"
-    first = start(small, out, data)
-    try:
-        end = time.monotonic() + 200
-        while not list(out.glob("*/.lock")):  # the run's own
-            assert first.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        (settings,) = out.glob("*/study.yaml")
-        written = settings.stat().st_mtime_ns
-        second = run(run_command, small, out, data)
-        assert first.poll() is None
-    finally:
-        first.send_signal(signal.SIGTERM)
-        ended = result_of(first)
-    assert_user_error(second, f"error: another command is at work in {out}; wait for it, or give another --out")
-    assert settings.stat().st_mtime_ns == written
-    assert "in use" not in settings.with_name("log.txt").read_text()
-    assert_user_error(ended, "error: stopped; run the same command again to continue")
-    assert not (out / ".lock").exists()
 
 
 def test_a_store_that_cannot_be_used_is_one_line_and_nothing_is_written(

@@ -23,8 +23,8 @@ def runs(shared_runs: Runs) -> Iterator[Runs]:
 @pytest.fixture(scope="session")
 def single(shared_runs: Runs) -> dict[int, float]:
     """The reference: one process, ZeRO 0, never interrupted."""
-    result = shared_runs.launch("single", 1, "--deepspeed=ds_configs/zero0.json")
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = shared_runs.fork("single", 1, "--deepspeed=ds_configs/zero0.json").wait()
+    assert result.returncode == 0, result.stdout
     assert "finished at step 24" in result.stdout
     return shared_runs.losses("single")
 

@@ -1,9 +1,11 @@
 """Ranks and commands forked from a process that has imported everything: much faster, for tests of no launcher."""
 
+import functools
 import importlib
 import multiprocessing
 import os
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
@@ -42,6 +44,9 @@ class ForkedRun:
         os.close(handle)
         self.log = Path(name)
         weakref.finalize(self, self.log.unlink)
+        for option in options:
+            if option.startswith("--out="):
+                _give_store(Path(option.removeprefix("--out=")).absolute().parent)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -107,6 +112,33 @@ def run_module(
             raise TimeoutError(f"after {seconds} s:\n{out.read_text()}\n{err.read_text()}")
         command = [module, *arguments]
         return subprocess.CompletedProcess(command, process.exitcode or 0, out.read_text(), err.read_text())
+
+
+@functools.cache
+def new_store() -> Path:
+    """A new MLflow store, to be copied: MLflow takes more than a second to make its tables."""
+    folder = tempfile.TemporaryDirectory(prefix="store-")
+    weakref.finalize(new_store, folder.cleanup)
+    path = Path(folder.name, "mlflow.db")
+    process = _forkserver.Process(target=_make_store, args=(path,))
+    with _environment(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1"):
+        process.start()
+    process.join()
+    assert process.exitcode == 0
+    return path
+
+
+def _make_store(path: Path) -> None:
+    from pretrain.callbacks.mlflow_store import opened_store
+
+    with opened_store(f"sqlite:///{path}") as client:
+        client.search_experiments()
+
+
+def _give_store(folder: Path) -> None:
+    """What a first run in `folder` would make; runs under launchers make it (test_study.py, test_slurm.py)."""
+    if folder.is_dir() and not (folder / "mlflow.db").exists() and not os.environ.get("MLFLOW_TRACKING_URI"):
+        shutil.copy(new_store(), folder / "mlflow.db")
 
 
 def _run_module(

@@ -130,7 +130,8 @@ Process = LaunchedRun | ForkedRun | subprocess.Popen[str]
 
 def _launch(processes: int, *options: str) -> dict[str, Any]:
     command = ["bash", str(ROOT / "launch" / "pretrain.sh"), f"--nproc={processes}", *options]
-    return {"args": command, "env": {**os.environ, "MAHA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}, "text": True}
+    environment = {**os.environ, "MAHA_VENV": sys.prefix, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    return {"args": command, "env": environment, "text": True}
 
 
 def read_losses(out: Path) -> dict[int, float]:

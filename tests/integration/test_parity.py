@@ -13,14 +13,6 @@ from tests.integration.runs import STEPS, Runs, largest_difference, wait_for_ste
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def single(shared_runs: Runs) -> dict[int, float]:
-    """The reference without its launcher, for a worker that has not run the launcher's tests."""
-    result = shared_runs.fork("alone", 1, "--deepspeed=ds_configs/zero0.json").wait()
-    assert result.returncode == 0, result.stdout
-    return shared_runs.losses("alone")
-
-
 @pytest.mark.parametrize("name", ["zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"])
 def test_two_processes_train_the_same_curve(runs: Runs, single: dict[int, float], name: str) -> None:
     result = runs.fork(name, 2, f"--deepspeed=ds_configs/{name}.json").wait()

@@ -55,7 +55,7 @@ class Jobs:
             ROOT / "launch" / "pretrain.sbatch",
             *slurm_commands("")[0], f"--output={self.folder / name}.out",
             MAHA_ARGS=options, MAHA_VENV=sys.prefix, MAHA_LOGS=str(self.folder / "logs"), OMP_NUM_THREADS="1",
-            **variables,
+            DS_ACCELERATOR="cpu", **variables,
         )  # fmt: skip
 
     def go_on(self, job: str) -> None:
@@ -86,7 +86,7 @@ class Jobs:
         until = time.monotonic() + seconds
         while not happens():
             assert time.monotonic() < until, self.output(name, job)
-            time.sleep(0.01)
+            time.sleep(0.05)
 
     def output(self, name: str, job: str) -> str:
         ranks = sorted((self.folder / "logs" / job).glob("rank-*.out"))

@@ -1,10 +1,11 @@
-"""A study through the real launcher: stopped, continued, scored; what is finished is not trained again."""
+"""A study through the real launcher: in use, stopped, continued, scored; what is finished is not trained again."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,14 +50,16 @@ STUDY = {
 
 def study(path: Path, out: Path, data: Manifest, *options: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "eval.study", str(path), "--out", str(out), "--data", str(data.folder), *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
-def test_a_study_is_stopped_continued_and_scored(tmp_path: Path, data: Manifest, run_command: Run) -> None:
+def test_a_study_refuses_a_second_start_is_stopped_continued_and_scored(
+    tmp_path: Path, data: Manifest, run_command: Run, assert_user_error: Callable[..., None]
+) -> None:
     path, out = tmp_path / "study.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
     slow = {**STUDY, "tokens": 100_000 * 256}
@@ -65,15 +68,25 @@ def test_a_study_is_stopped_continued_and_scored(tmp_path: Path, data: Manifest,
     stopped = study(endless, out, data, "--group", "sweep")
     run = out / "maha-64-100000-lr0.01-s0"
     wait_for_step(run, 8, stopped)
-    stopped.send_signal(signal.SIGTERM)
-    _, errors = stopped.communicate(timeout=120)
+    settings = run / "study.yaml"
+    written = settings.stat().st_mtime_ns
+    try:
+        second = run_command("-m", "eval.study", endless, "--out", out, "--data", data.folder, "--group", "sweep")
+        assert stopped.poll() is None
+    finally:
+        stopped.send_signal(signal.SIGTERM)
+        _, errors = stopped.communicate(timeout=120)
+    assert_user_error(second, f"error: another command is at work in {out}; wait for it, or give another --out")
+    assert settings.stat().st_mtime_ns == written
+    assert "in use" not in (run / "log.txt").read_text()
     assert stopped.returncode == 2
     assert errors.strip().splitlines()[-1] == "error: stopped; run the same command again to continue"
     saved = len((run / "metrics.jsonl").read_text().splitlines())
     assert "stopped at step" in (run / "log.txt").read_text()
+    assert not (out / ".lock").exists()
 
     command = ("-m", "eval.study", path, "--out", out, "--data", data.folder, "--test", "--json")
-    whole = run_command(*command, "--jobs", 2, MLFLOW_TRACKING_URI="")
+    whole = run_command(*command, "--jobs", 2, MLFLOW_TRACKING_URI="", DS_ACCELERATOR="cpu")
     assert whole.returncode == 0, whole.stderr
     values = json.loads(whole.stdout.splitlines()[-1])
     assert [(row["group"], row["model"], row["seeds"]) for row in values["rows"]] == [

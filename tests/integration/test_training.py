@@ -105,8 +105,8 @@ def test_a_lost_rank_is_started_again_until_that_brings_nothing_and_the_other_go
 
 
 def test_sigterm_finishes_the_step_saves_and_exits_cleanly(runs: Runs, single: dict[int, float]) -> None:
-    """A signal to the command ends its processes; then ZeRO 3 takes over what ZeRO 1 left."""
-    run = runs.start("stopped", 2, "--deepspeed=ds_configs/zero1.json")
+    """A signal to the command ends its processes, which share windows; then ZeRO 3 takes over what ZeRO 1 left."""
+    run = runs.start("stopped", 2, "--deepspeed=ds_configs/zero1.json", "--context_parallel=2")
     wait_for_step(runs.folder / "stopped", 8, run)
     run.signal(signal.SIGTERM)
     result = run.wait(60)

@@ -2,14 +2,14 @@
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from data_pipeline import Manifest
-from tests.conftest import ROOT, Run
+from pretrain.train import main
+from tests.conftest import Run
+from tests.integration.forked import ForkedRun
 from tests.integration.runs import MODEL, TRAINING
 
 ON_TWO_GPUS = """
@@ -41,24 +41,19 @@ def test_data_missing_on_another_machine_are_named_by_its_first_process(
         assert (result.returncode, result.stderr) == (2, "")
 
 
-def test_a_mistake_of_the_main_process_is_one_line_on_two_machines(tmp_path: Path, data: Manifest) -> None:
+def main_on_a_machine_of_its_own() -> None:
+    os.environ["LOCAL_RANK"] = "0"
+    main()
+
+
+def test_a_mistake_of_the_main_process_is_one_line_on_two_machines(
+    tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MLflow's store is a folder, which only the process that writes to it finds."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "pretrain.train", f"--data={data.folder}", f"--out={tmp_path / 'run'}"]
-    env = {
-        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "WORLD_SIZE": "2",
-        "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "MLFLOW_TRACKING_URI": str(tmp_path / "mlruns"),
-    }  # fmt: skip
-    ranks = [
-        subprocess.Popen([*command, *MODEL, *TRAINING], env={**env, "RANK": rank}, stderr=subprocess.PIPE, text=True)
-        for rank in ("0", "1")
-    ]
-    try:
-        errors = [rank.communicate(timeout=300)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [2, 2], errors
-    assert [[line for line in text.splitlines() if "error: " in line] != [] for text in errors] == [True, False], errors
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "mlruns"))
+    options = (f"--data={data.folder}", f"--out={tmp_path / 'run'}", *MODEL, *TRAINING)
+    run = ForkedRun(2, *options, module=__name__, function=main_on_a_machine_of_its_own.__name__)
+    result = run.wait()
+    assert [rank.exitcode for rank in run._ranks] == [2, 2], result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if "error: " in line]
+    assert "mlruns is a folder" in line

@@ -53,6 +53,16 @@ class MAHAPreTrained(PreTrainedModel):
     def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
         """Nothing: a saved folder refers to this package (`inference.remote_code`) instead of holding a copy of it."""
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding, which is also the head."""
+        return self.base_model.embedding
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the embedding, whose gradient is still summed in float32; `tie_weights` gives it to the head."""
+        embedding = Embedding(value.num_embeddings, value.embedding_dim, _weight=value.weight)
+        embedding.weight = value.weight  # the same parameter
+        self.base_model.embedding = embedding
+
     @property
     def is_in_one_place(self) -> bool:
         """Whether all weights are on one device; a cache reads them past the hooks that move inputs and weights."""
@@ -68,19 +78,6 @@ class MAHAPreTrainedModel(MAHAPreTrained):
             self.add_module(name, part)
         self.gradient_checkpointing = False
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The embedding, which is also the head."""
-        return self.embedding
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the embedding, whose gradient is still summed in float32; `tie_weights` gives it to the head."""
-        self.embedding = Embedding(value.num_embeddings, value.embedding_dim, _weight=value.weight)
-        self.embedding.weight = value.weight  # the same parameter
-
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        """Take over the weight of another head; what divides the logits stays."""
-        self.lm_head.weight, self.lm_head.out_features = value.weight, len(value.weight)
 
     @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
     @can_return_tuple
@@ -202,14 +199,6 @@ class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
         self.transformer = MAHAPreTrainedModel(config)
         self.lm_head = Head(config.d_model, config.vocab_size, config.to_maha().width_ratio)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The embedding, which is also the head."""
-        return self.transformer.embedding
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the embedding; `tie_weights` gives it to the head."""
-        self.transformer.set_input_embeddings(value)
 
     def set_output_embeddings(self, value: nn.Linear) -> None:
         """Take over the weight of another head; what divides the logits stays."""

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -37,7 +37,7 @@ def rounding(model: CausalLM, ids_BN: Tensor) -> float:
     return ((full - wanted).abs().max() / wanted.abs().max()).item()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     fields=models,
     dtype=st.sampled_from(list(DTYPES)),
@@ -57,12 +57,12 @@ def test_every_step_gives_the_logits_of_the_full_forward(
 
 
 @pytest.mark.parametrize("query", ["coarse", "fine"])
-@pytest.mark.parametrize("prompt", [0, 3, 200, 701])
+@pytest.mark.parametrize("prompt", [0, 3, 200, 401])
 def test_logits_stay_equal_long_after_every_span_is_full(query: str, prompt: int) -> None:
     """Four scales of W = 8 are full after 64 tokens; the model is meant for 64 too."""
     model = build(0, span=8, num_scales=4, query=query)
     model.config.context_length = 64
-    ids = torch.randint(VOCABULARY, (1, 1001))
+    ids = torch.randint(VOCABULARY, (1, 601))
     assert largest_difference(model, ids, prompt) <= 1e-10
     assert largest_difference(model.float(), ids, prompt) <= 1e-5
 
@@ -76,12 +76,18 @@ def test_a_bfloat16_model_decodes_its_full_forward_up_to_rounding(strategy: str,
     )  # fmt: skip
     torch.manual_seed(0)
     model, ids = CausalLM(config).bfloat16().eval(), torch.randint(64, (2, 80))
+    limit = 4 * rounding(model, ids)
     for prompt in (0, 5, 40):
-        assert largest_difference(model, ids, prompt) <= 4 * rounding(model, ids)
+        assert largest_difference(model, ids, prompt) <= limit
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(fields=spans, B=st.integers(1, 2), prompt=st.integers(0, 40))
+@example(
+    fields={"attention": "maha", "num_scales": 5, "ratio": 2, "span": 20, "query": "coarse", "dilation": 1},
+    B=1,
+    prompt=0,
+)
 def test_the_state_has_one_size_from_the_first_token_on(fields: dict, B: int, prompt: int) -> None:
     fields = {**fields, "attention": "longformer" if fields["attention"] == "standard" else fields["attention"]}
     fields["span"] = 16 if fields["span"] == "full" else fields["span"]
@@ -97,7 +103,9 @@ def test_the_state_has_one_size_from_the_first_token_on(fields: dict, B: int, pr
     # Keys and values of W tokens a scale; two windows; context and output; and the local convolution's earlier inputs.
     config, L = model.config, model.config.num_scales if model.config.attention == "maha" else 1
     tokens = L * (2 * config.span + 2 * max(3, config.ratio) + 2) + 2 * config.dilation + 1
-    assert size <= 8 * config.num_layers * B * config.d_model * tokens + 8 * L * config.head_dim
+    # For all layers, a scale: a mask of W numbers, and a counter.
+    shared = L * (config.head_dim + config.span + 1)
+    assert size <= 8 * (config.num_layers * B * config.d_model * tokens + shared)
 
 
 @pytest.mark.parametrize("fields", [{"attention": "standard"}, {"span": "full"}])

@@ -35,14 +35,14 @@ def test_triton_kernels_match_plain_torch(problem: Problem, monkeypatch: pytest.
         assert_close(run(fused, inputs), expected(inputs, monkeypatch), 1e-9)
 
 
-SHAPES = {
+SHAPES = {  # N, L, d, ratio, mode; and where the interpreter takes seconds a head, sequences and heads
     "ratio 3": (50, 3, 6, 3, "coarse"),
-    "factor 128, 8 scales": (131, 8, 4, 2, "coarse"),
+    "factor 128, 8 scales": (131, 8, 4, 2, "coarse", 1, 1),
     "prime factor above any chunk": (150, 2, 4, 67, "coarse"),
     "positions after the last rows": (51, 3, 5, 3, "bidirectional"),
     "several tiles of columns": (9, 2, 130, 2, "coarse"),
     "part of a window": (37, 3, 8, 3, "part"),
-    "factor 128, part": (131, 8, 4, 2, "part"),
+    "factor 128, part": (131, 8, 4, 2, "part", 1, 1),
     "one scale": (9, 1, 5, 2, "coarse"),
     "one position": (1, 2, 8, 2, "coarse"),
 }
@@ -54,8 +54,9 @@ SHAPES = {
 def test_triton_kernels_match_at_any_ratio_and_number_of_scales(
     shape: str, problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    N, L, d, ratio, mode = SHAPES[shape]
-    inputs = case(problem, N, L, d, ratio, mode, device=DEVICE)
+    N, L, d, ratio, mode, *counts = SHAPES[shape]
+    batch, heads = counts or (B, H)
+    inputs = case(problem, N, L, d, ratio, mode, device=DEVICE, batch=batch, heads=heads)
     assert_close(run(fused, inputs), expected(inputs, monkeypatch), 1e-9)
 
 
