@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,9 +147,10 @@ def strike(run: Run, fault: Fault, out: Path, at: int) -> Row:
         status = 0
     elif fault.kind == "disk full":
         filler = out / "filler"
-        free = os.statvfs(out)
-        with filler.open("wb") as file:
-            file.write(bytes(max(0, free.f_bavail * free.f_frsize - 200_000)))
+        with filler.open("wb", buffering=0) as file:
+            while (free := os.statvfs(out).f_bavail * os.statvfs(out).f_frsize) > 200_000:  # a save may take some, too
+                with suppress(OSError):
+                    file.write(bytes(min(free - 200_000, 2**16)))
         result = run.wait(300)
         status = result.returncode
         assert (status, result.stdout.count("error: no space left on the device")) == (2, 1), result.stdout
