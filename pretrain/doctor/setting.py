@@ -27,6 +27,8 @@ MODELS: dict[str, dict[str, Any]] = {
 """The models that are measured, and the fields of `ModelConfig` in which they differ."""
 PROCESSES = 8
 """That `Setting.side_by_side` starts at most."""
+BYTES_OF_A_PROCESS = 5 * 2**30
+"""That each may take of a GPU: definitions in float64 of a few thousand tokens, and what CUDA itself takes."""
 TINY: dict[str, Any] = {
     "vocab_size": 256, "context_length": 128, "d_model": 64, "num_layers": 1, "num_heads": 2, "d_ff": 128, "span": 16,
 }  # fmt: skip
@@ -80,10 +82,12 @@ class Setting:
 
         Those use this rank's share of the processor's cores, and end before the first group.
         """
-        count = min(PROCESSES, len(os.sched_getaffinity(0)) // max(torch.cuda.device_count(), 1))
-        if self.kind != "cuda" or self.quick or count < 2:
+        if self.kind != "cuda" or self.quick:
             return [function() for function in functions]
         if self._workers is None:
+            cores = len(os.sched_getaffinity(0)) // max(torch.cuda.device_count(), 1)
+            room = torch.cuda.mem_get_info(self.device)[0] // BYTES_OF_A_PROCESS
+            count = max(1, min(PROCESSES, cores, room))
             context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
             pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker, initargs=(self.device,))
             self._workers = self._open.enter_context(pool)

@@ -21,6 +21,7 @@ def test_functions_run_in_other_processes_for_a_gpu_and_in_this_one_else(
     monkeypatch.setattr(module, "_begin_worker", begin_worker)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (80 * 2**30, 80 * 2**30))
     setting = Setting(torch.device("cuda", 0), False, tmp_path)
     try:
         assert os.getpid() not in setting.side_by_side([os.getpid] * 3)
