@@ -43,7 +43,7 @@ def check_span(setting: Setting) -> Finding:
 
 
 def check_descent(setting: Setting) -> Finding:
-    """The descent, every scale of it, with a choice of every head and of groups."""
+    """The descent, every scale of it, with a choice of every head and of groups, without and with bounds of keys."""
     return _compared(setting, _descent_cases(setting))
 
 
@@ -122,8 +122,9 @@ def _span_cases(setting: Setting) -> list[Case]:
 
 def _descent_cases(setting: Setting) -> list[Case]:
     sizes = setting.choose([(130, 32)], [(517, 64), (262, 128)], [(1000, 64), (4097, 128)])
-    each = itertools.product((HIGH, LOW), (4, 2), sizes)
-    return [partial(checks.check_descent, str(setting.device), dtype, N, groups, d) for dtype, groups, (N, d) in each]
+    each = itertools.product((HIGH, LOW), (4, 2), sizes, (False, True))
+    check = partial(checks.check_descent, str(setting.device))
+    return [partial(check, dtype, N, groups, d, bounds) for dtype, groups, (N, d), bounds in each]
 
 
 def _fuse_cases(setting: Setting) -> list[Case]:

@@ -11,12 +11,13 @@ from maha_model.kernels.descent import descend, implementation
 pytestmark = pytest.mark.gpu
 
 
+@pytest.mark.parametrize("bounds", [False, True])
 @pytest.mark.parametrize("groups", [4, 2])
 @pytest.mark.parametrize("N", [1000, 4097])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_scale_matches_the_definition(N: int, dtype: torch.dtype, groups: int) -> None:
+def test_every_scale_matches_the_definition(N: int, dtype: torch.dtype, groups: int, bounds: bool) -> None:
     assert implementation("cuda", dtype) == "triton"
-    agreement = check_descent("cuda", dtype, N, groups)
+    agreement = check_descent("cuda", dtype, N, groups, bounds=bounds)
     print(agreement)
     assert agreement.passed
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from maha_model.kernels.checks.agreement import Agreement, dtype_name, relative_error
 from maha_model.kernels.descent import Geometry, attend_level
-from maha_model.kernels.descent.reference import attend_level_reference
+from maha_model.kernels.descent.reference import attend_level_reference, beside_bounds
 
 LEVELS, RATIO = 4, 4
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2}
@@ -13,25 +13,31 @@ NAMES = ("output", "log-sum-exp", "share", "grad q", "grad k", "grad v", "grad b
 
 
 def scales(
-    device: str, N: int, B: int, H: int, d: int, dtype: torch.dtype, seed: int = 0
+    device: str, N: int, B: int, H: int, d: int, dtype: torch.dtype, bounds: bool = False
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Random queries (B, H, N, d), and keys and values (B, H, n_l, d) of every scale, finest first."""
-    generator = torch.Generator().manual_seed(seed)
+    """Random queries (B, H, N, d), and keys and values (B, H, n_l, d) of every scale, finest first.
 
-    def random(n: int) -> Tensor:
-        x = torch.randn(B, n, H, d, generator=generator, dtype=torch.float32)
+    With `bounds` the keys of coarser scales are (B, H, n_l, 2 d).
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def random(n: int, width: int = d) -> Tensor:
+        x = torch.randn(B, n, H, width, generator=generator, dtype=torch.float32)
         return x.to(device, dtype).transpose(1, 2).detach().requires_grad_()
 
     lengths = [N // RATIO**level for level in range(LEVELS)]
-    return random(N), [random(n) for n in lengths], [random(n) for n in lengths]
+    widths = [d if level == 0 or not bounds else 2 * d for level in range(LEVELS)]
+    keys = [random(n, width) for n, width in zip(lengths, widths, strict=True)]
+    return random(N), keys, [random(n) for n in lengths]
 
 
 def check_descent(
-    device: str, dtype: torch.dtype, N: int, groups: int, d: int = 128, H: int = 4, span: int = 32, top: int = 8
-) -> Agreement:
+    device: str, dtype: torch.dtype, N: int, groups: int, d: int = 128, bounds: bool = False, H: int = 4,
+    span: int = 32, top: int = 8,
+) -> Agreement:  # fmt: skip
     """All levels of a walk down the scales, each with the parents that the kernels chose."""
     generator = torch.Generator().manual_seed(N)
-    q, keys, values = scales(device, N, 1, H, d, dtype)
+    q, keys, values = scales(device, N, 1, H, d, dtype, bounds)
     errors: dict[str, float] = {}
     parents = bias = None
     for level in reversed(range(LEVELS)):
@@ -57,7 +63,8 @@ def check_descent(
             raise ArithmeticError(f"{dtype_name(dtype)} N={N} groups={groups} scale {level}: {fault}")
         if level:
             parents, bias = chosen, (share.detach() * 0.7).requires_grad_()
-    return Agreement(f"{dtype_name(dtype)} N={N} H={H} d={d} groups={groups}", errors, TOLERANCES[dtype])
+    kind = " bounds" if bounds else ""
+    return Agreement(f"{dtype_name(dtype)} N={N} H={H} d={d} groups={groups}{kind}", errors, TOLERANCES[dtype])
 
 
 def _definition(wide: list[Tensor], parents: Tensor | None, geometry: Geometry, chosen: Tensor) -> list[Tensor]:
@@ -79,7 +86,8 @@ def _visible_logits(q: Tensor, k: Tensor, parents: Tensor | None, bias: Tensor |
     M, n = q.shape[2], k.shape[2]
     newest = (geometry.start + torch.arange(M, device=q.device) + 1)[:, None] // geometry.factor - 1
     token = torch.arange(n, device=q.device)
-    scores, visible = q @ k.mT * q.shape[-1] ** -0.5, (token <= newest).expand(*q.shape[:3], n)
+    scores = beside_bounds(q, k.shape[3]) @ k.mT * q.shape[-1] ** -0.5
+    visible = (token <= newest).expand(*q.shape[:3], n)
     if parents is not None and bias is not None:
         near = visible & (token > newest - geometry.span)
         own = parents.repeat_interleave(q.shape[1] // geometry.groups, 1)

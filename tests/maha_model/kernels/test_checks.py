@@ -35,6 +35,7 @@ CHECKS: list[tuple[Callable[[], Agreement], ModuleType, str]] = [
     (lambda: check_span("cpu", LOW, 101, 16, 20, qk_dim=8), span_code, "backward"),
     (lambda: check_descent("cpu", HIGH, 130, 2, d=16), descent_code, "forward"),
     (lambda: check_descent("cpu", LOW, 130, 4, d=16), descent_code, "backward"),
+    (lambda: check_descent("cpu", HIGH, 130, 2, d=16, bounds=True), descent_code, "backward"),
     (lambda: check_fuse("cpu", HIGH, PROBLEMS[0], 130, 3, 20), fuse_code, "forward"),
     (lambda: check_fuse("cpu", LOW, PROBLEMS[3], 130, 3, 20), fuse_code, "backward"),
     (lambda: check_qp("cpu", HIGH, 3, "simplex", 200), qp_code, "forward"),
