@@ -9,7 +9,7 @@ from data_pipeline.documents import TokenizedDocument, read_documents
 from data_pipeline.errors import UserError, user_errors
 from data_pipeline.files import user_path
 from data_pipeline.manifest import Manifest
-from data_pipeline.mixed_order import MixedOrder
+from data_pipeline.mixed_order import EndOfMixtureError, MixedOrder
 from data_pipeline.mixture import Data, Mixture, mixture_of
 from data_pipeline.mixture_file import load_data
 from data_pipeline.packed_windows import PackedWindows, Packing, Windows, open_windows
@@ -22,6 +22,7 @@ __all__ = [
     "CommandParser",
     "Data",
     "DocumentInfo",
+    "EndOfMixtureError",
     "Manifest",
     "MixedOrder",
     "Mixture",

@@ -24,6 +24,10 @@ class Stage(NamedTuple):
     """Of every `BLOCK` samples, how many are of each source, by its number; together BLOCK."""
 
 
+class EndOfMixtureError(UserError):
+    """Of a sample after all that the sources of a mixture have in their epochs."""
+
+
 class SourceOrder(NamedTuple):
     """What is a source's own in all stages."""
 
@@ -80,8 +84,9 @@ class MixedOrder:
 
     def __getitem__(self, sample: int) -> tuple[int, int]:
         if self.end is not None and sample >= self.end:
-            raise UserError(
-                f"the mixture has {self.end} training windows in all its epochs; give more epochs or sources"
+            raise EndOfMixtureError(
+                f"the mixture has {self.end} training windows in all its epochs; give a later stage before they end, "
+                "or fewer --steps"
             )
         number = max(n for n, stage in enumerate(self._stages) if stage.after <= sample)
         block, n = divmod(sample - self._stages[number].after, BLOCK)

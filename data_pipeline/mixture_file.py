@@ -23,8 +23,11 @@ from data_pipeline.files import user_path
 from data_pipeline.manifest import Manifest
 from data_pipeline.mixed_order import BLOCK, SourceOrder, Stage, slots_of
 from data_pipeline.mixture import Data, Mixture
+from data_pipeline.yaml_text import load_yaml
 
 _KEYS, _STAGE_KEYS = ("sources", "validation", "later"), ("after", "sources")
+_MOST, _MOST_WINDOWS = 10**9, 10**15
+"""Of epochs and seeds, and of windows: more than a run has, and far from the end of 64 bits."""
 _SOURCE_KEYS = ("weight", "epochs", "seed")
 
 
@@ -47,7 +50,7 @@ def load_data(path: str | Path) -> Data:
 
 def _read(path: Path) -> Mixture:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} is no YAML file ({' '.join(str(error).split())}); see docs/data.md") from error
     _check_keys(values, _KEYS, path)
@@ -59,7 +62,7 @@ def _read(path: Path) -> Mixture:
     for entry in later:
         _check_keys(entry, _STAGE_KEYS, path)
         after = entry.get("after")
-        if not isinstance(after, int) or after <= stages[-1].after:
+        if isinstance(after, bool) or not isinstance(after, int) or not stages[-1].after < after <= _MOST_WINDOWS:
             raise UserError(
                 f"{path}: after is {after!r}; give the number of training windows before that stage, larger than "
                 f"{stages[-1].after}"
@@ -88,8 +91,10 @@ def _slots(given: Any, sources: dict[str, _Source], path: Path) -> dict[int, int
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise UserError(f"{path}: the weight of {name} is {weight!r}; give a positive number")
         for option, value, least in (("epochs", own.epochs, 1), ("seed", own.seed, 0)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise UserError(f"{path}: {option} of {name} is {value!r}; give a whole number of at least {least}")
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST
+            ):
+                raise UserError(f"{path}: {option} of {name} is {value!r}; give a whole number from {least} to {_MOST}")
         manifest = _loaded(name, path)
         known = sources.setdefault(manifest.fingerprint, _Source(manifest, own))
         if own not in (SourceOrder(), known.own):

@@ -35,7 +35,7 @@ class PackedWindows:
     fills is padding: input 0, target `UNSCORED`. Every token of the split is in one window, once, and its target is
     what follows in the stream: after a document's last token the beginning-of-document token.
 
-    The index of every shard is read at once, and 12 bytes a document stay in memory.
+    The index of every shard is read at once; 12 bytes a document, or piece of one, and 8 a window stay in memory.
 
     Raises:
         UserError: if the split has no document, or a shard is missing or damaged; from `self[i]` if one is damaged.

@@ -12,6 +12,7 @@ import yaml
 
 from data_pipeline import UserError
 from data_pipeline.shipped import find_shipped
+from data_pipeline.yaml_text import load_yaml
 
 _WORDS = {int: "a whole number", float: "a number, such as 0.003", str: "a word", list: "a list", dict: "a mapping"}
 _ACCEPTED: dict[type, Any] = {float: (int, float)}
@@ -24,7 +25,7 @@ def read_mapping(path: Path, kind: str, examples: str) -> dict[str, Any]:
         UserError: if it cannot be read or is no mapping; it names the file as a `kind`, and the folder of `examples`.
     """
     try:
-        values = yaml.safe_load(find_shipped(path).read_text())
+        values = load_yaml(find_shipped(path).read_text())
     except OSError as error:
         raise UserError(f"cannot read the {kind} {path}: {error.strerror}; see {examples}") from error
     except yaml.YAMLError as error:

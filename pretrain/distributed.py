@@ -126,7 +126,8 @@ def local_device() -> torch.device:
     rank, gpus = _local_rank(), gpu_count()
     if gpus == 0:
         given = os.environ.get("SLURM_GPUS_ON_NODE", "0")
-        if given != "0" and os.environ.get("DS_ACCELERATOR") != "cpu":
+        hidden = os.environ.get("DS_ACCELERATOR") == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        if given != "0" and not hidden:
             raise DeviceError(
                 f"Slurm has given {given} GPU(s) on {socket.gethostname()}, and torch can use none: the driver fails "
                 f"(see nvidia-smi there), or torch is one for CPUs; mend it, leave the node out (sbatch --exclude), or "

@@ -17,6 +17,7 @@ from data_pipeline import Data, Mixture, UserError, load_data, mixture_of, open_
 from maha_model import CausalLM, ConfigError
 from pretrain.check_decay import check_decay
 from pretrain.check_init import check_init
+from pretrain.check_windows import check_windows, pass_over
 from pretrain.checkpoint import (
     check_sizes,
     find_checkpoint,
@@ -31,7 +32,8 @@ from pretrain.config import RunConfig, parse_config, read_deepspeed_config
 from pretrain.distributed import world_size_from_environment
 from pretrain.memory import Planner
 from pretrain.output import write_line
-from pretrain.warmup import batch_size, window_length, windows_before
+from pretrain.progress import Progress
+from pretrain.warmup import batch_size, window_length
 
 
 def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
@@ -62,13 +64,8 @@ def check_run(config: RunConfig, world_size: int) -> tuple[RunConfig, Data]:
     read_deepspeed_config(config)
     mixture = mixture_of(data)
     context = config.model.context_length
-    windows = [len(open_windows(source, "train", context, config.packing)) for source in mixture.sources]
-    end, needed = mixture.order(windows, config.seed).end, windows_before(config, config.steps)
-    if end is not None and needed > end:
-        raise UserError(
-            f"{config.data} has {end} training windows in all its epochs, the run takes {needed}; give more epochs, a "
-            "later stage before they end, or fewer --steps"
-        )
+    for source in mixture.sources:
+        open_windows(source, "train", context, config.packing)
     open_windows(mixture.validation, "validation", context, config.packing)
     check_unclaimed(config.out)
     check_out(config)
@@ -123,19 +120,18 @@ def warn_of_past_profile(config: RunConfig, step: int) -> None:
         )
 
 
-def warn_of_unfinished_warmups(config: RunConfig) -> None:
-    """Print a warning on stderr for each size that does not come to its full value in the run's steps."""
-    for name, warmup, of_step, full in (
-        ("batch_warmup", config.batch_warmup, batch_size, "global_batch_size"),
-        ("length_warmup", config.length_warmup, window_length, "model.context_length"),
-    ):
-        if warmup.steps >= config.steps:
-            write_line(
-                f"warning: --{name}.steps {warmup.steps} are not over in the run's {config.steps} steps: {full} "
-                f"{of_step(config, warmup.steps)} is never reached, the last step has "
-                f"{of_step(config, config.steps - 1)}; give fewer, or more --steps",
-                sys.stderr,
-            )
+def warnings_of_warmups(config: RunConfig) -> list[str]:
+    """A line for each size that does not come to its full value in the run's steps."""
+    return [
+        f"warning: --{name}.steps {warmup.steps} are not over in the run's {config.steps} steps: {full} "
+        f"{of_step(config, warmup.steps)} is never reached, the last step has {of_step(config, config.steps - 1)}; "
+        "give fewer, or more --steps"
+        for name, warmup, of_step, full in (
+            ("batch_warmup", config.batch_warmup, batch_size, "global_batch_size"),
+            ("length_warmup", config.length_warmup, window_length, "model.context_length"),
+        )
+        if warmup.steps >= config.steps
+    ]
 
 
 def find_resume(config: RunConfig, verify: Callable[[Path], None] = verify_checkpoint) -> Path | None:
@@ -201,17 +197,19 @@ def main() -> None:
         config, data = check_run(config, world_size_from_environment())
         data.verify(["train", "validation"])
         warn_of_small_disk(config, world_size_from_environment())
-        warn_of_unfinished_warmups(config)
         checkpoint = find_resume(config, check_sizes)  # the ranks verify the checksums, each of a part of the files
-        start = "starting a new run"
+        start, progress = "starting a new run", Progress()
         if checkpoint:
             check_resume(checkpoint, config, data)
+            progress = Progress.from_checkpoint(read_info(checkpoint))
             warn_of_past_profile(config, read_info(checkpoint).step)
             start = f"resuming {checkpoint}"
         elif config.init_from != "none":
             weights = find_checkpoint(config.init_from, check_sizes)
             check_init(weights, config, data)
             start += f" from the weights of {weights}"
+        pass_over(config, progress)
+        check_windows(config, data, progress)
     print(f"{config.data} is whole; {start}", flush=True)
 
 

@@ -16,7 +16,7 @@ import torch
 from data_pipeline import Data, UserError, mixture_of, open_windows
 from maha_model import ConfigError
 from pretrain.batches import Batch, Share, TrainingBatches, setting_apart
-from pretrain.callbacks.base import Callback, TrainingError
+from pretrain.callbacks.base import Callback, DataEndError, TrainingError
 from pretrain.callbacks.checkpointing import Checkpointing, find_together
 from pretrain.callbacks.evaluation import Evaluation, Validation
 from pretrain.callbacks.heartbeats import own_connection
@@ -30,6 +30,7 @@ from pretrain.callbacks.stop_signals import StopBeforeLimit, StopSignals, job_en
 from pretrain.callbacks.tracking import Tracking
 from pretrain.callbacks.watchdog import TimeLimits, Watchdog
 from pretrain.check_init import check_init
+from pretrain.check_windows import check_windows, pass_over
 from pretrain.checkpoint import find_checkpoint, prepare_to_continue, read_info
 from pretrain.checkpoint.engine_state import load_weights, restore_checkpoint
 from pretrain.claim import claimed
@@ -40,10 +41,9 @@ from pretrain.engine import build_engine, build_optimizer, set_rate
 from pretrain.memory import keep_freed_memory
 from pretrain.output import try_line
 from pretrain.prefetch import GPUBatches
-from pretrain.preflight import check_out, check_resume, check_run, find_resume
+from pretrain.preflight import check_out, check_resume, check_run, find_resume, warnings_of_warmups
 from pretrain.progress import Progress
 from pretrain.trainer import Trainer
-from pretrain.warmup import batch_size
 
 __all__ = [
     "Batch",
@@ -131,7 +131,7 @@ def _claimed_session(config: RunConfig, data: Data, rank: Rank) -> Iterator[Trai
             callback.on_failure(trainer)
         failed = False
         if rank.is_main:
-            try_line(f"error: {_advice(trainer, str(error))}", sys.stderr)
+            try_line(f"error: {_advice(trainer, error)}", sys.stderr)
         sys.exit(DIVERGED_STATUS)
     except (UserError, ConfigError) as error:
         # srun hands on no status 2 where it has ended the other ranks meanwhile
@@ -167,6 +167,12 @@ def _build_engine(config: RunConfig, data: Data, rank: Rank) -> tuple[deepspeed.
         weights = find_together(rank, lambda verify: find_checkpoint(config.init_from, verify))
         check_init(weights, config, data)
         progress = Progress.from_weights(read_info(weights))
+    if config.skip_batches:
+        before, now = progress.passed_over, pass_over(config, progress)
+        rank.print(f"--skip_batches: passed over {now} batches now, {before} before")
+    check_windows(config, data, progress)
+    for line in warnings_of_warmups(config):
+        rank.print(line)
     rank.on_main(lambda: prepare_to_continue(config.out, progress.step))
     engine = build_engine(config, rank.world_size)
     if path is not None:
@@ -175,10 +181,6 @@ def _build_engine(config: RunConfig, data: Data, rank: Rank) -> tuple[deepspeed.
     if weights is not None:
         load_weights(engine, weights, config.model)
         rank.print(f"started a new run from the weights of {weights}")
-    if config.skip_batches:
-        before = progress.passed_over
-        progress.pass_over(max(0, config.skip_batches - before), batch_size(config, progress.step))
-        rank.print(f"--skip_batches: passed over {progress.passed_over - before} batches now, {before} before")
     return engine, progress
 
 
@@ -203,9 +205,11 @@ def _standard_callbacks(
     ]
 
 
-def _advice(trainer: Trainer, fault: str) -> str:
+def _advice(trainer: Trainer, error: TrainingError) -> str:
     """What has ended the run, what is saved, what to do."""
     progress = trainer.progress
     saved = f"; step {progress.step}, the last good one, is saved in {trainer.config.out}" if progress.step else ""
+    if isinstance(error, DataEndError):
+        return f"{error}{saved}"
     mend = "lower optimizer.lr or look at the data, then continue with --resume auto; with --skip_batches"
-    return f"{fault}{saved}; {mend} {progress.passed_over + progress.skipped} it passes over the batches at fault"
+    return f"{error}{saved}; {mend} {progress.passed_over + progress.skipped} it passes over the batches at fault"

@@ -7,8 +7,9 @@ from typing import TypeVar
 import deepspeed
 import torch
 
+from data_pipeline import EndOfMixtureError
 from pretrain.batches import Batch
-from pretrain.callbacks.base import Callback, StepResult
+from pretrain.callbacks.base import Callback, DataEndError, StepResult
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
 from pretrain.engine import set_batch_size, set_rate
@@ -98,7 +99,10 @@ class Trainer:
         set_rate(engine.optimizer.param_groups, rate)
         total = torch.zeros((), dtype=torch.float64, device=self.rank.device)
         windows, length = (of_step(config, self.progress.step) for of_step in (batch_size, window_length))
-        micro_batches = self.batches(self.progress.samples + self.progress.skipped * windows, windows)
+        try:
+            micro_batches = self.batches(self.progress.samples + self.progress.skipped * windows, windows)
+        except EndOfMixtureError as error:
+            raise DataEndError(str(error)) from error
         if config.batch_warmup.steps:
             set_batch_size(engine, config, windows)
         for number, batch in enumerate(micro_batches, start=1):

@@ -32,6 +32,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on; raised on every process, with the last good step intact. The message has the reason."""
 
 
+class DataEndError(TrainingError):
+    """The data has no more training windows: batches were passed over since the start, which found enough."""
+
+
 class Callback:
     """Code around the training loop. Hooks run on every process in the order of the trainer's callbacks.
 

@@ -45,7 +45,7 @@ class StepWork:
     def __init__(self, config: RunConfig) -> None:
         """Counts the FLOPs of every length of a window on shapes alone."""
         self._config, self._by_length = config, dict[int, float]()
-        self._grown = max(config.batch_warmup.steps, config.length_warmup.steps)
+        self._grown = min(max(config.batch_warmup.steps, config.length_warmup.steps), config.steps)
         self._done = [0.0, *accumulate(self.flops(step) for step in range(self._grown))]
         """FLOPs of the first 0, 1, 2, ... steps, until all sizes are full."""
 

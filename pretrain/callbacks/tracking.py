@@ -52,8 +52,9 @@ class Tracking(Callback):
         write_start(config.out, trainer.progress.step, rank.world_size)
         parameters = sum(whole_shape(parameter).numel() for parameter in engine.module.parameters())
         shared = f", {config.context_parallel} to a window" if config.context_parallel > 1 else ""
+        upto = "up to " if config.batch_warmup.steps else ""
         rank.print(
-            f"{config.model.attention}: {parameters:,} parameters | {config.steps} steps of "
+            f"{config.model.attention}: {parameters:,} parameters | {config.steps} steps of {upto}"
             f"{config.global_batch_size * config.model.context_length:,} tokens | {rank.world_size} processes on "
             f"{rank.device.type}{shared} | ZeRO {engine.zero_optimization_stage()} | from step {trainer.progress.step}"
         )

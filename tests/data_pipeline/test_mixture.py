@@ -100,8 +100,11 @@ def test_epochs_and_a_seed_are_a_sources_own_in_all_stages(written: Any, data: M
         ({"source": {"A": 1}}, "unknown key 'source'; give sources, validation, later"),
         ({"sources": {"A": 0}}, "the weight of .* is 0; give a positive number"),
         ({"sources": {"A": {"epochs": 2}}}, "the weight of .* is None; give a positive number"),
-        ({"sources": {"A": {"weight": 1, "epochs": 0}}}, "epochs of .* is 0; give a whole number of at least 1"),
-        ({"sources": {"A": {"weight": 1, "seed": 1.5}}}, "seed of .* is 1.5; give a whole number of at least 0"),
+        ({"sources": {"A": {"weight": 1, "epochs": 0}}}, "epochs of .* is 0; give a whole number from 1 to 1000000000"),
+        ({"sources": {"A": {"weight": 1, "seed": 1.5}}}, "seed of .* is 1.5; give a whole number from 0 to 1000000000"),
+        ({"sources": {"A": {"weight": 1, "epochs": 10**23}}}, "epochs of .* is 10+; give a whole number from 1"),
+        ({"sources": {"A": 1}, "later": [{"after": True, "sources": {"A": 1}}]}, "after is True; give the number"),
+        ({"sources": {"A": 1}, "later": [{"after": 10**23, "sources": {"A": 1}}]}, "after is 10+; give the number"),
         ({"sources": {"A": {"weight": 1, "epoch": 1}}}, "unknown key 'epoch'; give weight, epochs, seed"),
         (
             {"sources": {"A": 1}, "later": [{"after": 9, "sources": {"A": {"weight": 1, "epochs": 2}}}]},
@@ -128,6 +131,18 @@ def test_mistakes_are_one_line(
     with pytest.raises(UserError, match=message) as raised:
         load_data(path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_source_that_stands_twice_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "mix.yaml").write_text("sources:\n  data/books: 1\n  data/code: 1\n  data/books: 9\n")
+    with pytest.raises(UserError, match=r"data/books stands there twice.* line 4") as raised:
+        load_data(tmp_path / "mix.yaml")
+    assert "\n" not in str(raised.value)
+
+
+def test_the_most_epochs_do_not_overflow(written: Any, data: Manifest, other_data: Manifest) -> None:
+    most = {str(data.folder): {"weight": 1, "epochs": 10**9}, str(other_data.folder): 1}
+    assert mixture(written(sources=most)).order([100, 200], seed=0)[0][0] in (0, 1)
 
 
 def test_a_file_that_is_no_yaml_is_one_line(tmp_path: Path) -> None:

@@ -124,14 +124,17 @@ def test_a_process_too_many_for_the_gpus_is_one_line(
 def test_gpus_of_slurm_that_torch_cannot_use_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a run on the CPU of one node, for which the others' GPUs would wait."""
     monkeypatch.setattr("pretrain.distributed.gpu_count", lambda: 0)
-    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+    for name in ("DS_ACCELERATOR", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
     _set_launcher(monkeypatch, {"SLURM_LOCALID": "0", "SLURM_GPUS_ON_NODE": "8"})
     with pytest.raises(
         UserError, match=rf"Slurm has given 8 GPU\(s\) on {socket.gethostname()}, and torch can use none"
     ):
         local_device()
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    assert local_device() == torch.device("cpu")
+    for name, value in (("DS_ACCELERATOR", "cpu"), ("CUDA_VISIBLE_DEVICES", "")):  # on purpose
+        with monkeypatch.context() as environment:
+            environment.setenv(name, value)
+            assert local_device() == torch.device("cpu")
 
 
 def test_deepspeed_takes_the_same_index_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import yaml
 
 from data_pipeline import Manifest, UserError, WindowDataset, load_data
 from pretrain.batches import TrainingBatches
+from pretrain.check_windows import check_windows, pass_over
+from pretrain.checkpoint import find_checkpoint
 from pretrain.config import RunConfig
-from pretrain.preflight import check_resume, check_run
+from pretrain.preflight import check_resume
+from pretrain.progress import Progress
 from tests.integration.forked import ForkedRun
 from tests.integration.runs import MODEL, TRAINING
 from tests.pretrain.checkpoint.test_store import CONFIG, save
@@ -113,8 +117,44 @@ def test_batches_go_on_at_any_sample_after_a_source_has_given_its_epochs(
 def test_a_run_longer_than_all_epochs_is_refused_at_the_start(tmp_path: Path, data: Manifest) -> None:
     path = write(tmp_path / "mix.yaml", [(data, {"weight": 1, "epochs": 1})])
     windows = len(WindowDataset(data, "train", CONFIG.context_length))
-    model = dataclasses.replace(CONFIG, vocab_size=0)
-    fitting = RunConfig(data=path, out=tmp_path / "run", model=model, global_batch_size=8, steps=windows // 8)
-    check_run(fitting, 1)
-    with pytest.raises(UserError, match=rf"has {windows} training windows in all its epochs, the run takes \d+; give"):
-        check_run(dataclasses.replace(fitting, steps=windows // 8 + 1), 1)
+    mixture = load_data(path)
+    fitting = RunConfig(data=path, model=CONFIG, global_batch_size=8, micro_batch_size=8, steps=windows // 8)
+    check_windows(fitting, mixture, Progress())
+    longer = dataclasses.replace(fitting, steps=windows // 8 + 1)
+    with pytest.raises(
+        UserError, match=rf"has {windows} training windows in all its epochs, the run takes \d+; give mor"
+    ):
+        check_windows(longer, mixture, Progress())
+    # of a resumed run what it has taken counts, with whatever batch, and what it passes over
+    begun = Progress(step=4, samples=16)
+    check_windows(longer, mixture, begun)
+    skipping = dataclasses.replace(longer, skip_batches=4)
+    assert pass_over(skipping, begun) == 4
+    with pytest.raises(UserError, match=r"the run takes \d+; give a later stage before they end, or fewer --steps"):
+        check_windows(skipping, mixture, begun)
+
+
+def test_a_run_whose_windows_end_before_it_saves_its_last_step(tmp_path: Path, data: Manifest) -> None:
+    """Since batches were passed over for a loss that is not finite, say, which the start cannot know."""
+    path = write(tmp_path / "mix.yaml", [(data, {"weight": 1, "epochs": 1})])
+    windows = len(WindowDataset(data, "train", 64))
+    options = [
+        f"--data={path}",
+        f"--out={tmp_path / 'run'}",
+        *MODEL,
+        *TRAINING,
+        f"--steps={windows // 4}",
+        "--global_batch_size=4",
+    ]
+    result = ForkedRun(1, *options, module=__name__, function=pass_over_and_train.__name__).wait()
+    assert result.returncode == 4, result.stdout
+    assert f"error: the mixture has {windows} training windows in all its epochs; give a later stage" in result.stdout
+    assert find_checkpoint(tmp_path / "run").name == f"step-{windows // 4 - 1:08d}"
+
+
+def pass_over_and_train() -> None:
+    from pretrain.session import parse_config, training_session
+
+    with training_session(parse_config(sys.argv[1:])) as trainer:
+        trainer.progress.pass_over(1, trainer.config.global_batch_size)
+        trainer.run()

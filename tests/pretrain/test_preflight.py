@@ -21,7 +21,7 @@ from pretrain.preflight import (
     find_resume,
     warn_of_past_profile,
     warn_of_small_disk,
-    warn_of_unfinished_warmups,
+    warnings_of_warmups,
 )
 from tests.pretrain.checkpoint.test_store import CONFIG, PART, save
 
@@ -63,19 +63,18 @@ def test_a_profile_of_steps_that_never_come_is_found_before_the_start(capsys: py
     assert "nothing is profiled; give steps from 26 on" in capsys.readouterr().err
 
 
-def test_a_warmup_that_is_longer_than_the_run_is_known_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
-    def warn(**fields: Any) -> str:
+def test_a_warmup_that_is_longer_than_the_run_is_known_at_the_start() -> None:
+    def warned(**fields: Any) -> list[str]:
         model = ModelConfig(context_length=64)
-        warn_of_unfinished_warmups(RunConfig(model=model, steps=20, global_batch_size=16, micro_batch_size=4, **fields))
-        return capsys.readouterr().err
+        return warnings_of_warmups(RunConfig(model=model, steps=20, global_batch_size=16, micro_batch_size=4, **fields))
 
     short = {"batch_warmup": WarmupConfig(start=4, steps=19), "length_warmup": WarmupConfig(start=16, steps=9)}
-    assert warn() == warn(**short) == ""
-    assert warn(batch_warmup=WarmupConfig(start=4, steps=40)) == (
+    assert warned() == warned(**short) == []
+    assert warned(batch_warmup=WarmupConfig(start=4, steps=40)) == [
         "warning: --batch_warmup.steps 40 are not over in the run's 20 steps: global_batch_size 16 is never reached, "
-        "the last step has 8; give fewer, or more --steps\n"
-    )
-    long = warn(length_warmup=WarmupConfig(start=16, steps=30))
+        "the last step has 8; give fewer, or more --steps"
+    ]
+    (long,) = warned(length_warmup=WarmupConfig(start=16, steps=30))
     assert "model.context_length 64 is never reached, the last step has 32" in long
 
 
