@@ -1,6 +1,6 @@
 """A tiny run as training leaves it: real checkpoints through the writer, a real metrics file, no launcher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -49,3 +49,12 @@ def make_run(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> MakeRu
         return run
 
     return make
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tensors as small as in recall's tests are slower on several threads, on a busy machine by far."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,10 +1,8 @@
 """A model that was trained to recall at 128 tokens, started again with one scale more, recalls at 512 at once."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 
 from data_pipeline import Manifest
@@ -20,14 +18,6 @@ MODEL = ModelConfig(
     query="fine", positions="token",
 )  # fmt: skip
 LONGER = replace(MODEL, context_length=LONG.length, num_scales=4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def learner(config: ModelConfig, task: RecallTask, updates: int, batch_size: int, seed: int) -> Learner:

@@ -1,6 +1,5 @@
 """Training: attention over the whole sequence learns a tiny recall, a window cannot; stages, states, seeds."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,16 +12,8 @@ from eval.tasks.task import Task
 from eval.tasks.training import Learner, Point, Stage, Training, updates_to
 from tests.eval.tasks.models import tiny
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TASK = RecallTask(length=32, pairs=4, keys=4, values=4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on several threads, on a busy machine by far."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def learner(*updates: int, task: Task = TASK, every: int = 2, seed: int = 0, **model: Any) -> Learner:
