@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from data_pipeline import Manifest
@@ -11,6 +12,7 @@ from eval.tasks.training import Learner, Stage, Training
 from maha_model import ModelConfig
 from pretrain.checkpoint import CheckpointInfo, InitialWeights, save_checkpoint, whole_pieces
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT, LONG = (RecallTask(length=length, pairs=4, keys=8, values=8) for length in (128, 512))
 MODEL = ModelConfig(
     vocab_size=SHORT.vocab_size, context_length=SHORT.length, d_model=32, num_layers=2, num_heads=2, d_ff=64, span=8,
