@@ -30,7 +30,8 @@ def test_json_has_every_row_ratio_and_criterion(
     settings = {(row["model"], row["policy"], row["zero"]) for row in report["training"]}
     assert len(settings) == len(report["training"]) == 6 * 3 * 4
     for row in report["training"]:
-        assert row["peak"] > row["activations"] > row["activations_without_vocabulary"] > 0
+        # (a vocabulary so small may not matter for a peak)
+        assert row["peak"] > row["activations"] >= row["activations_without_vocabulary"] > 0
         assert row["precision"] == ("float32" if row["zero"] == 0 else "bfloat16")
     assert [row["model"] for row in report["inference"]] == list(PEERS)
     assert len(report["measured"]) == 6 * 4
