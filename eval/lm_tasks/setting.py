@@ -52,6 +52,7 @@ class Setting:
 
 def _lengths(metadata: dict[str, Any]) -> tuple[int, ...]:
     given, context = metadata.get("lengths"), _context(metadata)
+    lengths: list[Any] | tuple[Any, ...]
     lengths = [context] if given is None else given if isinstance(given, list | tuple) else [given]
     if not lengths or not all(type(length) is int and length >= 1 for length in lengths):
         raise UserError(f"metadata lengths is {given!r}; give numbers of tokens, such as lengths=[512,2048]")
