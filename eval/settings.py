@@ -6,6 +6,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import yaml
@@ -59,17 +60,38 @@ def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
     missing = [key for key in required if key not in values]
     if missing:
         raise UserError(f"{where}: {', '.join(missing)} is missing")
-    hints = typing.get_type_hints(cls)
-    for key, value in values.items():
-        hint = hints[known[key].name]
-        kind = typing.get_origin(hint) or hint
-        wrong = kind in _WORDS and (not isinstance(value, _ACCEPTED.get(kind, kind)) or isinstance(value, bool))
-        if wrong:
-            raise UserError(f"{where}: {key} is {value!r}; give {_WORDS[kind]}")
+    check_types(cls, values, where)
     try:
         return cls(**{known[key].name: value for key, value in values.items()})
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def check_types(cls: type, values: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for a value of another type than the field of the dataclass `cls`; unknown keys are passed over.
+
+    A field is checked whose type is a number, a word, a list or a mapping, or one of these or None.
+    """
+    hints = typing.get_type_hints(cls)
+    names = {f.metadata.get("key", f.name): f.name for f in fields(cls)}
+    for key, value in values.items():
+        if key not in names:
+            continue
+        hint = hints[names[key]]
+        choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
+        optional = isinstance(hint, UnionType) and len(choices) == 1
+        if optional and value is None:
+            continue
+        plain = choices[0] if optional else hint
+        kind = typing.get_origin(plain) or plain
+        if kind in _WORDS and (not isinstance(value, _ACCEPTED.get(kind, kind)) or isinstance(value, bool)):
+            raise UserError(f"{where}: {key} is {value!r}; give {_WORDS[kind]}")
+
+
+def check_mapping(values: object, where: str) -> None:
+    """Raises UserError if it is no mapping."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} is {values!r}; give a mapping")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

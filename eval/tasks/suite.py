@@ -17,16 +17,16 @@ The shipped files stand here: `small.yaml` and `summary.yaml`, for a laptop; for
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_pipeline import UserError
-from eval.settings import build, merged, nearest, read_mapping
-from eval.tasks.budget import equal_span
+from eval.settings import build, check_mapping, merged, nearest, read_mapping
 from eval.tasks.copying import CopyingTask
 from eval.tasks.criteria import Limit
 from eval.tasks.induction import InductionTask
+from eval.tasks.models import TaskModels, by_length
 from eval.tasks.multiquery import MultiqueryTask
 from eval.tasks.needle import NeedleTask
 from eval.tasks.recall import RecallTask
@@ -34,7 +34,7 @@ from eval.tasks.task import Task
 from eval.tasks.text import TextTask
 from eval.tasks.training import Stage, Training
 from eval.tasks.variables import VariablesTask
-from maha_model import ConfigError, ModelConfig
+from maha_model import ModelConfig
 
 TASKS: dict[str, type] = {
     "recall": RecallTask, "multiquery": MultiqueryTask, "induction": InductionTask, "needle": NeedleTask,
@@ -132,9 +132,8 @@ class Suite:
                 raise UserError(f"{path}: the name {name!r} is part of a file's; give letters, digits and _ only")
         for kind, group in (("model", suite.models), ("task", suite.tasks)):
             for name, values in group.items():
-                _check_mapping(values, f"{path}, {kind} {name}")
-                for length, other in (values.get("at") or {}).items():
-                    _check_mapping(other, f"{path}, {kind} {name}, at {length}")
+                check_mapping(values, f"{path}, {kind} {name}")
+                by_length(values.get("at"), f"{path}, {kind} {name}")
         for limit in suite.limits():
             for name in limit.models:
                 if name not in suite.models:
@@ -193,7 +192,7 @@ class Suite:
 
         task, stages = make(), []
         for values in entry.curriculum:
-            _check_mapping(values, f"{where}: a stage of the curriculum")
+            check_mapping(values, f"{where}: a stage of the curriculum")
             settings = {key: value for key, value in values.items() if key not in ("updates", "batch_size")}
             if settings.get("length", length) <= length and make(**settings) != task:
                 stage = {"batch_size": training.batch_size, **values, "task": make(**settings)}
@@ -204,57 +203,12 @@ class Suite:
             if made.vocab_size != task.vocab_size:
                 raise UserError(f"{where}: a stage of the curriculum has another vocabulary than the task")
         context = max(made.length for made in tests)
-        given = {"vocab_size": task.vocab_size, "context_length": context}
-        config = self._config(entry, model, length, given)
-        begins = self._begins(entry, model, length, given) if len(stages) > 1 else None
+        models = TaskModels(
+            path=self.path, task=entry.name, length=length, base=merged(self.base, entry.model), models=self.models,
+            given={"vocab_size": task.vocab_size, "context_length": context},
+        )  # fmt: skip
+        config = models.config(model)
         return Run(
             entry=entry.name, task=entry.task, model=model, seed=seed, stages=stages, tests=tests, config=config,
-            training=training, dial=self._dial(model), begins=begins,
+            training=training, dial=models.dial(model, config), begins=models.begins(model) if stages[1:] else None,
         )  # fmt: skip
-
-    def _dial(self, model: str) -> list[float]:
-        dial = self.models[model].get("dial", [])
-        if not isinstance(dial, list) or not all(isinstance(value, int | float) for value in dial):
-            raise UserError(f"{self.path}, model {model}: dial is {dial!r}; give a list of numbers")
-        return [float(value) for value in dial]
-
-    def _begins(self, entry: Entry, model: str, length: int, given: dict[str, int]) -> ModelConfig | None:
-        settings, where = self.models[model].get("begins"), f"{self.path}, model {model}"
-        if settings is None:
-            return None
-        _check_mapping(settings, f"{where}: begins")
-        if other := [key for key in settings if key not in ("num_scales", "rope_base")]:
-            raise UserError(f"{where}: begins has {other[0]}; only num_scales and rope_base may be others at the begin")
-        config = self._config(entry, model, length, given)
-        begins = self._config(entry, model, length, given, settings)
-        if begins.num_scales > config.num_scales:
-            raise UserError(f"{where}: begins has more scales than the model; give {config.num_scales} at most")
-        return begins
-
-    def _config(
-        self, entry: Entry, model: str, length: int, given: dict[str, int], changes: dict[str, Any] | None = None
-    ) -> ModelConfig:
-        where = f"{self.path}, task {entry.name}, model {model}"
-        settings = merged(merged(self.base, entry.model), self.models[model])
-        settings = merged(settings, settings.pop("at", {}).get(length, {}))
-        equal = settings.pop("equal_scores", None)
-        for key in ("dial", "begins"):
-            settings.pop(key, None)
-        settings |= changes or {}
-        for key in given:
-            if key in settings:
-                raise UserError(f"{where}: {key} follows from the task; leave it out")
-        try:
-            config = ModelConfig.from_dict({**settings, **given})
-        except ConfigError as error:
-            raise UserError(f"{where}: {error}") from error
-        if equal is None:
-            return config
-        if equal not in self.models or "equal_scores" in self.models[equal]:
-            raise UserError(f"{where}: equal_scores is {equal!r}; give a model that has none itself")
-        return replace(config, span=equal_span(self._config(entry, equal, length, given), length))
-
-
-def _check_mapping(values: object, where: str) -> None:
-    if not isinstance(values, dict):
-        raise UserError(f"{where} is {values!r}; give a mapping")

@@ -1,6 +1,7 @@
 """lm-eval itself, on local tasks, through an export: its values are those of our own evaluation."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,28 @@ def test_lm_eval_itself_takes_our_tasks_and_a_text_file(
     assert 0 < results["maha_needle"]["prob,none"] < 1
 
 
+@pytest.mark.parametrize("content", ["\u5929\u5730\u7384\u9ec3" * 100, " \n" * 40], ids=["without spaces", "blank"])
+def test_text_without_words_has_all_measures_but_that_of_words(
+    make_run: Callable[..., Path],  # noqa: F811
+    content: str, tmp_path: Path, run_command: Run,
+) -> None:  # fmt: skip
+    folder, text = tmp_path / "export", tmp_path / "new.txt"
+    export(make_run("maha"), folder)
+    text.write_text(content, encoding="utf-8")
+    done = run_command(
+        "-m", "eval.harness", "--checkpoint", folder, "--tasks", "maha_perplexity", "--metadata", f"data={text}",
+        "--output_path", tmp_path / "out", **offline(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (result,) = (tmp_path / "out").rglob("results_*.json")
+    found = json.loads(result.read_text())["results"]["maha_perplexity"]
+    ours = evaluate(folder, TextFile(text), context=CONTEXT, stride=CONTEXT).score
+    assert ours.word_perplexity is None
+    assert math.isnan(found["word_perplexity,none"])
+    assert found["bits_per_byte,none"] == pytest.approx(ours.bits_per_byte, rel=0.05)
+    assert found["byte_perplexity,none"] == pytest.approx(2 ** found["bits_per_byte,none"])
+
+
 def test_mistakes_are_one_line_and_status_2(
     make_run: Callable[..., Path],  # noqa: F811
     tmp_path: Path, run_command: Run, assert_user_error: Callable[..., None],
@@ -198,3 +221,12 @@ def test_mistakes_are_one_line_and_status_2(
     assert_user_error(done, "Tasks not found: no_such_task")
     done = run_command("-m", "eval.harness", "--checkpoint", folder, "--tasks", "maha_needle", HF_HUB_OFFLINE="1")
     assert_user_error(done, "no text to search in; give --metadata data=PATH")
+    for given, message in (
+        ("data=2024", "data is 2024"),
+        ("tokenizer=no/such/folder", "no tokenizer that can be loaded"),
+    ):
+        done = run_command(
+            "-m", "eval.harness", "--checkpoint", folder, "--tasks", "maha_needle", "--metadata", "data=book.txt",
+            given, HF_HUB_OFFLINE="1",
+        )  # fmt: skip
+        assert_user_error(done, message)

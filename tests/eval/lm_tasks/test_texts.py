@@ -1,12 +1,13 @@
 """Texts that lm-eval's tasks are made of: those that a data set was prepared from, with tokenizers of both kinds."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from data_pipeline import Manifest, UserError
-from eval.lm_tasks.perplexity import documents, results
+from eval.lm_tasks.perplexity import bits_per_byte, documents, results, weighted_perplexity
 from eval.lm_tasks.texts import read_texts
 
 
@@ -30,6 +31,24 @@ def test_perplexity_is_of_whole_documents_in_their_own_words_and_bytes(tmp_path:
     scores = results(row, [-12.0])
     assert scores["word_perplexity"] == (-12.0, 7)
     assert scores["bits_per_byte"] == scores["byte_perplexity"] == (-12.0, len(row["text"].encode()))
+
+
+def test_perplexity_is_lm_evals_and_nan_where_that_is_undefined() -> None:
+    metrics = pytest.importorskip("lm_eval.api.metrics")
+    items = [(-12.5, 7), (-300.0, 90)]
+    assert weighted_perplexity(items) == pytest.approx(metrics.weighted_perplexity(items), rel=1e-12)
+    assert bits_per_byte(items) == pytest.approx(metrics.bits_per_byte(items), rel=1e-12)
+    for undefined in ([(-3000.0, 1)], [(-5.0, 0)], [(math.nan, 3)], []):
+        assert math.isnan(weighted_perplexity(undefined))
+    assert math.isnan(bits_per_byte([(-5.0, 0)]))
+    assert bits_per_byte([(-3000.0, 1)]) == pytest.approx(3000 / math.log(2))
+
+
+@pytest.mark.parametrize(("name", "value"), [("data", 2024), ("data", 0), ("split", 2024)])
+def test_a_name_that_lm_eval_reads_as_a_number_is_named(name: str, value: int) -> None:
+    pytest.importorskip("datasets")
+    with pytest.raises(UserError, match=f"{name} is {value}, which is no name; give a name, or a path"):
+        documents(**{"data": "book.txt", name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

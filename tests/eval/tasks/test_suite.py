@@ -10,11 +10,13 @@ import torch
 
 from data_pipeline import Manifest, UserError
 from eval.tasks.suite import TASKS, Suite
+from eval.tasks.training import Learner
 from maha_model import CausalLM
 from tests.conftest import ROOT
 from tests.eval.tasks.example import VALUES, load_suite
 
 TASK_NAMES = list(VALUES["tasks"])
+DESCENT = {"descent": 1, "query": "fine", "positions": "token"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "eval/tasks").glob("*.yaml")), ids=lambda path: path.stem)
@@ -74,6 +76,33 @@ def test_a_model_begins_the_curriculum_with_other_scales_and_is_itself_without_o
     assert "begins" not in without.to_dict()  # results of earlier versions are as good
 
 
+def test_settings_of_a_length_and_of_all_models_hold_for_the_begin_and_the_dial_too(tmp_path: Path) -> None:
+    at = {32: {"num_scales": 3, "begins": {"num_scales": 2}, "dial": [0.5]}}
+    values = changed("models", "maha", value={"num_scales": 2, **DESCENT, "at": at})
+    short, long = load_suite(tmp_path, **values).runs(["pairs"], ["maha"], [0])
+    assert (short.begins, short.dial) == (None, [])
+    assert (long.begins, long.dial) == (replace(long.config, num_scales=2), [0.5])
+
+    of_all = changed("base", "begins", value={"rope_base": 100.0})
+    for run in load_suite(tmp_path, **of_all).runs(["pairs"]):
+        assert run.begins == replace(run.config, rope_base=100.0)
+    of_task = changed("tasks", "pairs", "model", value={"begins": {"rope_base": 100.0}})
+    (run,) = load_suite(tmp_path, **of_task).runs(["pairs"], ["full"], [0])[:1]
+    assert run.begins == replace(run.config, rope_base=100.0)
+
+
+def test_weights_that_do_not_fit_are_named_at_the_start_and_fit_as_the_message_says(tmp_path: Path) -> None:
+    model = {"num_scales": 3, "ratio": 2, "projections": "separate", "begins": {"num_scales": 1}}
+    message = "model maha: begins has queries and keys of width 8, the model of 4, .* give the model qk_dim: 4"
+    with pytest.raises(UserError, match=message):
+        load_suite(tmp_path, **changed("models", "maha", value=model)).runs()
+    run = load_suite(tmp_path, **changed("models", "maha", value={**model, "qk_dim": 4})).runs(["pairs"], ["maha"])[0]
+    learner = Learner(run.config, run.stages, run.training, run.seed, "cpu", run.begins)
+    while not learner.finished:
+        learner.advance()
+    assert learner.model.config == run.config
+
+
 def changed(*keys: str, value: Any) -> dict[str, Any]:
     values = copy.deepcopy(VALUES)
     place = values
@@ -109,6 +138,23 @@ def changed(*keys: str, value: Any) -> dict[str, Any]:
         (changed("models", "maha", "begins", value=3), "model maha: begins is 3; give a mapping"),
         (changed("models", "maha", "begins", value={"d_ff": 8}), "begins has d_ff; only num_scales and rope_base"),
         (changed("models", "maha", "begins", value={"num_scales": 3}), "begins has more scales than the model; give 2"),
+        (changed("models", "maha", "begins", value={"rope_base": "abc"}), "begins: rope_base is 'abc'; give a number"),
+        (changed("models", "maha", "begins", value={"rope_base": -1}), "rope_base is -1; it must be positive"),
+        (changed("models", "maha", "begins", value={"num_scales": None}), "num_scales is None; give a whole number"),
+        (changed("models", "full", "begins", value={"num_scales": 2}), "begins has num_scales, but standard attention"),
+        (changed("models", "maha", "at", value={32: {"begins": 3}}), "model maha: begins is 3; give a mapping"),
+        (changed("models", "maha", "at", value=[32]), r"model maha: at is \[32\]; give a mapping"),
+        (changed("models", "maha", "at", value={"32": {}}), "at has '32'; give lengths, whole numbers"),
+        (changed("models", "maha", "d_ff", value="wide"), "d_ff is 'wide'; give a whole number"),
+        (changed("models", "maha", "recency", value="8"), "recency is '8'; give a number"),
+        (
+            changed("models", "maha", "aggregation", value={"ridge": "1e0"}),
+            "aggregation: ridge is '1e0'; give a",
+        ),
+        (changed("models", "maha", "aggregation", value=3), "aggregation is 3; give a mapping"),
+        (changed("models", "maha", "dial", value=[0.1]), "dial is for a model with a descent"),
+        (changed("models", "maha", value={**DESCENT, "dial": [-1]}), "model maha: dial -1: aggregation.sparsity"),
+        (changed("base", "equal_scores", value="maha"), "equal_scores is 'maha'; give a model that has none itself"),
         (changed("figures", value=[{"kind": "speed", "model": "full", "limit": 1}]), "figure 1: kind is 'speed'"),
         (changed("figures", value=[{"kind": "updates", "model": "full", "limit": 1}]), "over is missing"),
         (changed("figures", value=[{"kind": "accuracy", "model": "ful", "limit": 1}]), "no model is called 'ful'"),
