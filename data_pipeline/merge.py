@@ -61,7 +61,9 @@ def _check(parts: list[Manifest]) -> None:
         there[part.number] = manifest
     missing = [str(number) for number in range(1, part.count + 1) if number not in there]
     if missing:
-        raise UserError(f"of {part.count} parts {', '.join(missing)} are not given; give the folders of all")
+        raise UserError(
+            f"not all of the {part.count} parts are given: {', '.join(missing)} missing; give the folders of all"
+        )
 
 
 def _count(manifest: Manifest) -> str:

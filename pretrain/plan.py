@@ -152,6 +152,8 @@ def _assumptions(options: argparse.Namespace) -> Assumptions:
     for name in names:
         if not getattr(options, name) > 0:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be positive")
+    if options.mfu > 1:
+        raise UserError(f"--mfu is {options.mfu}; it is a share, so give at most 1: 0.4 for 40 %")
     return Assumptions(*(getattr(options, name) for name in names))
 
 

@@ -115,7 +115,7 @@ def test_parts_that_are_not_the_whole_are_refused(parts: list[Path], whole: Path
     other = prepare(find_source(str(source)), tmp_path / "o", 500, 1, 3000, Part(2, 3)).folder
     more = prepare(find_source(str(source)), tmp_path / "m", 512, 1, 3000, Part(2, 4)).folder
     for folders, message in (
-        (parts[:2], "of 3 parts 3 are not given"),
+        (parts[:2], "not all of the 3 parts are given: 3 missing"),
         ([*parts, tmp_path / "copy"], "are both part 1/3"),
         ([*parts[:2], whole], "is no part of a data set"),
         ([parts[0], other, parts[2]], r"parts of different data sets \(vocab size 500 instead of 512\)"),
