@@ -92,7 +92,9 @@ WORLD_SIZE=$world "$python" -m pretrain.preflight ${options[@]+"${options[@]}"}
 
 MAHA_LAUNCH=$(</proc/sys/kernel/random/uuid)  # what signal_ranks.py finds this launch's processes by, on any host
 export MAHA_LAUNCH
-deepspeed=(deepspeed --log_level "${MAHA_LAUNCHER_LOG:-error}" --no_local_rank --module)
+# (with restarts what ended a start is in the line on the next one)
+level=$([ "$restarts" -eq 0 ] && echo error || echo critical)
+deepspeed=(deepspeed --log_level "${MAHA_LAUNCHER_LOG:-$level}" --no_local_rank --module)
 if [ -n "$hostfile" ]; then
   # what pdsh and mpirun pass on only by name; srun passes on everything
   variables=$(compgen -e | grep -E \
@@ -112,8 +114,9 @@ case $launcher in
     export OMPI_MCA_oob_tcp_keepalive_{time,intvl}=5 OMPI_MCA_oob_tcp_keepalive_probes=3
     mpi=(mpirun --hostfile "$hostfile" --map-by slot --bind-to none)  # (its default is one core for each process)
     # the first process is on this host if the file names it, else on the file's first
-    MASTER_ADDR=$("${mpi[@]}" -n 1 hostname -I | awk '{print $1}') \
-      || fail "mpirun cannot start a process on the hosts of $hostfile; try: ${mpi[*]} hostname"
+    MASTER_ADDR=$("${mpi[@]}" -n "$world" sh -c '[ "$OMPI_COMM_WORLD_RANK" != 0 ] || hostname -I' 2>"$file" \
+      | awk 'NR == 1 {print $1}') \
+      || fail "mpirun cannot start processes on the hosts of $hostfile ($(tr -d '\r' <"$file" | grep -m 1 .)); try: ${mpi[*]} hostname"
     export MASTER_ADDR
     for name in $variables MASTER_ADDR MASTER_PORT; do mpi+=(-x "$name"); done ;;
   slurm)  # srun itself, for the same reason; one task for each line of a list of hosts
@@ -139,6 +142,25 @@ prepare_start() {
     openmpi) start=("${mpi[@]}" -n "$world" "$python" -u -m "${train[@]}") ;;
     slurm) start=(srun -n "$world" --distribution=arbitrary --kill-on-bad-exit=1 "$python" -u -m "${train[@]}") ;;
   esac
+}
+
+# check_hosts: whether pdsh can start a run on all hosts; a line of error about those where it cannot
+check_hosts() {
+  local host there command answers faults="" interpreter
+  interpreter=$(command -v "$python")
+  there=$(printf 'cd %q && if [ -x %q ]' "$PWD" "$interpreter")
+  command="$there; then echo reached; else echo 'it has no' $(printf '%q' "$interpreter"); fi"
+  answers=$(PDSH_RCMD_TYPE=ssh PDSH_SSH_ARGS_APPEND="$PDSH_SSH_ARGS_APPEND -o BatchMode=yes -o ConnectTimeout=10" \
+    pdsh -w "$(awk '{print $1}' <<<"$nodes" | paste -sd,)" "$command" 2>&1 | tr -d '\r') || true
+  while read -r host _; do
+    host=${host#*@}
+    grep -qxF "$host: reached" <<<"$answers" \
+      || faults+="; $host ($(grep -F "$host: " <<<"$answers" | sed -n '1s/.*'"$host"': //p'))"
+  done <<<"$nodes"
+  [ -n "$faults" ] || return 0
+  echo "error: no run can start on ${faults#; }: give --hostfile hosts that ssh reaches without a password, with this" \
+    "folder and this Python at the same paths" >&2
+  return 1
 }
 
 # signal_found SIGNAL: send it to all processes of this launch that run on its hosts, and print their numbers
@@ -222,7 +244,7 @@ judge() {
 for ((number = 0; ; number++)); do
   prepare_start "$number"
   [ -z "$stopped" ] || exit 130
-  run_once
+  if [ "$launcher" != pdsh ] || check_hosts; then run_once; else status=2; fi
   [ "$restarts" -gt 0 ] && [[ ! $status =~ ^[04]$ ]] && [ -z "$stopped" ] || exit "$status"
   # a mistake at a start again passes, perhaps: the first start did not make it (MLflow is away, a device is gone)
   [ "$status$number" != 20 ] || exit "$status"

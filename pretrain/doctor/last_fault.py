@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_pipeline import UserError
 from data_pipeline.json_text import to_json
+from pretrain.callbacks.starts import starts_after
 from pretrain.diagnostics import Record, find_culprit, newest_folder, newest_records
 from pretrain.doctor.report import size_of
 from pretrain.output import write_line
@@ -16,7 +17,7 @@ SHOWN = 32
 
 
 def tell_last_fault(run: Path, as_json: bool) -> int:
-    """Print when the fault was, where its records are, a line for each rank and the likely culprit; the exit status, 0.
+    """Print when the last fault was, a line for each rank, the likely culprit and later starts; the exit status, 0.
 
     Raises:
         UserError: where no rank has left anything, or a file is damaged.
@@ -28,14 +29,22 @@ def tell_last_fault(run: Path, as_json: bool) -> int:
         raise UserError(f"--run {run}: no rank has left a record there; look at the output of the run instead")
     culprit = find_culprit(records)
     stream = sys.stderr if as_json else sys.stdout
-    began = datetime.fromtimestamp(min(record.time for record in records), UTC)
-    head = f"fault at {began:%Y-%m-%d %H:%M:%S} UTC, records in {newest_folder(run)}"
-    for line in (head, *_table(records), f"likely culprit: {culprit.why}"):
+    starts = starts_after(run, max(record.time for record in records))
+    head = f"fault at {_utc(min(record.time for record in records))}, records in {newest_folder(run)}"
+    lines = [head, *_table(records), f"likely culprit: {culprit.why}"]
+    if starts:
+        step, moment = starts[-1]["step"], _utc(starts[-1]["time"])
+        lines.append(f"started again since ({len(starts)} times), last from step {step} at {moment}")
+    for line in lines:
         write_line(line, stream)
     if as_json:
         ranks = [asdict(record) for record in records]
-        write_line(to_json({"culprit": asdict(culprit), "ranks": ranks}), sys.stdout)
+        write_line(to_json({"culprit": asdict(culprit), "ranks": ranks, "starts_since": starts}), sys.stdout)
     return 0
+
+
+def _utc(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _table(records: list[Record]) -> list[str]:

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,9 +37,11 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoHosts]:
         yield running
 
 
-def start(hosts: TwoHosts, out: Path, data: Path, *options: str) -> subprocess.Popen[str]:
+def start(
+    hosts: TwoHosts, out: Path, data: Path, *options: str, addresses: Sequence[str] = TwoHosts.addresses
+) -> subprocess.Popen[str]:
     hostfile = hosts.folder / "hostfile"
-    hostfile.write_text("".join(f"{address} slots=1\n" for address in hosts.addresses))
+    hostfile.write_text("".join(f"{address} slots=1\n" for address in addresses))
     script = ["bash", str(ROOT / "launch" / "pretrain.sh"), f"--hostfile={hostfile}"]
     arguments = [f"--data={data}", f"--out={out}", *MODEL, *TRAINING, "--peer_timeout=4", *options]
     return subprocess.Popen(
@@ -92,3 +94,18 @@ def test_mpirun_starts_one_run_on_both_hosts_and_it_stops_on_request(
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert_one_run_stopped(out, output)
+
+
+@pytest.mark.parametrize("launcher", ["pdsh", "openmpi"])
+def test_a_host_out_of_reach_is_one_line_before_any_process_starts(
+    hosts: TwoHosts, data: Manifest, tmp_path: Path, launcher: str
+) -> None:
+    away = "10.231.77.9"
+    addresses = (hosts.addresses[0], away)
+    process = start(hosts, tmp_path / "run", data.folder, f"--launcher={launcher}", addresses=addresses)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    _, line = output.splitlines()  # the first one has found the data whole
+    assert line.startswith("error: "), output
+    assert f"(ssh: connect to host {away} port 22: " in line
+    assert not (tmp_path / "run").exists()

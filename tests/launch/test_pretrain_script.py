@@ -57,7 +57,7 @@ $clean {python} -u -m pretrain.train "$@"
 exit $?
 """
 PDSH = """#!/bin/sh
-exec sh -c "$3"
+sh -c "$3" 2>&1 | sed "s/^/$2: /"
 """
 Start = Callable[..., subprocess.Popen[bytes]]
 

@@ -9,8 +9,10 @@ import torch
 
 from pretrain import plan as planning
 from pretrain.config import parse_config
-from pretrain.memory import Planner
+from pretrain.memory import Planner, resolved
+from pretrain.operation import Assumptions, operation
 from pretrain.plan import GIB
+from tests.conftest import ROOT
 from tests.pretrain.memory.test_planner import RUN, SMALL
 
 
@@ -104,3 +106,47 @@ def test_processes_that_share_a_window_hold_less_and_send_less_than_ring_attenti
     printed = capsys.readouterr().out
     assert "8 processes to a window" in printed
     assert "MiB that a process sends a layer and step to share windows" in printed
+
+
+def test_the_page_of_7_b_on_512_gpus_has_the_plans_numbers() -> None:
+    page = (ROOT / "docs" / "scale.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    cells = {label: tuple(values) for label, *values in rows}
+    given = ["--config", str(ROOT / "pretrain" / "configs" / "7b.yaml"), "--model.vocab_size", "32000"]
+    config = parse_config([*given, "--global_batch_size", "1024"])
+    configs = [resolved(config, stage, "cuda") for stage in (1, 3)]
+    planner = Planner("cuda")
+    plans = [planner.plan(config, 512) for config in configs]
+    costs = [operation(config, 512, Assumptions(0.4, 989, 2100, 10)) for config in configs]
+    held = [plan.states for plan in plans]
+
+    def gib(value: int) -> float:
+        return value / GIB
+
+    assert cells["weights"] == (
+        f"{gib(held[0].parameters):.2f}",
+        f"{gib(held[1].parameters):.2f}, and {gib(held[1].gathered):.2f} gathered",
+    )
+    in_gib = {
+        "gradients, in float32": [state.gradients for state in held],
+        "Adam's moments and float32 weights": [state.optimizer for state in held],
+        "activations": [plan.activations["none"] for plan in plans],
+        "peak": [plan.peaks["none"] for plan in plans],
+        "peak, `--activation_checkpointing block`": [plan.peaks["block"] for plan in plans],
+    }
+    assert {label: cells[label] for label in in_gib} == {
+        label: tuple(f"{gib(value):.2f}" for value in values) for label, values in in_gib.items()
+    }
+    sent = [cost.zero_bytes / 1e9 for cost in costs]
+    assert cells["sent for gradients (float32) and weights (bfloat16)"] == tuple(f"{value:.1f} GB" for value in sent)
+    assert cells["seconds of a step's arithmetic"] == tuple(f"{cost.step_seconds:.1f}" for cost in costs)
+    assert cells["GB/s, if all of it is to be hidden behind the arithmetic"] == tuple(
+        f"{value / cost.step_seconds:.1f}" for value, cost in zip(sent, costs, strict=True)
+    )
+    saved, cost = plans[1].checkpoints, costs[1]
+    assert cells["copied to the host's memory and written by each process"] == (f"{gib(saved.rank):.3f} GiB",)
+    assert cells["seconds of a save, beside training"] == (f"{saved.seconds(1e9, 20e9):.1f}",)
+    assert cells["on disk at most, with `keep_checkpoints` 3"] == (f"{gib(saved.disk):.1f} GiB",)
+    assert cells["faults a day"] == (f"{cost.faults_a_day:.2f}: one in {1 / cost.faults_a_day:.0f} days",)
+    assert cells["lost by each"] == (f"{cost.lost_minutes:.0f} min: 10 to restart, and half of 500 steps",)
+    assert cells["of all time"] == (f"{cost.lost_share:.1%}".replace("%", " %"),)

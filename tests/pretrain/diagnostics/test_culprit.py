@@ -1,5 +1,6 @@
 """Who is named from what the ranks have left, and how their records are read."""
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pretrain.callbacks.starts import STARTS_FILE, write_start
 from pretrain.diagnostics import Fault, FlightRecorder, find_culprit, newest_records
 from pretrain.diagnostics.record import Record, write_record
 from pretrain.doctor.last_fault import tell_last_fault
@@ -104,6 +106,23 @@ def test_the_time_and_the_folder_of_a_fault_are_printed(tmp_path: Path, capsys: 
     write_record(folder, record(0, 1, time=1.8e9))
     assert tell_last_fault(tmp_path, as_json=False) == 0
     assert capsys.readouterr().out.startswith(f"fault at 2027-01-15 08:00:00 UTC, records in {folder}\n")
+
+
+def test_a_run_that_was_started_again_since_the_fault_is_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(tmp_path / "diagnostics" / "now", record(0, 1, time=time.time() - 60))
+    (tmp_path / STARTS_FILE).write_text('{"step": 0, "time": 1.7e9}\n')
+    tell_last_fault(tmp_path, as_json=False)
+    assert "started again" not in capsys.readouterr().out
+    write_start(tmp_path, 40, 2)
+    with (tmp_path / STARTS_FILE).open("a") as file:
+        file.write('{"step": 50, "time": 1e300}\n{"step": 60, "ti')
+    tell_last_fault(tmp_path, as_json=False)
+    assert "\nstarted again since (1 times), last from step 40 at 20" in capsys.readouterr().out
+    tell_last_fault(tmp_path, as_json=True)
+    (start,) = json.loads(capsys.readouterr().out)["starts_since"]
+    assert (start["step"], start["processes"]) == (40, 2)
 
 
 def test_a_run_without_records_or_with_a_damaged_one_is_one_line(
