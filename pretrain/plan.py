@@ -19,8 +19,8 @@ from pretrain.operation import Assumptions, Operation, describe_operation, opera
 MIB, GIB = 2**20, 2**30
 
 NOT_COUNTED = (
-    "not counted: document_mask. Documents are padded to the longest of their group: each 10 % more rows add 2 to 4 % to "
-    "the activations; the FLOPs are others"
+    "not counted: document_mask. Documents are padded to the longest of their group: each 10 % more rows add 2 to 4 % "
+    "to the activations; the FLOPs are others"
 )
 """Of runs with it: lengths of documents are not known without the data."""
 
@@ -128,14 +128,9 @@ def main(args: list[str] | None = None) -> None:
             fit["change"] = found and found[0]
             lines.append(_verdict(peak, options.device_gib, found))
     if options.json:
-        print(
-            json.dumps(
-                {
-                    **plan.to_dict(), "peak": peak, "save_seconds": seconds, **(asdict(costs) if costs else {}), **fit,
-                    "not_counted": ["document_mask"] if config.document_mask else [],
-                }  # fmt: skip
-            )
-        )
+        found_bytes = {**plan.to_dict(), "peak": peak, "save_seconds": seconds}
+        not_counted = ["document_mask"] if config.document_mask else []
+        print(json.dumps({**found_bytes, **(asdict(costs) if costs else {}), **fit, "not_counted": not_counted}))
     else:
         print("\n".join(lines))
 
