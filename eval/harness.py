@@ -1,7 +1,7 @@
 """lm-eval's tasks on an export: python -m eval.harness --checkpoint EXPORT --tasks NAME[,NAME] [options of lm-eval]
 
-Those of `eval/lm_tasks` are among them: maha_needle, maha_induction, maha_variables (together maha_recall) and
-maha_perplexity, on the text that --metadata data=PATH names.
+Those of `eval/lm_tasks` are among them: maha_needle, maha_induction, maha_variables, maha_copying, maha_multiquery
+(together maha_recall) and maha_perplexity, on the text that --metadata data=PATH names.
 
 It is `lm_eval --model hf --model_args pretrained=EXPORT,add_bos_token=False` once `maha_model.huggingface` is imported.
 lm-eval itself puts the beginning-of-sequence token before a text whose perplexity it takes and before an empty context;
