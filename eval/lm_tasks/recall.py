@@ -4,11 +4,11 @@
   in a haystack and RULER (Hsieh et al. 2024, arXiv 2404.06654).
 - `induction`: at the end a passage begins again; its next words are among other words of the document.
 - `variables`: chains "Let A be VALUE.", "Let B be A."; at the end "Then B is". An example stands in front. After RULER.
-- `copying`: sentences "Remember the word WORD." at any depth; at the end a third of the words are listed in their order,
-  and the next one is searched for. After selective copying (Jing et al. 2019, arXiv 1706.02761).
+- `copying`: sentences "Remember the word WORD." at any depth; at the end a third of the words are listed in their
+  order, and the next one is searched for. After selective copying (Jing et al. 2019, arXiv 1706.02761).
 - `multiquery`: sentences "The word of KEY is VALUE." together at the begin; a third of them come again, anywhere in
-  the text after it, and at the end one of the others begins. After multi-query associative recall (Arora et al. 2023, arXiv
-  2312.04927), whose queries too come one after the other, their answers shown.
+  the text after it, and at the end one of the others begins. After multi-query associative recall (Arora et al. 2023,
+  arXiv 2312.04927), whose queries too come one after the other, their answers shown.
 
 Keys, values and variables are words of the text itself, so that any tokenizer has them, and no answer is likely by
 itself.
