@@ -10,7 +10,7 @@ from pathlib import Path
 from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors, user_path
 from data_pipeline.files import atomic_write
 from data_pipeline.json_text import to_json
-from eval.device import best_device, device_name
+from eval.device import add_device_option
 from eval.report import PARTS, Scope, command, compare, part_commands, read_memory_tables
 from eval.report.cost import SHORTEST
 
@@ -58,7 +58,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--split", default="test")
     parser.add_argument("--stride", type=at_least(1), help="tokens between windows (default: half the context)")
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="windows per forward pass")
-    parser.add_argument("--device", type=device_name, default=best_device())
+    add_device_option(parser)
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
     )

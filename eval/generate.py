@@ -13,7 +13,7 @@ import time
 
 from data_pipeline import CommandParser, Tokenizer, UserError, at_least, tokenizer_file, user_errors, user_path
 from data_pipeline.json_text import to_json
-from eval.device import best_device, device_name
+from eval.device import add_device_option
 from eval.ranks import Ranks, is_printed_by_rank_0, launched_ranks
 from eval.undefined import quotient
 from maha_model import ConfigError, ModelConfig
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before it; may be repeated")
     parser.add_argument("--compile", action="store_true", help="compile the step of a token: for thousands of tokens")
-    parser.add_argument("--device", type=device_name, default=best_device())
+    add_device_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object, the text in it, when all is done")
     args = parser.parse_args()
     pieces: list[str] = []

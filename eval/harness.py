@@ -1,7 +1,7 @@
 """lm-eval's tasks on an export: python -m eval.harness --checkpoint EXPORT --tasks NAME[,NAME] [options of lm-eval]
 
-Those of `eval/lm_tasks` are among them: maha_needle, maha_induction, maha_variables (together maha_recall) and
-maha_perplexity, on the text that --metadata data=PATH names.
+Those of `eval/lm_tasks` are among them: maha_needle, maha_induction, maha_variables, maha_copying, maha_multiquery
+(together maha_recall) and maha_perplexity, on the text that --metadata data=PATH names.
 
 It is `lm_eval --model hf --model_args pretrained=EXPORT,add_bos_token=False` once `maha_model.huggingface` is imported.
 lm-eval itself puts the beginning-of-sequence token before a text whose perplexity it takes and before an empty context;
@@ -17,7 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from data_pipeline import CommandParser, UserError, user_errors, user_path
-from eval.device import best_device, device_name
+from eval.device import add_device_option
 from eval.lm_tasks import FOLDER
 from pretrain.checkpoint import CONFIG, WEIGHTS
 
@@ -31,7 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="an export, made by python -m pretrain.export")
     parser.add_argument("--tasks", required=True, help="names of tasks, or YAML files that define them; by commas")
-    parser.add_argument("--device", type=device_name, default=best_device())
+    add_device_option(parser)
     args, others = parser.parse_known_args()
     with user_errors(ValueError, ConnectionError, FileNotFoundError):  # lm-eval has no such task, or not its data
         args.checkpoint = user_path(args.checkpoint)

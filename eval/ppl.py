@@ -5,7 +5,7 @@ Under torchrun all processes score together: windows in turn, or with --context-
 
 from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors, user_path
 from data_pipeline.json_text import to_json
-from eval.device import best_device, device_name
+from eval.device import add_device_option
 from eval.ranks import is_printed_by_rank_0, launched_ranks
 from eval.scoring.evaluation import evaluate, evaluate_once
 from eval.scoring.texts import SplitOfData, TextFile
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--context", type=at_least(1), help="tokens of a window (default: the model's context length)")
     parser.add_argument("--stride", type=at_least(1), help="tokens between windows (default: half the context)")
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="windows per forward pass")
-    parser.add_argument("--device", type=device_name, default=best_device())
+    add_device_option(parser)
     parser.add_argument(
         "--sparsity", type=float, help="another aggregation.sparsity (with gate: threshold); the score work is counted"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_pipeline import CommandParser, UserError, at_least, user_errors, user_path
 from eval.bench.criteria import print_report
-from eval.device import best_device, device_name, device_title
+from eval.device import add_device_option, device_title
 from eval.tasks import Suite, conduct, criteria_of, rows_of, tables
 from maha_model import ConfigError
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--only", type=_names, default=[], metavar="TASK,...", help="only these tasks of the suite")
     parser.add_argument("--models", type=_names, default=[], metavar="MODEL,...", help="only these models")
     parser.add_argument("--seeds", type=_seeds, default=[], metavar="SEED,...", help="these seeds, not the suite's")
-    parser.add_argument("--device", type=device_name, default=best_device())
+    add_device_option(parser)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the suite's")
     parser.add_argument("--out", type=Path, help="folder of the results (default: runs/NAME of the suite's file)")
     parser.add_argument("--jobs", type=at_least(1), default=1, help="runs side by side, with equal shares of the cores")

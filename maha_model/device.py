@@ -5,6 +5,7 @@ whose import takes a second, only where it is needed.
 """
 
 import os
+import socket
 
 
 def gpu_count() -> int:
@@ -18,6 +19,19 @@ def gpu_count() -> int:
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def unusable_gpus() -> str:
+    """Why this process has no GPU although Slurm has given it some and nothing hides them; empty if that is not so."""
+    given = os.environ.get("SLURM_GPUS_ON_NODE", "0")
+    hidden = os.environ.get("DS_ACCELERATOR") == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if given == "0" or hidden or gpu_count():
+        return ""
+    return (
+        f"Slurm has given {given} GPU(s) on {socket.gethostname()}, and torch can use none: the driver fails (see "
+        "nvidia-smi there), or torch is one for CPUs; mend it, leave the node out (sbatch --exclude), or set "
+        "DS_ACCELERATOR=cpu to compute on the CPU"
+    )
 
 
 def best_device() -> str:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from data_pipeline import UserError
-from maha_model.device import gpu_count
+from maha_model.device import gpu_count, unusable_gpus
 from pretrain.output import write_line
 
 T = TypeVar("T")
@@ -125,14 +125,8 @@ def local_device() -> torch.device:
     """
     rank, gpus = _local_rank(), gpu_count()
     if gpus == 0:
-        given = os.environ.get("SLURM_GPUS_ON_NODE", "0")
-        hidden = os.environ.get("DS_ACCELERATOR") == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-        if given != "0" and not hidden:
-            raise DeviceError(
-                f"Slurm has given {given} GPU(s) on {socket.gethostname()}, and torch can use none: the driver fails "
-                f"(see nvidia-smi there), or torch is one for CPUs; mend it, leave the node out (sbatch --exclude), or "
-                f"set DS_ACCELERATOR=cpu to train on the CPU"
-            )
+        if reason := unusable_gpus():
+            raise DeviceError(reason)
         return torch.device("cpu")
     if gpus == 1 and _is_task_of_slurm():  # which can see its own GPU only, as the first (--gpus-per-task, --gpu-bind)
         return torch.device("cuda", 0)

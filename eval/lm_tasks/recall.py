@@ -4,6 +4,11 @@
   in a haystack and RULER (Hsieh et al. 2024, arXiv 2404.06654).
 - `induction`: at the end a passage begins again; its next words are among other words of the document.
 - `variables`: chains "Let A be VALUE.", "Let B be A."; at the end "Then B is". An example stands in front. After RULER.
+- `copying`: sentences "Remember the word WORD." at any depth; at the end a third of the words are listed in their
+  order, and the next one is searched for. After selective copying (Jing et al. 2019, arXiv 1706.02761).
+- `multiquery`: sentences "The word of KEY is VALUE." together at the begin; a third of them come again, anywhere in
+  the text after it, and at the end one of the others begins. After multi-query associative recall (Arora et al. 2023,
+  arXiv 2312.04927), whose queries too come one after the other, their answers shown.
 
 Keys, values and variables are words of the text itself, so that any tokenizer has them, and no answer is likely by
 itself.
@@ -11,32 +16,16 @@ itself.
 
 import math
 import random
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from data_pipeline import UserError
+from eval.lm_tasks.haystack import Haystack, hide
 from eval.lm_tasks.setting import Setting, token_count
-from eval.lm_tasks.texts import read_texts
 
-_CHARACTERS = 2**22
-"""Of the text that is read, from its begin."""
-_NAMES = 1000
 _CUE, _ANSWER = 16, 4
 """Words of a passage that begins again, and of what is to follow."""
-
-
-@dataclass(frozen=True)
-class Haystack:
-    """The text around."""
-
-    words: list[str]
-    """In their order, each with the white space before it."""
-    names: list[str]
-    """Different words that can be keys, values and variables: the most frequent ones of 4 to 9 small letters."""
 
 
 class Document(NamedTuple):
@@ -70,6 +59,16 @@ def variables(**metadata: Any) -> dict[str, Any]:
     return _data(metadata, _variables)
 
 
+def copying(**metadata: Any) -> dict[str, Any]:
+    """lm-eval's data set of `maha_copying`."""
+    return _data(metadata, _copying)
+
+
+def multiquery(**metadata: Any) -> dict[str, Any]:
+    """lm-eval's data set of `maha_multiquery`."""
+    return _data(metadata, _multiquery)
+
+
 def results(doc: dict[str, Any], found: list[tuple[float, bool]]) -> dict[str, float]:
     """Scores of a document from the log-likelihood of every choice, and whether each of its tokens is the likeliest.
 
@@ -88,26 +87,13 @@ def _data(metadata: dict[str, Any], maker: Callable[[random.Random, Setting, Hay
     from datasets import Dataset
 
     setting, tokens = Setting.of(metadata), token_count(metadata)
-    haystack = _read(setting)
+    haystack = Haystack.read(setting.data, setting.split)
     rows = []
     for length in setting.lengths:
         for number in range(setting.documents):
             rng = random.Random(f"{setting.seed}/{length}/{number}")
             rows.append(_fitted(rng, maker(rng, setting, haystack), haystack.words, length, tokens)._asdict())
     return {"test": Dataset.from_list(rows)}
-
-
-def _read(setting: Setting) -> Haystack:
-    words: list[str] = []
-    characters = 0
-    for found in read_texts(setting.data, setting.split):
-        words += re.findall(r"\s*\S+", "\n" + found.text[: _CHARACTERS - characters])
-        characters += len(found.text)
-        if characters >= _CHARACTERS:
-            break
-    counts = Counter(word.strip() for word in words)
-    names = [word for word, _ in counts.most_common() if re.fullmatch(r"[^\W\d_]{4,9}", word) and word.islower()]
-    return Haystack(words, names[:_NAMES])
 
 
 def _fitted(rng: random.Random, make: Make, words: list[str], length: int, tokens: Callable[[str], int]) -> Document:
@@ -129,13 +115,13 @@ def _fitted(rng: random.Random, make: Make, words: list[str], length: int, token
 
 
 def _needle(rng: random.Random, setting: Setting, haystack: Haystack) -> Make:
-    names = _names(rng, 2 * setting.choices, haystack)
+    names = haystack.draw_names(rng, 2 * setting.choices)
     keys, values = names[: setting.choices], names[setting.choices :]
     sentences = [f" The word of {key} is {value}." for key, value in zip(keys, values, strict=True)]
     depths = [rng.random() for _ in sentences]
 
     def make(words: Sequence[str]) -> tuple[str, list[str]]:
-        text = _hidden(words, sentences, depths)
+        text = hide(words, sentences, depths)
         return f"{text} The word of {keys[0]} is", [f" {value}" for value in values]
 
     return make
@@ -163,7 +149,7 @@ def _induction(rng: random.Random, setting: Setting, haystack: Haystack) -> Make
 
 def _variables(rng: random.Random, setting: Setting, haystack: Haystack) -> Make:
     each = setting.hops + 2  # the value, and the variables
-    names = _names(rng, each * (setting.choices + 1), haystack)
+    names = haystack.draw_names(rng, each * (setting.choices + 1))
     example, *chains = (names[i : i + each] for i in range(0, len(names), each))
     sentences, depths = [], []
     for chain in chains:
@@ -172,31 +158,42 @@ def _variables(rng: random.Random, setting: Setting, haystack: Haystack) -> Make
 
     def make(words: Sequence[str]) -> tuple[str, list[str]]:
         shown = "".join(_assignments(example)).lstrip() + f" Then {example[-1]} is {example[0]}.\n"
-        text = shown + _hidden(words, sentences, depths)
+        text = shown + hide(words, sentences, depths)
         return f"{text} Then {chains[0][-1]} is", [f" {chain[0]}" for chain in chains]
+
+    return make
+
+
+def _copying(rng: random.Random, setting: Setting, haystack: Haystack) -> Make:
+    done = setting.choices // 2
+    copied = haystack.draw_names(rng, setting.choices + done)
+    sentences = [f" Remember the word {word}." for word in copied]
+    depths = sorted(rng.random() for _ in sentences)
+    # Choices are the words that are not listed: all stand in the document once.
+    listed, choices = copied[:done], copied[done:]
+
+    def make(words: Sequence[str]) -> tuple[str, list[str]]:
+        text = hide(words, sentences, depths)
+        return f"{text} The words to remember are, in their order: {', '.join(listed)},", [f" {x}" for x in choices]
+
+    return make
+
+
+def _multiquery(rng: random.Random, setting: Setting, haystack: Haystack) -> Make:
+    count = setting.choices + setting.choices // 2
+    names = haystack.draw_names(rng, 2 * count)
+    keys, values = names[:count], names[count:]
+    sentences = [f" The word of {key} is {value}." for key, value in zip(keys, values, strict=True)]
+    pairs = "".join(rng.sample(sentences, len(sentences))).lstrip()
+    # Choices are the values that have not come again: all stand in the document once.
+    queried, choices = sentences[setting.choices :], values[: setting.choices]
+    depths = [rng.random() for _ in queried]
+
+    def make(words: Sequence[str]) -> tuple[str, list[str]]:
+        return f"{pairs}\n{hide(words, queried, depths)} The word of {keys[0]} is", [f" {value}" for value in choices]
 
     return make
 
 
 def _assignments(chain: list[str]) -> list[str]:
     return [f" Let {name} be {source}." for source, name in pairwise(chain)]
-
-
-def _hidden(words: Sequence[str], sentences: list[str], depths: list[float]) -> str:
-    """The words with the sentences between them, each at its depth: 0 is the begin, 1 the end."""
-    parts: list[str] = []
-    done = 0
-    for depth, sentence in sorted(zip(depths, sentences, strict=True), key=lambda pair: pair[0]):
-        place = int(depth * len(words))
-        parts += [*words[done:place], sentence]
-        done = place
-    return "".join([*parts, *words[done:]]).lstrip()
-
-
-def _names(rng: random.Random, count: int, haystack: Haystack) -> list[str]:
-    if len(haystack.names) < count:
-        raise UserError(
-            f"the text has {len(haystack.names)} different words of 4 to 9 small letters, of which {count} are needed; "
-            "give a longer text, or --metadata choices=2"
-        )
-    return rng.sample(haystack.names, count)

@@ -156,7 +156,7 @@ def test_our_own_tasks_agree_with_our_own_evaluation(
     assert ours.tokens > 2 * context
     assert results["maha_perplexity"]["word_perplexity,none"] == pytest.approx(ours.word_perplexity, rel=1e-5)
     assert results["maha_perplexity"]["bits_per_byte,none"] == pytest.approx(ours.bits_per_byte, rel=1e-6)
-    for task in ("maha_needle", "maha_induction", "maha_variables"):
+    for task in ("maha_needle", "maha_induction", "maha_variables", "maha_copying", "maha_multiquery"):
         right = []
         for sample in samples(tmp_path / "out", task):
             doc = sample["doc"]

@@ -123,7 +123,7 @@ def test_a_process_too_many_for_the_gpus_is_one_line(
 
 def test_gpus_of_slurm_that_torch_cannot_use_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a run on the CPU of one node, for which the others' GPUs would wait."""
-    monkeypatch.setattr("pretrain.distributed.gpu_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name in ("DS_ACCELERATOR", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     _set_launcher(monkeypatch, {"SLURM_LOCALID": "0", "SLURM_GPUS_ON_NODE": "8"})

@@ -35,6 +35,14 @@ def test_a_gpu_is_planned_in_bfloat16_without_one(capsys: pytest.CaptureFixture[
     assert printed["states"]["parameters"] == 2 * sum(p.numel() for p in _model().parameters())
 
 
+def test_a_plan_names_the_document_mask_that_it_does_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    for options, names in (([], []), (["--document_mask", "true"], ["document_mask"])):
+        planning.main([*SMALL, *options, "--device", "cpu", "--mfu", "0.4", "--json"])
+        assert json.loads(capsys.readouterr().out)["not_counted"] == names
+        planning.main([*SMALL, *options, "--device", "cpu", "--mfu", "0.4"])
+        assert ("not counted: document_mask" in capsys.readouterr().out) == bool(names)
+
+
 def test_a_plan_has_bytes_and_seconds_of_a_save(capsys: pytest.CaptureFixture[str]) -> None:
     options = [*SMALL, "--zero", "1", "--device", "cpu", "--rank-gb-s", "0.001"]
     planning.main([*options, "--json"])

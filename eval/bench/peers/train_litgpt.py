@@ -35,6 +35,21 @@ class Windows(IterableDataset[Tensor]):
         wait_for_turn()  # (litgpt takes one batch more, and stops before it uses it)
 
 
+class Micro(DataLoader[Tensor]):
+    """Micro-batches (B, N + 1), without a place to go on from.
+
+    A loader without these two methods is pickled into litgpt's checkpoint as it is; with them the file has tensors and
+    numbers only, and is read without running what it holds.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""
+
+
 class Data(DataModule):
     """The windows as litgpt takes them."""
 
@@ -47,7 +62,7 @@ class Data(DataModule):
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Micro-batches (B, N + 1)."""
-        return DataLoader(Windows(self._job, self._windows), batch_size=self._job["micro_batch"])
+        return Micro(Windows(self._job, self._windows), batch_size=self._job["micro_batch"])
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """One micro-batch, for the check at the start that litgpt always makes."""
@@ -79,7 +94,7 @@ def main() -> None:
     """Train a job, waiting before every turn; write its result."""
     folder, result = Path(sys.argv[1]), Path(sys.argv[2])
     sys.argv[1:] = ["peer"]  # litgpt reads these again as its own where it saves
-    job, windows = json.loads((folder / "job.json").read_text()), torch.load(folder / "windows.pt")
+    job, windows = json.loads((folder / "job.json").read_text()), torch.load(folder / "windows.pt", weights_only=True)
     first = windows[: job["micro_batch"]]
 
     @torch.no_grad()
@@ -87,7 +102,7 @@ def main() -> None:
         logits = model(first[:, :-1])
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), first[:, 1:].flatten()).item()
 
-    model, config = build(job, torch.load(folder / "litgpt" / "lit_model.pth"))
+    model, config = build(job, torch.load(folder / "litgpt" / "lit_model.pth", weights_only=True))
     losses = [loss(model)]
     out = Path(f"{result}.run")
     steps = job["warm_up"] + job["turns"] * job["turn"]
@@ -106,7 +121,7 @@ def main() -> None:
             "init_args": {"lr": job["lr"], "betas": job["betas"], "eps": job["eps"], "weight_decay": 0.0},
         },
     )  # fmt: skip
-    model, _ = build(job, torch.load(out / "final" / "lit_model.pth", weights_only=False)["model"])
+    model, _ = build(job, torch.load(out / "final" / "lit_model.pth", weights_only=True)["model"])
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result.write_text(json.dumps({"parameters": parameters, "losses": [*losses, loss(model)]}))
 

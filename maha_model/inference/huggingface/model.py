@@ -11,10 +11,11 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import can_return_tuple
 
+from maha_model.documents import Documents
 from maha_model.inference.decoding import StreamingState
 from maha_model.inference.huggingface.cache import MAHACache
 from maha_model.inference.huggingface.config import MAHAPreTrainedConfig
-from maha_model.inference.huggingface.padding import first_tokens, turn
+from maha_model.inference.huggingface.padding import first_tokens, packed_lengths, turn
 from maha_model.inference.remote_code import AUTO_MAP, CODE, CODE_FILE
 from maha_model.layers import Embedding
 from maha_model.transformer import Head, Transformer
@@ -100,7 +101,9 @@ class MAHAPreTrainedModel(MAHAPreTrained):
             attention_mask: (B, N), 1 at tokens and 0 at padding, which may be at either end of a row, with a cache at
                 its left: its tokens are placed as if they began at position 0, and what stands at padding is
                 meaningless. With a cache that has tokens (B, all columns so far), or (B, N).
-            position_ids: must count a row's tokens one by one; where they begin is of no account.
+            position_ids: must count a row's tokens one by one; where they begin is of no account. Or those of a packed
+                batch: they begin anew, all at one number, with every sequence, which then has the hidden states that it
+                has alone. It goes without padding and without a cache.
             cache: of an earlier forward, which ended before these columns; or a new one.
             inputs_embeds: see `input_ids`.
             use_cache: whether to begin a cache. What is computed with one has no gradient.
@@ -135,8 +138,10 @@ class MAHAPreTrainedModel(MAHAPreTrained):
         self, x_BND: Tensor, mask_BN: Tensor | None, position_ids: Tensor | None, inputs: list[Tensor] | None
     ) -> Tensor:
         """The full forward."""
-        first_B = None
-        if mask_BN is not None or position_ids is not None:
+        first_B, documents = None, self._documents(mask_BN, position_ids, x_BND)
+        if documents is not None:
+            documents = documents.to(x_BND.device)
+        elif mask_BN is not None or position_ids is not None:
             mask_BN = x_BND.new_ones(x_BND.shape[:2]) if mask_BN is None else mask_BN
             first_B = first_tokens(mask_BN, position_ids, cached=False)
             first_B = first_B if first_B.any() else None
@@ -145,15 +150,21 @@ class MAHAPreTrainedModel(MAHAPreTrained):
             if inputs is not None:
                 inputs.append(x_BND)
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                x_BND, _ = self._gradient_checkpointing_func(block, x_BND)
+                x_BND, _ = self._gradient_checkpointing_func(block, x_BND, documents)
             else:
-                x_BND, _ = block(x_BND)
+                x_BND, _ = block(x_BND, documents)
         x_BND = self.norm(x_BND)
         if first_B is None:
             return x_BND
         if inputs is not None:
             inputs[:] = [turn(x, -first_B) for x in inputs]
         return turn(x_BND, -first_B)
+
+    def _documents(self, mask_BN: Tensor | None, position_ids: Tensor | None, x_BND: Tensor) -> Documents | None:
+        """The sequences of a packed batch, on the CPU."""
+        lengths, config = packed_lengths(mask_BN, position_ids, *x_BND.shape[:2]), self.config.to_maha()
+        # With a token of every scale all parameters have a gradient, as processes that add theirs up need it.
+        return None if lengths is None or not config.causal else Documents.of(lengths, config.context_unit)
 
     def _advance(
         self,

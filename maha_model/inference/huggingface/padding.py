@@ -1,9 +1,11 @@
-"""Where the rows of a padded batch begin, and rows turned to begin at column 0.
+"""Where the rows of a padded batch begin, rows turned to begin at column 0, and where sequences of a packed batch do.
 
 A model's positions count from a row's first token, and coarse tokens lie on that grid, which padding at the left would
 shift. So a full forward runs over turned rows, what follows a row's tokens being visible to none of them, and a cache
 keeps rows with different numbers of pads apart.
 """
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,8 +29,8 @@ def first_tokens(attention_mask: Tensor, position_ids: Tensor | None, cached: bo
         both = kept_BN[:, 1:] & kept_BN[:, :-1]
         if ((position_ids.diff(dim=-1) != 1) & both).any():
             raise ValueError(
-                "position_ids do not count the tokens of a row one by one; leave them out, and give every sequence of "
-                "a packed batch a row of its own"
+                "position_ids do not count the tokens of a row one by one; leave them out (those of a packed batch "
+                "begin anew at one number with every sequence, and need rows without padding and no cache)"
             )
     first_B = kept_BN.long().argmax(1)
     if ((kept_BN[:, 1:] & ~kept_BN[:, :-1]).sum(1) + kept_BN[:, 0] > 1).any():
@@ -36,6 +38,32 @@ def first_tokens(attention_mask: Tensor, position_ids: Tensor | None, cached: bo
     if cached and not kept_BN[:, -1].all():
         raise ValueError("attention_mask has padding at the right, where a cache goes on; pad at the left")
     return first_B
+
+
+def packed_lengths(
+    attention_mask: Tensor | None, position_ids: Tensor | None, rows: int, columns: int
+) -> list[list[int]] | None:
+    """Tokens of every sequence of each row of a packed batch; None if it is none, or one that cannot be set apart.
+
+    As `transformers` has them (`DataCollatorWithFlattening`): positions count on or begin anew, in all sequences at one
+    number.
+
+    Args:
+        attention_mask: None or (B, N), which must be 1 everywhere.
+        position_ids: None or (B or 1, N).
+        rows: B.
+        columns: N.
+    """
+    if position_ids is None or position_ids.shape not in ((1, columns), (rows, columns)):
+        return None
+    if attention_mask is not None and not (attention_mask.shape == (rows, columns) and attention_mask.all()):
+        return None
+    starts_BN = torch.cat((torch.ones_like(position_ids[:, :1], dtype=torch.bool), position_ids.diff(dim=1) != 1), 1)
+    firsts = position_ids[starts_BN]
+    if len(firsts) == len(position_ids) or (firsts != firsts[0]).any():
+        return None
+    places = [[*row.nonzero().flatten().tolist(), len(row)] for row in starts_BN.expand(rows, -1).cpu()]
+    return [[end - start for start, end in pairwise(row)] for row in places]
 
 
 def turn(x_BND: Tensor, by_B: Tensor) -> Tensor:

@@ -44,6 +44,32 @@ def variables(text: str) -> str:
     return f" {found}"
 
 
+def needle_of_first(text: str) -> str:
+    """Each pair is given in the first line; the key at the end has not come again since."""
+    pairs, later = text.split("\n", 1)
+    key = re.search(r"The word of (\w+) is$", later)
+    assert key
+    again = re.findall(r"The word of \w+ is \w+\.", later)
+    shown = re.findall(r"The word of \w+ is \w+\.", pairs)
+    assert len(shown) // 3 == len(again) > 0
+    assert set(again) < set(shown)
+    assert not [sentence for sentence in again if f"of {key[1]} is" in sentence]
+    return needle(f"{pairs} The word of {key[1]} is")
+
+
+def copying(text: str) -> str:
+    words = re.findall(r"Remember the word (\w+)\.", text)
+    listed = re.search(r"in their order: ([\w, ]+),$", text)
+    assert listed
+    done = listed[1].split(", ")
+    assert done == words[: len(words) // 3] == words[: len(done)]
+    return f" {words[len(done)]}"
+
+
+ORACLES = {recall.needle: needle, recall.induction: induction, recall.variables: variables, recall.copying: copying,
+           recall.multiquery: needle_of_first}  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def tokenizer(data: Manifest, make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     from pretrain.export import export
@@ -60,12 +86,12 @@ def metadata(data: Manifest, tokenizer: Path) -> dict[str, Any]:
     return {"data": str(data.folder), "lengths": LENGTHS, "tokenizer": str(tokenizer), "documents": 20, "version": 1.0}
 
 
-@pytest.mark.parametrize("make", [recall.needle, recall.induction, recall.variables], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", list(ORACLES), ids=lambda make: make.__name__)
 def test_the_answer_is_in_the_text_and_every_document_fits(make: Make, metadata: dict[str, Any]) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(metadata["tokenizer"])
-    oracle = {"needle": needle, "induction": induction, "variables": variables}[make.__name__]
+    oracle = ORACLES[make]
     rows = make(**metadata, choices=3)["test"]
     assert [row["length"] for row in rows] == [length for length in LENGTHS for _ in range(20)]
     for row in rows:
@@ -88,6 +114,18 @@ def test_needles_are_at_every_depth(metadata: dict[str, Any]) -> None:
         assert key
         depths.append(row["text"].index(key[1]) / len(row["text"]))
     assert all(any(low <= depth < low + 0.25 for depth in depths) for low in (0, 0.25, 0.5, 0.75))
+
+
+@pytest.mark.parametrize("make", [recall.needle, recall.copying, recall.multiquery], ids=lambda make: make.__name__)
+def test_every_choice_is_given_once_and_stands_in_no_fixed_order(make: Make, metadata: dict[str, Any]) -> None:
+    places = set()
+    for row in make(**metadata, choices=3)["test"]:
+        given = re.findall(r"(?:The word of \w+ is|Remember the word) (\w+)\.", row["text"])
+        choices = [choice.strip() for choice in row["choices"]]
+        assert [given.count(choice) for choice in choices] == [1, 1, 1]
+        places.add(sorted(choices, key=given.index).index(choices[row["label"]]))
+    # Copying goes on with the first of those that are left: which one that is, only the order of the text shows.
+    assert places == ({0} if make is recall.copying else {0, 1, 2})
 
 
 def test_scores_are_of_the_right_choice() -> None:

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorWithFlattening,
+    Trainer,
+    TrainingArguments,
+)
 
 from maha_model.huggingface import MAHAPreTrainedForCausalLM
 from pretrain.checkpoint import load_model
@@ -47,16 +54,71 @@ def test_embeddings_stand_for_tokens(model: MAHAPreTrainedForCausalLM) -> None:
 
 def test_arguments_that_cannot_be_honoured_are_refused_in_one_line(model: MAHAPreTrainedForCausalLM) -> None:
     ids, positions = ids_of((2, 6)), torch.arange(6)[None]
+    anew = torch.tensor([[0, 1, 2, 0, 1, 2]])
     assert torch.equal(model(ids, position_ids=positions + 3).logits, model(ids).logits)
     for message, arguments in {
-        "a packed batch": {"position_ids": torch.tensor([[0, 1, 2, 0, 1, 2]])},
-        r"has shape \(2, 1, 6, 6\)": {"attention_mask": torch.ones(2, 1, 6, 6)},
+        "do not count the tokens": {"position_ids": torch.tensor([[0, 2, 4, 6, 8, 10]])},
+        "begin anew at one number": {"position_ids": torch.tensor([[3, 4, 5, 0, 1, 2]])},
+        "and no cache": {"position_ids": anew, "use_cache": True},
+        "need rows without padding": {"position_ids": anew, "attention_mask": torch.tensor([[1] * 6, [1] * 5 + [0]])},
+        r"has shape \(2, 1, 6, 6\)": {"attention_mask": torch.ones(2, 1, 6, 6), "position_ids": anew},
         "no layer makes a matrix": {"output_attentions": True},
         "either input_ids or inputs_embeds": {"inputs_embeds": torch.zeros(2, 6, 16)},
     }.items():
         with pytest.raises(ValueError, match=message) as refusal:
             model(ids, **arguments)
         assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("begin", [0, 2])
+def test_sequences_of_a_packed_batch_are_as_if_alone(model: MAHAPreTrainedForCausalLM, begin: int) -> None:
+    """As transformers packs them for its flash attention."""
+    lengths = [9, 1, 21, 3]
+    texts = [ids_of((1, length)) for length in lengths]
+    collate = DataCollatorWithFlattening(position_ids_start=begin)
+    batch = collate([{"input_ids": text[0].tolist()} for text in texts])
+    assert batch["position_ids"].shape == (1, sum(lengths))
+    packed, alone = model(**batch), [model(text, labels=text) for text in texts]
+    torch.testing.assert_close(packed.logits, torch.cat([found.logits for found in alone], 1))
+    scored = [length - 1 for length in lengths]
+    losses = [found.loss * count for found, count in zip(alone, scored, strict=True) if count]
+    torch.testing.assert_close(packed.loss, sum(losses) / sum(scored))
+    assert not torch.allclose(packed.logits, model(batch["input_ids"]).logits)
+    states = model(**batch, output_hidden_states=True).hidden_states
+    assert torch.equal(model.lm_head(states[-1]), packed.logits)
+    # several rows, of which one is whole, and a mask without padding
+    ids, ones = ids_of((2, 8)), torch.ones(2, 8, dtype=torch.int64)
+    positions = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2], [*range(8)]])
+    found = model(ids, attention_mask=ones, position_ids=positions).logits
+    expected = torch.cat((model(ids[:1, :5]).logits, model(ids[:1, 5:]).logits), 1)
+    torch.testing.assert_close(found, torch.cat((expected, model(ids[1:]).logits)))
+
+
+def test_other_forms_of_packed_batches_are_refused(model: MAHAPreTrainedForCausalLM) -> None:
+    """Never computed as one sequence."""
+    texts = [{"input_ids": ids_of((1, length))[0].tolist()} for length in (5, 3)]
+    for options, name in (({"return_flash_attn_kwargs": True}, "cu_seq_lens_q"), ({"return_seq_idx": True}, "seq_idx")):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            model(**DataCollatorWithFlattening(**options)(texts))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_packed_batch_trains_as_its_sequences_do(folder: Path, checkpointing: bool) -> None:
+    texts = [ids_of((1, length)) for length in (17, 6, 30)]
+    gradients = []
+    for packed in (True, False):
+        model = AutoModelForCausalLM.from_pretrained(folder).train()
+        if packed and checkpointing:
+            model.gradient_checkpointing_enable()
+        collate = DataCollatorWithFlattening()
+        groups = [texts] if packed else [[text] for text in texts]
+        for group in groups:
+            batch = collate([{"input_ids": text[0].tolist()} for text in group])
+            model(**batch, num_items_in_batch=50).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() >= gradients[1].keys()
+    for name, expected in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_gradient_checkpointing_computes_blocks_twice_and_gives_the_same_gradients(folder: Path) -> None:

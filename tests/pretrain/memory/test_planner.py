@@ -5,9 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
+from maha_model import CausalLM, Documents
 from pretrain.config import parse_config
-from pretrain.memory import POLICIES, Planner
+from pretrain.memory import POLICIES, LiveBytes, Planner
 from tests.conftest import ROOT
 from tests.integration.forked import ForkedRun
 
@@ -73,6 +75,33 @@ def assert_planned_as_measured(
         planned = planner.peak(parse_config(options), world_size)
         print(f"{planned / 2**20:9.2f} {measured / 2**20:9.2f} MiB {' '.join(options[len(MODEL) :])}")
         assert planned == pytest.approx(measured, rel=0.1), options
+
+
+@pytest.mark.parametrize("attention", ["maha", "standard"])
+@pytest.mark.parametrize("policy", ["none", "block"])
+def test_rows_of_padding_add_to_the_planned_activations_what_the_plan_names(attention: str, policy: str) -> None:
+    config = parse_config([*RUN, "--model.attention", attention, "--activation_checkpointing", policy])
+    planned = Planner("cpu").plan(config, 1).activations[policy]
+    model = CausalLM(config.model)
+    model.activation_checkpointing = policy
+    for parameter in model.parameters():  # past gradients are none of the activations
+        parameter.register_post_accumulate_grad_hook(lambda done: setattr(done, "grad", None))
+
+    def measured(documents: Documents) -> int:
+        ids = torch.randint(2048, (2, 256))
+        with LiveBytes(model.parameters()) as live:
+            before = live.now
+            loss = model(ids, ids, documents).loss
+            assert loss is not None
+            loss.backward()
+            return live.peak - before
+
+    assert measured(Documents.of([[256], [256]])) == pytest.approx(planned, rel=0.1)
+    whole = measured(Documents.of([[16] * 16] * 2))
+    padded = Documents.of([[100, 50, 90, 16]] * 2, groups=1)
+    more = len(padded.sources) / 512 - 1
+    assert more > 0.5
+    assert 0.15 * more < measured(padded) / whole - 1 < 0.45 * more
 
 
 def test_nothing_is_allocated_for_a_model_of_hundreds_of_gigabytes() -> None:

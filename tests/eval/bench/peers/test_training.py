@@ -1,11 +1,13 @@
 """The comparison of trainers: every one makes the same steps, and each figure is ours over a peer's."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
 from data_pipeline import Manifest, UserError
 from eval.bench.peers.training import (
+    LITGPT,
     OURS,
     TRANSFORMERS,
     bench_training,
@@ -21,11 +23,12 @@ SMALL = [
 ]  # fmt: skip
 
 
-def test_trainers_start_and_end_at_the_same_loss(data: Manifest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("peer", [TRANSFORMERS, *([LITGPT] if importlib.util.find_spec("litgpt") else [])])
+def test_trainers_start_and_end_at_the_same_loss(peer: str, data: Manifest, tmp_path: Path) -> None:
     commands = trainers(tmp_path, None)
-    both = {name: commands[name] for name in (OURS, TRANSFORMERS)}
+    both = {name: commands[name] for name in (OURS, peer)}
     measured = bench_training(tmp_path, data.folder, SMALL, 2, 2, 1, both)
-    ours, theirs = (measured["trainers"][name] for name in (OURS, TRANSFORMERS))
+    ours, theirs = (measured["trainers"][name] for name in (OURS, peer))
     assert ours["parameters"] == theirs["parameters"]
     assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-5)
     assert ours["losses"][1] < ours["losses"][0] - 0.05, "nothing was trained"
