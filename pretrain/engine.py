@@ -16,7 +16,9 @@ from pretrain.distributed import local_device, neighbours
 from pretrain.lean_deepspeed import deepspeed
 from pretrain.muon import MuonAdamW, place_matrices
 
-deepspeed.runtime.zero.utils.ZERO_SUPPORTED_OPTIMIZERS.append(MuonAdamW)  # or DeepSpeed warns of it; torch's AdamW is in the list
+deepspeed.runtime.zero.utils.ZERO_SUPPORTED_OPTIMIZERS.append(
+    MuonAdamW
+)  # or DeepSpeed warns of it; torch's AdamW is in the list
 
 
 def parameter_groups(model: torch.nn.Module, config: OptimizerConfig, width_ratio: float = 1.0) -> list[dict[str, Any]]:
