@@ -74,13 +74,14 @@ else
   [ -z "$launcher" ] || fail "--launcher $launcher needs --hostfile"
   [ "$gpus" -eq 0 ] || [ "$nproc" -le "$gpus" ] \
     || fail "--nproc $nproc, but only $gpus GPU(s) can be used here; give --nproc $gpus, or set DS_ACCELERATOR=cpu"
-  devices=(--num_accelerators "$nproc")
-  if [ "$gpus" -gt 0 ] && [ -n "$visible" ]; then  # the launcher would ignore the variable and count from GPU 0
+  devices=$(seq -s , 0 $((nproc - 1)))
+  if [ "$gpus" -gt 0 ] && [ -n "$visible" ]; then
     [[ $visible =~ ^[0-9]+(,[0-9]+)*$ ]] \
       || fail "CUDA_VISIBLE_DEVICES is '$visible'; give the GPUs' numbers, such as 0,1"
     unset CUDA_VISIBLE_DEVICES
-    devices=(--include "localhost:$(cut -d, -f"1-$nproc" <<<"$visible")")
+    devices=$(cut -d, -f"1-$nproc" <<<"$visible")
   fi
+  processes=$(base64 -w 0 <<<"{\"localhost\": [$devices]}" | tr +/ -_)  # as DeepSpeed's launcher takes them
   world=$nproc
 fi
 
@@ -94,7 +95,8 @@ MAHA_LAUNCH=$(</proc/sys/kernel/random/uuid)  # what signal_ranks.py finds this 
 export MAHA_LAUNCH
 # (with restarts what ended a start is in the line on the next one)
 level=$([ "$restarts" -eq 0 ] && echo error || echo critical)
-deepspeed=(deepspeed --log_level "${MAHA_LAUNCHER_LOG:-$level}" --no_local_rank --module)
+deepspeed=("$python" -P "$root/launch/deepspeed_launcher.py")
+module=(--log_level "${MAHA_LAUNCHER_LOG:-$level}" --no_local_rank --module)
 if [ -n "$hostfile" ]; then
   # what pdsh and mpirun pass on only by name; srun passes on everything
   variables=$(compgen -e | grep -E \
@@ -136,9 +138,11 @@ prepare_start() {
     "")
       # a port of its own, so that two runs on one machine do not meet
       port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-      start=("${deepspeed[@]}" "${devices[@]}" --master_addr 127.0.0.1 --master_port "$port" "${train[@]}") ;;
+      # (what the command `deepspeed` would start once it has imported itself)
+      start=("${deepspeed[@]}" launch --world_info "$processes" --master_port "$port" "${module[@]}" "${train[@]}") ;;
     pdsh)  # (--force_multi: a single host need not be this one)
-      start=("${deepspeed[@]}" --hostfile "$hostfile" --force_multi --master_port "$MASTER_PORT" "${train[@]}") ;;
+      start=("${deepspeed[@]}" runner --hostfile "$hostfile" --force_multi --master_port "$MASTER_PORT")
+      start+=("${module[@]}" "${train[@]}") ;;
     openmpi) start=("${mpi[@]}" -n "$world" "$python" -u -m "${train[@]}") ;;
     slurm) start=(srun -n "$world" --distribution=arbitrary --kill-on-bad-exit=1 "$python" -u -m "${train[@]}") ;;
   esac
@@ -180,10 +184,8 @@ signal_found() {
 signal_ranks() {
   [ -n "$runner" ] || return 0
   case $launcher in
-    "")  # they are the launcher's grandchildren
-      for node in $(pgrep -P "$runner"); do
-        for rank in $(pgrep -P "$node" -f -- "-m pretrain\.train"); do ! kill "-$1" "$rank" 2>/dev/null || found=1; done
-      done ;;
+    "")  # they are the launcher's children
+      for rank in $(pgrep -P "$runner" -f -- "-m pretrain\.train"); do ! kill "-$1" "$rank" 2>/dev/null || found=1; done ;;
     pdsh) [ -z "$(signal_found "$1")" ] || found=1 ;;
     *)  # mpirun and srun pass SIGUSR1 on, and at SIGTERM end the processes; SIGINT too would make them go without
       [ "$1" = INT ] || kill "-$1" "$runner" 2>/dev/null || true ;;

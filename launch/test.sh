@@ -12,12 +12,16 @@ export PATH="$bin:$PATH"
 if [ $# -eq 0 ]; then
   ruff check .
   ruff format --check .
-  mypy
   lint-imports
   site=$(mktemp -d)
   trap 'rm -rf "$site"' EXIT
   NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict --site-dir "$site"
+  mypy &  # one core's work, beside the tests
+  types=$!
   # Three workers: many tests wait for daemons and kills. Files in their order: the launchers' long ones not last.
   set -- --numprocesses 3 --dist loadfile --no-loadscope-reorder
 fi
-python -m pytest "$@"
+tests=0
+python -m pytest "$@" || tests=$?
+[ -z "${types:-}" ] || wait "$types"
+exit "$tests"

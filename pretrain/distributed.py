@@ -175,7 +175,7 @@ def join_process_group(timeout: float = 1800.0) -> Rank:
     warnings.filterwarnings(
         "ignore", r"`torch\.distributed\.(all_gather_into_tensor|reduce_scatter_tensor)` is deprecated", FutureWarning
     )
-    import deepspeed
+    from pretrain.lean_deepspeed import deepspeed
 
     if device.type == "cpu":
         # DeepSpeed would compile an all-reduce of its own here, which only inference calls: a minute, again on every

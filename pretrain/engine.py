@@ -5,9 +5,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import deepspeed
 import torch
-from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 
 from maha_model import CausalLM
 from maha_model.hidden import hidden_matrices
@@ -15,9 +13,11 @@ from maha_model.parallel import register_group
 from pretrain.config import OptimizerConfig, RunConfig, read_deepspeed_config, use_bfloat16
 from pretrain.deepspeed_config import zero_stage
 from pretrain.distributed import local_device, neighbours
+from pretrain.lean_deepspeed import deepspeed
 from pretrain.muon import MuonAdamW, place_matrices
 
-ZERO_SUPPORTED_OPTIMIZERS.append(MuonAdamW)  # or DeepSpeed warns of it; torch's AdamW is in the list
+# or DeepSpeed warns of it; torch's AdamW is in the list
+deepspeed.runtime.zero.utils.ZERO_SUPPORTED_OPTIMIZERS.append(MuonAdamW)
 
 
 def parameter_groups(model: torch.nn.Module, config: OptimizerConfig, width_ratio: float = 1.0) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-import deepspeed
 import torch
 
 from data_pipeline import Data, UserError, mixture_of, open_windows
@@ -38,6 +37,7 @@ from pretrain.config import RunConfig, parse_config
 from pretrain.diagnostics import Fault, FlightRecorder, new_folder
 from pretrain.distributed import Rank, is_communication_error, join_process_group, world_size_from_environment
 from pretrain.engine import build_engine, build_optimizer, set_rate
+from pretrain.lean_deepspeed import deepspeed
 from pretrain.memory import keep_freed_memory
 from pretrain.output import try_line
 from pretrain.prefetch import GPUBatches

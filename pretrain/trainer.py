@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import deepspeed
 import torch
 
 from data_pipeline import EndOfMixtureError
@@ -13,6 +12,7 @@ from pretrain.callbacks.base import Callback, DataEndError, StepResult
 from pretrain.config import RunConfig
 from pretrain.distributed import Rank
 from pretrain.engine import set_batch_size, set_rate
+from pretrain.lean_deepspeed import deepspeed
 from pretrain.progress import Progress
 from pretrain.schedule import learning_rate
 from pretrain.warmup import batch_size, window_length

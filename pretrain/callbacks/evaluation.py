@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import deepspeed
 import numpy as np
 import torch
 
@@ -18,6 +17,7 @@ from maha_model import scale_weight_statistics
 from pretrain.batches import Batch, SetApart, Share, stack_windows
 from pretrain.callbacks.base import Callback, StepResult
 from pretrain.distributed import Rank
+from pretrain.lean_deepspeed import deepspeed
 
 if TYPE_CHECKING:
     from pretrain.trainer import Trainer

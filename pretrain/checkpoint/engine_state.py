@@ -9,14 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
-from deepspeed.utils.tensor_fragment import (
-    safe_get_local_fp32_param,
-    safe_get_local_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
 from torch import Tensor
 
 from maha_model import ModelConfig
@@ -25,6 +18,7 @@ from pretrain.checkpoint.format import MOMENTS, MUON_MOMENTS, CheckpointInfo, re
 from pretrain.checkpoint.initial_weights import InitialWeights
 from pretrain.checkpoint.parts import Piece
 from pretrain.checkpoint.tensors import CheckpointTensors
+from pretrain.lean_deepspeed import deepspeed
 from pretrain.muon import MuonAdamW
 
 _WEIGHTS = ("",)
@@ -45,8 +39,8 @@ def own_pieces(engine: deepspeed.DeepSpeedEngine) -> Iterator[Piece]:
         shape, moments = _whole_shape(parameter), moments_of[name]
         if hasattr(parameter, "ds_tensor"):
             start, count = _slice(parameter)
-            values = [safe_get_local_fp32_param(parameter)]
-            values += [safe_get_local_optimizer_state(parameter, key) for key in moments]
+            values = [deepspeed.utils.safe_get_local_fp32_param(parameter)]
+            values += [deepspeed.utils.safe_get_local_optimizer_state(parameter, key) for key in moments]
             if count > 0:
                 yield Piece(name, shape, start, [value.flatten()[:count] for value in values], moments)
         elif (fragment := parameter._hp_mapping) is not None:  # noqa: SLF001 - DeepSpeed has no public way
@@ -146,10 +140,10 @@ def _restore_slice(parameter: Any, name: str, tensors: _Tensors, kinds: tuple[st
         if count > 0:
             value[:count] = tensors.read(name, start, count, kind)
         if kind:
-            safe_set_local_optimizer_state(parameter, value, kind)
+            deepspeed.utils.safe_set_local_optimizer_state(parameter, value, kind)
         else:
             parameter.ds_tensor.data.copy_(value)
-            safe_set_local_fp32_param(parameter, value)
+            deepspeed.utils.safe_set_local_fp32_param(parameter, value)
     if parameter.data.numel() == parameter.ds_numel:  # small ones stay gathered
         parameter.data.copy_(tensors.whole(name))
 

@@ -7,12 +7,12 @@ import json
 import sys
 from contextlib import nullcontext
 
-import deepspeed
 import torch
 
 from pretrain.config import parse_config, use_bfloat16
 from pretrain.distributed import join_process_group
 from pretrain.engine import build_model, deepspeed_settings, whole_shape
+from pretrain.lean_deepspeed import deepspeed
 from pretrain.memory import LiveBytes
 
 

@@ -1,6 +1,9 @@
 """How many processes the shell scripts start, on which GPUs: stand-ins for what they call, and for nvidia-smi."""
 
+import base64
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,11 +15,12 @@ from tests.conftest import ROOT
 
 STANDS_IN = {
     "nvidia-smi": "echo 'GPU 0: a'; echo 'GPU 1: b'",
-    "deepspeed": 'echo "accelerator ${DS_ACCELERATOR:-any}; visible ${CUDA_VISIBLE_DEVICES-any}; $*" >"$LAUNCHED"',
     "srun": 'echo "accelerator ${DS_ACCELERATOR:-any}" >"$LAUNCHED"',
     "scontrol": "echo NodeAddr=127.0.0.1",
     "python": """case "$*" in
       *sysconfig*) dirname "$0" ;;
+      *deepspeed_launcher.py*)
+        echo "accelerator ${DS_ACCELERATOR:-any}; visible ${CUDA_VISIBLE_DEVICES-any}; $*" >"$LAUNCHED" ;;
       *device.py*) [ -n "${GPUS:-}" ] && echo "$GPUS" || exec "$PYTHON" "$@" ;;
       *socket*) echo 29501 ;;
     esac""",
@@ -40,6 +44,12 @@ class Scripts:
         path.write_text(f"#!/bin/bash\n{body}\n")
         path.chmod(0o755)
 
+    @property
+    def devices(self) -> list[int]:
+        """The GPUs that DeepSpeed's launcher was given for this machine."""
+        (given,) = re.findall(r" launch --world_info (\S+) ", self.launched.read_text())
+        return json.loads(base64.urlsafe_b64decode(given))["localhost"]
+
     def run(self, script: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """With MAHA_PYTHON and the virtual environment that of the stand-ins."""
         names = ("DS_ACCELERATOR", "CUDA_VISIBLE_DEVICES", "PYTHONPATH")
@@ -61,7 +71,7 @@ def test_gpus_that_only_nvidia_smi_sees_are_not_counted(scripts: Scripts, hidden
     assert scripts.run("pretrain.sh", **hidden).returncode == 0
     launched = scripts.launched.read_text()
     assert launched.startswith("accelerator cpu; visible any; ")
-    assert "--num_accelerators 1 " in launched
+    assert scripts.devices == [0]
     slurm = {"SLURM_SUBMIT_DIR": str(scripts.root), "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_ID": "7",
              "SLURM_NTASKS": "1", "MAHA_ARGS": "--steps=1"}  # fmt: skip
     scripts.run("pretrain.sbatch", **slurm, **hidden)
@@ -81,20 +91,19 @@ def test_the_quick_start_trains_two_processes_where_torch_can_use_no_gpu(scripts
 @pytest.mark.parametrize(
     ("options", "visible", "launched"),
     [
-        ([], None, "--num_accelerators 4 "),
-        (["--nproc=2"], None, "--num_accelerators 2 "),
-        ([], "4,5,6,7", "--include localhost:4,5,6,7 "),
-        (["--nproc=2"], "4,5,6,7", "--include localhost:4,5 "),
+        ([], None, [0, 1, 2, 3]),
+        (["--nproc=2"], None, [0, 1]),
+        ([], "4,5,6,7", [4, 5, 6, 7]),
+        (["--nproc=2"], "4,5,6,7", [4, 5]),
     ],
 )
 def test_a_process_a_gpu_of_those_that_the_user_left_visible(
-    scripts: Scripts, options: list[str], visible: str | None, launched: str
+    scripts: Scripts, options: list[str], visible: str | None, launched: list[int]
 ) -> None:
-    """DeepSpeed's launcher ignores CUDA_VISIBLE_DEVICES beside --num_accelerators, and takes the first GPUs."""
     variables = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     result = scripts.run("pretrain.sh", *options, GPUS="4", **variables)
     assert result.returncode == 0, result.stderr
-    assert launched in scripts.launched.read_text()
+    assert scripts.devices == launched
     assert "accelerator any; visible any; " in scripts.launched.read_text()
 
 

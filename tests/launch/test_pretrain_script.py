@@ -39,13 +39,16 @@ case "$*" in
   *device.py*) echo 0 ;;
   *sysconfig*) echo {stubs} ;;
   *pretrain.preflight*) ;;
+  *deepspeed_launcher.py*) shift 2; exec {stubs}/deepspeed "$@" ;;
   *) exec {python} "$@" ;;
 esac
 """
 DEEPSPEED = """#!/bin/sh
+program=$1
 while [ "$1" != pretrain.train ]; do shift; done
 shift
 [ -z "$SLOW" ] || {{ touch "$SLOW"; sleep 2; }}  # its imports take seconds
+[ "$program" = runner ] || exec {stubs}/node "$@"
 {stubs}/node "$@"
 exit $?
 """

@@ -36,12 +36,13 @@ def cache_folder() -> Path:
 
 
 def build_and_load(name: str, source: Path, macros: list[str]) -> None:
-    """Register the operators of `source` with torch; built first unless the cache has it.
+    """Register the operators of `source` with torch; built first unless the cache has it, whatever checkout built it.
+
+    A folder gets its name when it is whole, so that what has that name needs no check and may be shared read-only.
 
     Raises:
         BuildError: without a compiler or ninja, if compilation fails, or if the cache cannot be written.
     """
-    cpp_extension = _cpp_extension()
     compiler = os.environ.get("CXX") or "c++"
     if shutil.which(compiler) is None:  # cpp_extension runs it as one program, without arguments
         raise BuildError(f"no C++ compiler {compiler!r}")
@@ -49,17 +50,26 @@ def build_and_load(name: str, source: Path, macros: list[str]) -> None:
     # Where the symbols of torch's OpenMP runtime are global, its threads serve: two runtimes would compete for cores.
     link = [] if hasattr(ctypes.CDLL(None), "GOMP_parallel") else ["-fopenmp"]
     folder = cache_folder() / f"{name}-{_key(source, [compiler, *flags, *link])}"
+    built, unfinished = folder / f"{name}.so", folder.with_name(f"{folder.name}.unfinished")
     try:
-        built = folder / f"{name}.so"
-        if built.exists() and not os.access(folder, os.W_OK):  # a cache shared read-only
+        if built.exists():
             torch.ops.load_library(built)
             return
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone_in(folder):
+        cpp_extension = _cpp_extension()
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone_in(unfinished):
+            if built.exists():  # by another process meanwhile
+                torch.ops.load_library(built)
+                return
+            # What a killed build left: half a library, and cpp_extension's own lock, which every later one waits on.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(mode=0o700)
             cpp_extension.load(
-                name, [str(source)], build_directory=str(folder), extra_cflags=flags, extra_ldflags=link,
+                name, [str(source)], build_directory=str(unfinished), extra_cflags=flags, extra_ldflags=link,
                 is_python_module=False,
             )  # fmt: skip
+            shutil.rmtree(folder, ignore_errors=True)  # there, but without the library, which someone has removed
+            unfinished.rename(folder)
     except OSError as error:
         raise BuildError(str(error), "A writable MAHA_CACHE, a folder for what is compiled, mends it.") from error
     except subprocess.SubprocessError as error:  # of the compiler's --version
@@ -72,14 +82,9 @@ def build_and_load(name: str, source: Path, macros: list[str]) -> None:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system releases when a process ends.
-
-    cpp_extension's own lock is the mere existence of a file, which a killed build leaves behind and every later one
-    waits on; as nothing else builds here, such a file is old and is removed.
-    """
+    """Hold the folder's lock, which the system releases when a process ends; cpp_extension's is a mere file."""
     with (folder.parent / f"{folder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        (folder / "lock").unlink(missing_ok=True)
         yield
 
 
@@ -101,7 +106,7 @@ def _cpp_extension():  # type: ignore[no-untyped-def]
 def _key(source: Path, command: list[str]) -> str:
     """A hash of all that a library depends on, so that machines of several kinds can share a home directory."""
     text = b"".join(path.read_bytes() for path in (source, *sorted(_KERNELS.rglob("*.h"))))
-    parts = [str(source), *command, torch.__version__, _processor()]
+    parts = [*command, torch.__version__, _processor()]
     return hashlib.sha256("\0".join(parts).encode() + text).hexdigest()[:24]
 
 

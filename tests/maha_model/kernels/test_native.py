@@ -71,12 +71,23 @@ def test_two_processes_may_build_at_once_and_the_lock_of_a_killed_build_does_not
     for process in [start(source), start(source)]:
         assert_answers(process)
     (built,) = cache.glob("*/two_builds_float32.so")
-    lock = built.with_name("lock")  # cpp_extension's own, which a killed build leaves behind
+    unfinished = built.parent.rename(f"{built.parent}.unfinished")  # as a killed build leaves it
+    lock = unfinished / "lock"  # cpp_extension's own
     lock.touch()
-    built.unlink()
+    (unfinished / built.name).write_bytes(b"half a library")
     assert_answers(start(source))
     assert built.exists()
-    assert not lock.exists()
+    assert not unfinished.exists()
+
+
+def test_what_one_checkout_built_serves_another(cache: Path, tmp_path: Path) -> None:
+    assert_answers(start(write(tmp_path, "shared_build")))
+    (built,) = cache.glob("*/shared_build_float32.so")
+    before = built.stat()
+    (tmp_path / "other").mkdir()
+    assert_answers(start(write(tmp_path / "other", "shared_build")))
+    assert list(cache.glob("*/shared_build_float32.so")) == [built]
+    assert (built.stat().st_ino, built.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_constants_that_differ_from_pythons_are_an_error(cache: Path, tmp_path: Path) -> None:
