@@ -150,19 +150,16 @@ prepare_start() {
 
 # check_hosts: whether pdsh can start a run on all hosts; a line of error about those where it cannot
 check_hosts() {
-  local host there command answers faults="" interpreter
-  interpreter=$(command -v "$python")
-  there=$(printf 'cd %q && if [ -x %q ]' "$PWD" "$interpreter")
-  command="$there; then echo reached; else echo 'it has no' $(printf '%q' "$interpreter"); fi"
-  answers=$(PDSH_RCMD_TYPE=ssh PDSH_SSH_ARGS_APPEND="$PDSH_SSH_ARGS_APPEND -o BatchMode=yes -o ConnectTimeout=10" \
-    pdsh -w "$(awk '{print $1}' <<<"$nodes" | paste -sd,)" "$command" 2>&1 | tr -d '\r') || true
-  while read -r host _; do
-    host=${host#*@}
-    grep -qxF "$host: reached" <<<"$answers" \
-      || faults+="; $host ($(grep -F "$host: " <<<"$answers" | sed -n '1s/.*'"$host"': //p'))"
-  done <<<"$nodes"
+  local interpreter there faults
+  interpreter=$(printf '%q' "$(command -v "$python")")
+  there="cd $(printf '%q' "$PWD") && if [ -x $interpreter ]; then echo reached; else echo it has no $interpreter; fi"
+  # (one pdsh for each host, since it labels a line with a part of the host's name)
+  faults=$(awk '{print $1}' <<<"$nodes" \
+    | PDSH_RCMD_TYPE=ssh PDSH_SSH_ARGS_APPEND="$PDSH_SSH_ARGS_APPEND -o BatchMode=yes -o ConnectTimeout=10" \
+      xargs -P 32 -n 1 sh -c 'echo "$1 ($(pdsh -N -w "$1" "$0" 2>&1 | tr -d "\r" | grep -m 1 .))"' "$there" \
+    | grep -v ' (reached)$' | paste -sd ';' | sed 's/;/; /g') || true
   [ -n "$faults" ] || return 0
-  echo "error: no run can start on ${faults#; }: give --hostfile hosts that ssh reaches without a password, with this" \
+  echo "error: no run can start on $faults: give --hostfile hosts that ssh reaches without a password, with this" \
     "folder and this Python at the same paths" >&2
   return 1
 }
@@ -194,7 +191,7 @@ signal_ranks() {
 
 # kill_left: end what is left of a start that has failed; mpirun and srun leave nothing
 kill_left() {
-  case $launcher in ""|pdsh) signal_found KILL >/dev/null ;; esac
+  case $launcher in ""|pdsh) signal_found KILL >/dev/null 2>&1 ;; esac  # (a host may be out of reach)
 }
 
 stopped="" runner="" found=""

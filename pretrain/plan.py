@@ -17,6 +17,7 @@ from pretrain.memory import DeviceKind, Plan, Planner, checkpoint_table, resolve
 from pretrain.operation import Assumptions, Operation, describe_operation, operation
 
 MIB, GIB = 2**20, 2**30
+_LEAST, _MOST = 1e-9, 1e12
 
 NOT_COUNTED = (
     "not counted: document_mask. Documents are padded to the longest of their group: each 10 % more rows add 2 to 4 % "
@@ -107,8 +108,8 @@ def main(args: list[str] | None = None) -> None:
         if options.checkpoints:
             _print_checkpoints(options, rest)
             return
-        if options.device_gib is not None and not options.device_gib > 0:
-            raise UserError(f"--device-gib is {options.device_gib}; it must be positive")
+        if options.device_gib is not None:
+            _check_size("--device-gib", options.device_gib)
         config = resolved(parse_config(rest), options.zero, options.device)
         planner = Planner(options.device)
         plan = planner.plan(config, options.world_size)
@@ -136,8 +137,9 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _print_checkpoints(options: argparse.Namespace, rest: list[str]) -> None:
-    if rest:
-        raise UserError(f"--checkpoints is a table of no run: leave out {rest[0]}")
+    of_a_run = {"--zero": options.zero, "--device-gib": options.device_gib, "--mfu": options.mfu}
+    if given := [*rest, *(option for option, value in of_a_run.items() if value is not None)]:
+        raise UserError(f"--checkpoints is a table of no run: leave out {given[0]}")
     rows = checkpoint_table(*_speeds(options))
     if options.json:
         print(json.dumps({"checkpoints": rows}))
@@ -148,19 +150,22 @@ def _print_checkpoints(options: argparse.Namespace, rest: list[str]) -> None:
 def _speeds(options: argparse.Namespace) -> tuple[float, float]:
     """Bytes a second: of a process, of the storage."""
     for option, speed in (("--rank-gb-s", options.rank_gb_s), ("--storage-gb-s", options.storage_gb_s)):
-        if not speed > 0:
-            raise UserError(f"{option} is {speed}; it must be positive")
+        _check_size(option, speed)
     return options.rank_gb_s * 1e9, options.storage_gb_s * 1e9
 
 
 def _assumptions(options: argparse.Namespace) -> Assumptions:
     names = ("mfu", "tflops", "device_days_per_fault", "restart_minutes")
     for name in names:
-        if not getattr(options, name) > 0:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be positive")
+        _check_size(f"--{name.replace('_', '-')}", getattr(options, name))
     if options.mfu > 1:
         raise UserError(f"--mfu is {options.mfu}; it is a share, so give at most 1: 0.4 for 40 %")
     return Assumptions(*(getattr(options, name) for name in names))
+
+
+def _check_size(option: str, value: float) -> None:
+    if not _LEAST <= value <= _MOST:  # (what is not finite would end up in sums, and in JSON)
+        raise UserError(f"{option} is {value}; it must lie between {_LEAST:g} and {_MOST:g}")
 
 
 def _verdict(peak: int, device_gib: float, found: tuple[str, int] | None) -> str:

@@ -34,7 +34,8 @@ def tell_last_fault(run: Path, as_json: bool) -> int:
     lines = [head, *_table(records), f"likely culprit: {culprit.why}"]
     if starts:
         step, moment = starts[-1]["step"], _utc(starts[-1]["time"])
-        lines.append(f"started again since ({len(starts)} times), last from step {step} at {moment}")
+        often = "once" if len(starts) == 1 else f"{len(starts)} times"
+        lines.append(f"started again since ({often}), last from step {step} at {moment}")
     for line in lines:
         write_line(line, stream)
     if as_json:

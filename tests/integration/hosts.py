@@ -23,9 +23,10 @@ def missing() -> str | None:
 
 
 class TwoHosts:
-    """Start with `with`. Hosts are reached by `addresses`, from the first one, without a password."""
+    """Start with `with`. ssh reaches the hosts by `addresses` or `names`, from the first one, without a password."""
 
     addresses = ("10.231.77.1", "10.231.77.2")
+    names = ("node1.cluster.test", "node2.cluster.test")
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,8 +48,10 @@ class TwoHosts:
             f"HostKey {keys[1]}\nAuthorizedKeysFile {keys[0]}.pub\nStrictModes no\nPermitRootLogin yes\n"
             "UsePAM no\nPidFile none\n"
         )
+        known = zip(self.names, self.addresses, strict=True)
         (self.folder / "ssh_config").write_text(
-            f"Host *\n IdentityFile {keys[0]}\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n"
+            "".join(f"Host {name}\n HostName {address}\n" for name, address in known)
+            + f"Host *\n IdentityFile {keys[0]}\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n"
             " LogLevel ERROR\n ConnectTimeout 10\n BatchMode yes\n"
         )
         tools = self.folder / "bin"  # what ~/.ssh/config does for a user

@@ -56,7 +56,9 @@ def test_a_cut_link_ends_the_run_names_the_lost_rank_and_it_starts_again_and_sto
     hosts: TwoHosts, data: Manifest, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    process = start(hosts, out, data.folder, "--restarts=2")
+    process = start(
+        hosts, out, data.folder, "--restarts=2", addresses=hosts.names
+    )  # pdsh labels lines with a part of it
     wait_for_step(out, 8, process)
     hosts.set_link("down")
     # peer_timeout passes; ssh's own patience with the other host is longer, and TCP's would be many minutes

@@ -60,7 +60,8 @@ $clean {python} -u -m pretrain.train "$@"
 exit $?
 """
 PDSH = """#!/bin/sh
-sh -c "$3" 2>&1 | sed "s/^/$2: /"
+for command; do :; done
+exec sh -c "$command"
 """
 Start = Callable[..., subprocess.Popen[bytes]]
 

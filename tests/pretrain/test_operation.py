@@ -59,5 +59,5 @@ def test_plan_prints_them_when_a_share_of_the_peak_is_given(run_command: Run, as
     assert result.returncode == 0, result.stderr
     values = json.loads(result.stdout)
     assert {"zero_bytes", "step_seconds", "faults_a_day", "lost_minutes", "lost_share"} <= values.keys()
-    assert_user_error(run_command(*options, "--mfu=0"), "--mfu is 0.0; it must be positive")
+    assert_user_error(run_command(*options, "--mfu=0"), "--mfu is 0.0; it must lie between")
     assert_user_error(run_command(*options, "--mfu=40"), "--mfu is 40.0; it is a share, so give at most 1")

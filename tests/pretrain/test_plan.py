@@ -64,7 +64,7 @@ def test_the_table_of_checkpoints_needs_no_run(capsys: pytest.CaptureFixture[str
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(rows)
     with pytest.raises(SystemExit):
         planning.main(["--checkpoints", "--rank-gb-s", "0"])
-    assert "--rank-gb-s is 0.0; it must be positive" in capsys.readouterr().err
+    assert "--rank-gb-s is 0.0; it must lie between" in capsys.readouterr().err
 
 
 def _model() -> torch.nn.Module:
@@ -85,7 +85,9 @@ def test_mistakes_are_one_line(tmp_path: Path, run_command: Callable, assert_use
         (["--world-size", "0"], "--world-size: '0' is not a whole number of at least 1"),
         (["--zero", "0", "--precision", "bfloat16"], "choose ds_configs/zero1.json"),
         (["--modle.span", "8"], "did you mean model.span?"),
-        (["--device-gib", "-1"], "it must be positive"),
+        (["--device-gib", "-1"], "it must lie between 1e-09 and 1e+12"),
+        (["--device-gib", "inf"], "--device-gib is inf; it must lie between"),
+        (["--mfu", "0.4", "--tflops", "inf"], "--tflops is inf; it must lie between"),
         (["--checkpoints"], "is a table of no run: leave out --model.vocab_size"),
     ],
 )

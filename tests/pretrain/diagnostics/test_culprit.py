@@ -119,7 +119,7 @@ def test_a_run_that_was_started_again_since_the_fault_is_told_apart(
     with (tmp_path / STARTS_FILE).open("a") as file:
         file.write('{"step": 50, "time": 1e300}\n{"step": 60, "ti')
     tell_last_fault(tmp_path, as_json=False)
-    assert "\nstarted again since (1 times), last from step 40 at 20" in capsys.readouterr().out
+    assert "\nstarted again since (once), last from step 40 at 20" in capsys.readouterr().out
     tell_last_fault(tmp_path, as_json=True)
     (start,) = json.loads(capsys.readouterr().out)["starts_since"]
     assert (start["step"], start["processes"]) == (40, 2)
