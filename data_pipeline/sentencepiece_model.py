@@ -15,7 +15,10 @@ class SentencePieceModel:
         try:
             self._processor.LoadFromSerializedProto(content)
         except (RuntimeError, UnicodeDecodeError) as error:  # the second: a message of bytes that are no text
-            raise UserError(f"{path} is not a SentencePiece model; prepare the data again") from error
+            raise UserError(
+                f"{path} is not a SentencePiece model; give one, or a tokenizer.json (or, if it is a data set's, "
+                "prepare that again)"
+            ) from error
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id: int = self._processor.bos_id()
         self.eos_id: int = self._processor.eos_id()

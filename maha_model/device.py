@@ -22,9 +22,16 @@ def gpu_count() -> int:
 
 
 def unusable_gpus() -> str:
-    """Why this process has no GPU although Slurm has given it some and nothing hides them; empty if that is not so."""
+    """Why this process has no GPU although Slurm has given it some and nothing hides them; empty if that is not so.
+
+    CUDA_VISIBLE_DEVICES is NoDevFiles where Slurm itself hides them from a step.
+    """
     given = os.environ.get("SLURM_GPUS_ON_NODE", "0")
-    hidden = os.environ.get("DS_ACCELERATOR") == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    hidden = os.environ.get("DS_ACCELERATOR") == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES") in (
+        "",
+        "-1",
+        "NoDevFiles",
+    )
     if given == "0" or hidden or gpu_count():
         return ""
     return (

@@ -15,7 +15,7 @@ __all__ = ["export", "main"]
 def main() -> None:
     """The command."""
     parser = CommandParser(prog="python -m pretrain.export", description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="a run's folder, or one of its checkpoints")
+    parser.add_argument("run", help="a run's folder, one of its checkpoints, or a folder of save_pretrained")
     parser.add_argument("--out", type=Path, required=True, help="the folder to make")
     gb = FILE_BYTES / 1e9
     parser.add_argument("--file-gb", type=float, default=gb, help=f"GB of weights in a file, at most (default {gb:g})")

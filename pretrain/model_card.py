@@ -64,9 +64,7 @@ you pass it on: it is unknown here.
 | | |
 | --- | --- |
 | text | {_text(run, info.data_fingerprint)} |
-| data fingerprint | `{info.data_fingerprint}` |
-| tokens seen | {info.tokens:,} |
-| steps | {info.step:,} |{_origin(info.origin)}
+{_seen(info)}{_origin(info.origin)}
 
 ## Evaluation
 
@@ -117,6 +115,14 @@ def _mixture(run: Path) -> str:
         return "mixture of " + "; ".join(begin + text for begin, text in zip(begins, texts, strict=True))
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return ""
+
+
+def _seen(info: "CheckpointInfo") -> str:
+    """Lines of the table: of what the run has read; of a model that transformers has saved nobody has counted it."""
+    if not info.data_fingerprint:
+        return "| tokens seen | unknown: transformers has saved the model |"
+    fingerprint = f"| data fingerprint | `{info.data_fingerprint}` |"
+    return f"{fingerprint}\n| tokens seen | {info.tokens:,} |\n| steps | {info.step:,} |"
 
 
 def _origin(origin: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from pretrain.check_decay import check_decay
 from pretrain.check_init import check_init
 from pretrain.check_windows import check_windows, pass_over
 from pretrain.checkpoint import (
+    CheckpointTensors,
     check_sizes,
     find_checkpoint,
     has_checkpoint,
@@ -160,6 +161,7 @@ def find_resume(config: RunConfig, verify: Callable[[Path], None] = verify_check
 def check_resume(checkpoint: Path, config: RunConfig, data: Data) -> None:
     """Raises UserError unless the checkpoint is of this run's model, data set and tokenizer, and the rate goes on."""
     info = read_info(checkpoint)
+    CheckpointTensors(checkpoint).check_moments()
     configured, trained = (json.loads(json.dumps(it.effective())) for it in (config.model, model_config(info)))
     different = [
         f"--model.{key} {json.dumps(trained[key])}" for key in configured if trained.get(key) != configured[key]

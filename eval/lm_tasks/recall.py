@@ -4,8 +4,8 @@
   in a haystack and RULER (Hsieh et al. 2024, arXiv 2404.06654).
 - `induction`: at the end a passage begins again; its next words are among other words of the document.
 - `variables`: chains "Let A be VALUE.", "Let B be A."; at the end "Then B is". An example stands in front. After RULER.
-- `copying`: sentences "Remember the word WORD." at any depth; at the end a third of the words are listed in their
-  order, and the next one is searched for. After selective copying (Jing et al. 2019, arXiv 1706.02761).
+- `copying`: sentences "Remember the word WORD." at any depth; at the end half of the words are listed in their order,
+  and the next one is searched for. After selective copying (Jing et al. 2019, arXiv 1706.02761).
 - `multiquery`: sentences "The word of KEY is VALUE." together at the begin; a third of them come again, anywhere in
   the text after it, and at the end one of the others begins. After multi-query associative recall (Arora et al. 2023,
   arXiv 2312.04927), whose queries too come one after the other, their answers shown.
@@ -165,12 +165,14 @@ def _variables(rng: random.Random, setting: Setting, haystack: Haystack) -> Make
 
 
 def _copying(rng: random.Random, setting: Setting, haystack: Haystack) -> Make:
-    done = setting.choices // 2
-    copied = haystack.draw_names(rng, setting.choices + done)
+    around = setting.choices - 1
+    copied = haystack.draw_names(rng, 2 * around + 1)
     sentences = [f" Remember the word {word}." for word in copied]
     depths = sorted(rng.random() for _ in sentences)
-    # Choices are the words that are not listed: all stand in the document once.
-    listed, choices = copied[:done], copied[done:]
+    listed, right, later = copied[:around], copied[around], copied[around + 1 :]
+    # As many of either side as of the other over all documents: where a choice stands in the text tells nothing.
+    before = rng.randrange(setting.choices)
+    choices = [right, *rng.sample(listed, before), *rng.sample(later, around - before)]
 
     def make(words: Sequence[str]) -> tuple[str, list[str]]:
         text = hide(words, sentences, depths)

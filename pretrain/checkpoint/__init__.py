@@ -9,6 +9,7 @@ store            writing, pruning, finding, verifying
 tensors          tensors, or ranges of them, out of a checkpoint
 models           models out of a checkpoint
 initial_weights  those that a new run starts from, of a model that may have more scales
+saved_model      a model that transformers has saved
 export           a checkpoint without the optimiser's state
 background       writing beside training
 engine_state     tensors in and out of a DeepSpeed engine; needs DeepSpeed, so it is not imported here

@@ -1,6 +1,7 @@
 """An export: a checkpoint without the optimiser's state, a third of its size.
 
-From a run or one of its checkpoints, whatever ZeRO stage and world size trained it, to a folder with
+From a run or one of its checkpoints, whatever ZeRO stage and world size trained it, or from a model that `transformers`
+has saved, to a folder with
 
     model.safetensors   float32 weights by parameter name; above the size of a file several, as transformers reads them:
                         model-00001-of-00002.safetensors, ... and model.safetensors.index.json
@@ -18,12 +19,13 @@ import json
 from math import prod
 from pathlib import Path
 
-from data_pipeline import Tokenizer, UserError, tokenizer_file
+from data_pipeline import Tokenizer, UserError, tokenizer_file, user_path
 from data_pipeline.tokenizer import JSON
 from maha_model.inference.remote_code import AUTO_MAP
 from pretrain.checkpoint.draft import Draft
 from pretrain.checkpoint.format import CONFIG, SHARDS, WEIGHTS
 from pretrain.checkpoint.models import model_config, open_model
+from pretrain.checkpoint.saved_model import is_saved_model, open_saved_model
 from pretrain.checkpoint.store import find_checkpoint
 from pretrain.model_card import write_card, write_tokenizer_config
 
@@ -32,15 +34,17 @@ FILE_BYTES = 5 * 10**9
 
 
 def export(checkpoint: str | Path, out: Path, file_bytes: int = FILE_BYTES) -> Path:
-    """Write the folder `out`, whole or not at all; returns the checkpoint that was exported.
+    """Write the folder `out`, whole or not at all; returns the checkpoint or saved model it is of.
 
     Raises:
         UserError: if there is no whole checkpoint, or `out` exists.
     """
-    path = find_checkpoint(checkpoint)
+    given = user_path(checkpoint)
+    is_saved = is_saved_model(given)
+    path = given if is_saved else find_checkpoint(given)
     if out.exists():
         raise UserError(f"--out {out} exists already; choose another or remove it")
-    info, tensors = open_model(path)
+    info, tensors = open_saved_model(path) if is_saved else open_model(path)
     file = tokenizer_file(path)
     tokenizer = Tokenizer(file)
     config = {

@@ -12,8 +12,9 @@ from pathlib import Path
 from data_pipeline import UserError, user_path
 from data_pipeline.files import sha256_of
 from pretrain.checkpoint.draft import Draft
-from pretrain.checkpoint.format import INDEX, CheckpointInfo, part_name, read_index, read_info
+from pretrain.checkpoint.format import CONFIG, INDEX, CheckpointInfo, part_name, read_index, read_info
 from pretrain.checkpoint.parts import Part, Piece, stage, write_part
+from pretrain.checkpoint.saved_model import is_saved_model
 from pretrain.output import write_line
 
 _HASHED_AT_ONCE = min(32, os.cpu_count() or 1)
@@ -78,7 +79,7 @@ def verify_checkpoint(path: Path, rank: int = 0, ranks: int = 1) -> None:
 
     def verify(item: tuple[str, dict[str, object]]) -> None:
         if sha256_of(path / item[0]) != item[1]["sha256"]:
-            raise UserError(f"{path / item[0]} is damaged: its checksum is not the one in {INDEX}")
+            raise UserError(f"{path / item[0]} is damaged: its checksum is not the one in {INDEX}{_other_cause(path)}")
 
     with ThreadPoolExecutor(_HASHED_AT_ONCE) as threads:
         for _ in threads.map(verify, files):
@@ -91,7 +92,16 @@ def check_sizes(path: Path) -> None:
         if not (path / name).is_file():
             raise UserError(f"{path / name} is missing")
         if (path / name).stat().st_size != expected["bytes"]:
-            raise UserError(f"{path / name} is damaged: its size is not the one in {INDEX}")
+            raise UserError(f"{path / name} is damaged: its size is not the one in {INDEX}{_other_cause(path)}")
+
+
+def _other_cause(path: Path) -> str:
+    if CONFIG not in read_index(path)["files"]:
+        return ""
+    return (
+        f" (or transformers has saved a model over this export: then remove {INDEX} and export the folder anew, "
+        f"python -m pretrain.export {path} --out DIR)"
+    )
 
 
 def find_checkpoint(path: str | Path, verify: Callable[[Path], None] = verify_checkpoint) -> Path:
@@ -109,7 +119,9 @@ def find_checkpoint(path: str | Path, verify: Callable[[Path], None] = verify_ch
         verify(path)
         return path
     if not path.is_dir():
-        raise UserError(f"checkpoint {path} does not exist; give a run's folder or one of its checkpoints")
+        raise UserError(f"checkpoint {path} does not exist; give a run's folder, one of its checkpoints or an export")
+    if is_saved_model(path):
+        raise UserError(f"{path} was saved by transformers; give what python -m pretrain.export {path} --out DIR makes")
     damage = None
     for candidate in _steps(path):
         try:
@@ -121,7 +133,7 @@ def find_checkpoint(path: str | Path, verify: Callable[[Path], None] = verify_ch
             return candidate
     if damage:
         raise UserError(f"{path} has no whole checkpoint left; the last one found: {damage}")
-    raise UserError(f"{path} holds no checkpoint; give a run's folder or one of its checkpoints")
+    raise UserError(f"{path} holds no checkpoint; give a run's folder, one of its checkpoints or an export")
 
 
 def has_checkpoint(run: Path) -> bool:

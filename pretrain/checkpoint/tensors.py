@@ -56,7 +56,8 @@ class CheckpointTensors:
         """Raises UserError if this is an export."""
         if self._is_export:
             raise UserError(
-                f"{self._path} is an export, without the optimiser's state; continue from the run it was made of"
+                f"{self._path} is an export, without the optimiser's state; continue from the run it was made of, or "
+                "start a new run from its weights with --init_from"
             )
 
     def whole(self, name: str, moment: str = "") -> Tensor:

@@ -16,6 +16,8 @@ from pretrain.watch.line_file import LineFile
 
 Curve = list[tuple[int, float]]
 """Values by step."""
+_OTHERS = {"manifest.json": "a data set", "checkpoint.json": "a checkpoint or an export"}
+"""Folders of this package that are no run, by a file of theirs."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,9 @@ def _fault(path: Path) -> str | None:
     """Why this cannot be a run's folder; one without any run's file may be that of a run that has not begun."""
     if not path.is_dir():
         return f"{path} is no folder; give the folder of a run, which training makes with its --out"
+    other = next((what for name, what in _OTHERS.items() if (path / name).is_file()), None)
+    if other and not _is_run(path):
+        return f"{path} is no run but {other}; give the folder of a run, which training makes with its --out"
     inside = [] if _is_run(path) else sorted(folder.name for folder in path.iterdir() if _is_run(folder))
     if not inside:
         return None

@@ -68,7 +68,8 @@ def test_a_longer_context_has_a_scale_more_and_a_lower_perplexity(folder: Path, 
 
 
 def test_lora_lowers_the_loss_on_a_new_author_and_is_merged(folder: Path, first: dict[str, str]) -> None:
-    said = of(follow("lora", folder), "python", "lora.py")
+    printed = follow("lora", folder)
+    said = of(printed, "python", "lora.py")
     before, after = (float(re.findall(rf"{when}: ([\d.]+) nats", said)[0]) for when in ("before", "after"))
     assert after < before - 0.5
     sizes = [
@@ -76,6 +77,7 @@ def test_lora_lowers_the_loss_on_a_new_author_and_is_merged(folder: Path, first:
     ]
     assert sizes[0] < sizes[1] / 2
     assert list((folder / "model-author").glob("*.safetensors"))
+    assert per_word(next(text for command, text in printed.items() if command.startswith("maha ppl"))) > 1
 
 
 def test_the_report_has_the_sections_that_its_tutorial_explains(folder: Path, first: dict[str, str]) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 import torch
@@ -16,6 +18,14 @@ from pretrain.distributed import (
     world_size_from_environment,
 )
 from tests.conftest import Run
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """Afterwards: taking a device sets variables that a later test's commands would take for a launcher's."""
+    with mock.patch.dict(os.environ):
+        yield
+
 
 SCRIPT = """
 import json, psutil, torch.distributed as dist
@@ -131,7 +141,11 @@ def test_gpus_of_slurm_that_torch_cannot_use_are_one_line(monkeypatch: pytest.Mo
         UserError, match=rf"Slurm has given 8 GPU\(s\) on {socket.gethostname()}, and torch can use none"
     ):
         local_device()
-    for name, value in (("DS_ACCELERATOR", "cpu"), ("CUDA_VISIBLE_DEVICES", "")):  # on purpose
+    for name, value in (
+        ("DS_ACCELERATOR", "cpu"),
+        ("CUDA_VISIBLE_DEVICES", ""),
+        ("CUDA_VISIBLE_DEVICES", "NoDevFiles"),
+    ):  # on purpose
         with monkeypatch.context() as environment:
             environment.setenv(name, value)
             assert local_device() == torch.device("cpu")

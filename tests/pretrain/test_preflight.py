@@ -158,3 +158,10 @@ def test_a_checkpoint_of_another_packing_is_refused_with_its_name(tmp_path: Path
     check_resume(path, RunConfig(model=CONFIG, document_mask=True), data)
     with pytest.raises(UserError, match=r"has packing stream, not documents; .* give --packing stream, or start a new"):
         check_resume(path, RunConfig(model=CONFIG, packing="documents"), data)
+
+
+def test_an_export_cannot_be_resumed_and_its_weights_can_be_started_from(tmp_path: Path, data: Manifest) -> None:
+    path, model = save(tmp_path / "run", data, 1)
+    export(path, tmp_path / "export")
+    with pytest.raises(UserError, match=r"is an export, .* or start a new run from its weights with --init_from"):
+        check_resume(tmp_path / "export", RunConfig(model=model.config), data)

@@ -26,6 +26,10 @@ def first_tokens(attention_mask: Tensor, position_ids: Tensor | None, cached: bo
         raise ValueError(f"attention_mask has shape {tuple(attention_mask.shape)}; give (rows, tokens), 1 at tokens")
     kept_BN = attention_mask.bool()
     if position_ids is not None:
+        if position_ids.shape not in ((1, kept_BN.shape[1]), kept_BN.shape):
+            raise ValueError(
+                f"position_ids have shape {tuple(position_ids.shape)}; give {tuple(kept_BN.shape)}, or leave them out"
+            )
         both = kept_BN[:, 1:] & kept_BN[:, :-1]
         if ((position_ids.diff(dim=-1) != 1) & both).any():
             raise ValueError(

@@ -1,6 +1,7 @@
 """An export in `transformers`: the same tokens, the same logits, and every way of padding and generating."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from data_pipeline import Manifest, Tokenizer
+from data_pipeline import Manifest, Tokenizer, UserError
 from maha_model import CausalLM, ConfigError, ModelConfig
 from maha_model.huggingface import MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM, MAHAPreTrainedTokenizer
-from pretrain.checkpoint import load_model, verify_checkpoint
+from pretrain.checkpoint import find_checkpoint, load_model, verify_checkpoint
+from pretrain.export import export
 from tests.conftest import Run
 from tests.maha_model.inference.conftest import ids_of
 
@@ -48,6 +50,60 @@ def test_saving_gives_the_weights_and_configuration_of_the_export(
     assert {name: saved[name] for name in exported if name != "architectures"} == {
         name: value for name, value in exported.items() if name != "architectures"
     }
+
+
+def test_what_transformers_has_saved_comes_back_bitwise_as_an_export(
+    tmp_path: Path, folder: Path, model: MAHAPreTrainedForCausalLM, tokenizer: MAHAPreTrainedTokenizer
+) -> None:
+    saved, again = tmp_path / "saved", tmp_path / "again"
+    model.save_pretrained(saved, max_shard_size="10KB")
+    with pytest.raises(UserError, match=r"has no tokenizer; save it there too: tokenizer.save_pretrained"):
+        export(saved, again)
+    tokenizer.save_pretrained(saved)
+    assert len(list(saved.glob("model-*.safetensors"))) > 1
+    with pytest.raises(UserError, match=f"was saved by transformers; give what python -m pretrain.export {saved} "):
+        find_checkpoint(saved)
+    assert export(saved, again) == saved
+    for name in ("model.safetensors", "config.json", "tokenizer.model", "modeling_maha.py"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes(), name
+    verify_checkpoint(again)
+    assert "transformers has saved the model" in (again / "README.md").read_text()
+    assert torch.equal(load_model(again)(ids_of((1, 20))).logits, load_model(folder)(ids_of((1, 20))).logits)
+
+
+def test_a_saved_model_that_is_not_whole_or_has_more_tokens_is_refused(
+    tmp_path: Path, folder: Path, model: MAHAPreTrainedForCausalLM, tokenizer: MAHAPreTrainedTokenizer
+) -> None:
+    saved, out = tmp_path / "saved", tmp_path / "out"
+    model.save_pretrained(saved)
+    tokenizer.save_pretrained(saved)
+    (saved / "model.safetensors").rename(tmp_path / "weights")
+    with pytest.raises(UserError, match=r"has no weights .*; merge an adapter into its model before"):
+        export(saved, out)
+    weights = safetensors.torch.load_file(tmp_path / "weights")
+    safetensors.torch.save_file(dict(list(weights.items())[1:]), saved / "model.safetensors")
+    with pytest.raises(UserError, match=r"are not of the model of its config.json"):
+        export(saved, out)
+    (saved / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"the weights of .* are damaged"):
+        export(saved, out)
+    larger = AutoModelForCausalLM.from_pretrained(folder)
+    larger.resize_token_embeddings(larger.config.vocab_size + 8)
+    larger.save_pretrained(saved)
+    with pytest.raises(UserError, match=r"the model has .* tokens, and tokenizer.model"):
+        export(saved, out)
+    assert not out.exists()
+
+
+def test_a_model_saved_over_an_export_is_told_from_damage(tmp_path: Path, folder: Path) -> None:
+    over = tmp_path / "over"
+    shutil.copytree(folder, over)
+    AutoModelForCausalLM.from_pretrained(over, dtype=torch.bfloat16).save_pretrained(over)
+    with pytest.raises(UserError, match=r"or transformers has saved a model over this export: then remove checkpoint"):
+        find_checkpoint(over)
+    (over / "checkpoint.json").unlink()
+    export(over, tmp_path / "out")
+    verify_checkpoint(tmp_path / "out")
 
 
 def test_a_fresh_model_starts_as_ours_does() -> None:

@@ -57,6 +57,7 @@ def test_arguments_that_cannot_be_honoured_are_refused_in_one_line(model: MAHAPr
     anew = torch.tensor([[0, 1, 2, 0, 1, 2]])
     assert torch.equal(model(ids, position_ids=positions + 3).logits, model(ids).logits)
     for message, arguments in {
+        r"position_ids have shape \(1, 5\); give \(2, 6\)": {"position_ids": torch.tensor([[0, 1, 2, 3, 4]])},
         "do not count the tokens": {"position_ids": torch.tensor([[0, 2, 4, 6, 8, 10]])},
         "begin anew at one number": {"position_ids": torch.tensor([[3, 4, 5, 0, 1, 2]])},
         "and no cache": {"position_ids": anew, "use_cache": True},

@@ -130,6 +130,10 @@ def test_what_is_no_run_is_left_out_beside_runs(
     run, page_file = make_folder("run"), tmp_path / "page.html"
     page_file.touch()
     assert f"{tmp_path} is no run but holds some (run); give these" in watch_fails(tmp_path, "--once")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "manifest.json").touch()
+    assert f"{data} is no run but a data set; give the folder of a run" in watch_fails(data, "--once")
     runs = open_runs([str(run), str(page_file), str(tmp_path)])
     assert [it.read().name for it in runs] == ["run"]
     assert [line.split(" is no ")[0] for line in capsys.readouterr().err.splitlines()] == [
