@@ -23,6 +23,7 @@ from torch import Tensor
 from data_pipeline import CommandParser, at_least, user_errors
 from eval.bench import generation_prompts, generation_transformers
 from eval.bench.criteria import Criterion, print_report
+from eval.device import add_device_option, device_title
 from maha_model import CausalLM, DecodingState, ModelConfig
 from pretrain.checkpoint import find_checkpoint, load_model
 
@@ -48,6 +49,8 @@ def decode(state: DecodingState, ids_N: Tensor) -> tuple[list[float], Tensor]:
     for id_1 in ids_N.split(1):
         start = time.perf_counter()
         logits.append(state.step(id_1))
+        if id_1.is_cuda:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return seconds, torch.cat(logits)
 
@@ -100,8 +103,9 @@ def decode_long(model: CausalLM, ids_N: Tensor) -> dict[str, Any]:
 
 
 def random_ids(model: CausalLM, length: int) -> Tensor:
-    """Token ids (N), the same every time."""
-    return torch.randint(model.config.vocab_size, (length,), generator=torch.Generator().manual_seed(0))
+    """Token ids (N), the same every time, where the model is."""
+    ids_N = torch.randint(model.config.vocab_size, (length,), generator=torch.Generator().manual_seed(0))
+    return ids_N.to(model.lm_head.weight.device)
 
 
 def main() -> None:
@@ -111,6 +115,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--transformers", action="store_true", help="measure generation in transformers instead")
     parser.add_argument("--after-prompts", action="store_true", help="measure tokens after prompts alone")
+    add_device_option(parser)
     sizes = parser.add_argument_group("with --transformers")
     for name, value, text in (
         ("batch", 8, "rows"),
@@ -131,9 +136,13 @@ def main() -> None:
         model = load_model(find_checkpoint(args.checkpoint)) if args.checkpoint else build("maha")
     descending = build("maha", **DESCENT)
     models = {"MAHA": model, "MAHA, descent": descending, "standard": build("standard")}
+    for each in models.values():
+        each.to(args.device)
     rows = generation_prompts.measure(models)
     lines = generation_prompts.lines_of(rows)
-    details: dict[str, Any] = {"threads": torch.get_num_threads(), "after_prompts": rows}
+    details: dict[str, Any] = {
+        "device": device_title(args.device), "threads": torch.get_num_threads(), "after_prompts": rows,
+    }  # fmt: skip
     # A checkpoint is not of the Transformer's size.
     criteria = [] if args.checkpoint else generation_prompts.criteria_of(rows, "standard")
     if args.after_prompts:

@@ -17,8 +17,9 @@ counts, and so on for the others: a busy machine disturbs that least."""
 
 def measure(models: dict[str, CausalLM]) -> list[dict[str, Any]]:
     """Speed, compiled and not, and bytes of the states of every model, batch and prompt, all decoding in turns."""
+    device = next(iter(models.values())).lm_head.weight.device
     generator, vocab_size = torch.Generator().manual_seed(0), min(m.config.vocab_size for m in models.values())
-    prompt_N = torch.randint(vocab_size, (max(PROMPTS),), generator=generator)
+    prompt_N = torch.randint(vocab_size, (max(PROMPTS),), generator=generator).to(device)
     cases = [(name, prompt) for name in models for prompt in PROMPTS]
     prompted: dict[tuple[str, int, bool], DecodingState] = {}
     seconds: dict[tuple[str, int], float] = {}
@@ -26,14 +27,14 @@ def measure(models: dict[str, CausalLM]) -> list[dict[str, Any]]:
         for compiled in (False, True):
             state = prompted[name, prompt, compiled] = DecodingState(models[name], compile=compiled)
             start = time.perf_counter()
-            state.prefill(prompt_N[None, :prompt])
+            state.prefill(prompt_N[None, :prompt]).cpu()
             seconds[name, prompt] = time.perf_counter() - start
     rows = []
     for batch in BATCHES:
         states = {case: copy.deepcopy(state) for case, state in prompted.items()}
         for state in states.values():
-            state.select(torch.zeros(batch, dtype=torch.int64))
-        ids_NB = torch.randint(vocab_size, (PART, batch), generator=generator)
+            state.select(torch.zeros(batch, dtype=torch.int64, device=device))
+        ids_NB = torch.randint(vocab_size, (PART, batch), generator=generator).to(device)
         for state in states.values():  # compiles
             _decode(state, ids_NB)
         parts = [{case: _decode(state, ids_NB) for case, state in states.items()} for _ in range(ROUNDS)]
@@ -56,6 +57,8 @@ def _decode(state: DecodingState, ids_NB: torch.Tensor) -> list[float]:
     for ids_B in ids_NB:
         start = time.perf_counter()
         state.step(ids_B)
+        if ids_B.is_cuda:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return seconds
 

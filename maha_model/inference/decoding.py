@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from maha_model.attention import rotary_line
 from maha_model.config import ModelConfig
 from maha_model.inference.cache import first_room
+from maha_model.inference.captured import CapturedSteps
 from maha_model.inference.compiled import CompiledSteps
 from maha_model.inference.streams import PyramidPosition, build_stream
+from maha_model.kernels.dispatch import device_kind
 from maha_model.kernels.fuse import compute_dtype
 from maha_model.kernels.rotary import rotary_frequencies
 from maha_model.transformer import Block, CausalLM
@@ -31,7 +33,7 @@ class StreamingState:
         like: (B, 0), whose dtype and device the state has. Its tensors are never those of inference mode, which torch
             compiles apart from others.
         compile: whether steps of one token run as code that torch.compile makes of them once all scales have a token:
-            faster after a start of several seconds, which a model's states share.
+            faster after a start of several seconds, which a model's states share. On a GPU they are CUDA graphs too.
     """
 
     @torch.inference_mode(False)
@@ -58,6 +60,7 @@ class StreamingState:
         )
         self._norm = norm
         self._compiled = CompiledSteps(norm) if compile else None
+        self._captured = CapturedSteps() if compile and device_kind(like) == "cuda" else None
         self._layers = [(block, build_stream(block.attention, like)) for block in blocks if isinstance(block, Block)]
 
     def advance(self, x_BND: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
@@ -79,8 +82,7 @@ class StreamingState:
         """Keep these sequences of the batch, in this order; one may come several times. Indices (K) int64."""
         for _, stream in self._layers:
             stream.select(rows_K)
-        if self._compiled is not None:
-            self._compiled.check_again()
+        self._tensors_changed()
 
     def tensors(self) -> Iterator[Tensor]:
         """All that is kept."""
@@ -101,12 +103,18 @@ class StreamingState:
         return new
 
     def _next(self, new: Tensor) -> Tensor:
-        """`process`, compiled if that was chosen."""
+        """`process`, compiled if that was chosen, and captured on a GPU."""
         at = self._at
         if self._compiled is None or new.shape[1] > 1 or at.present < len(at.slots):
             return self.process(new)
+        if self._captured is None or torch.is_grad_enabled():  # a graph has no gradients
+            return self._compiled_step(new)
+        return self._captured.run(self._compiled_step, new, at.finished)
+
+    def _compiled_step(self, new: Tensor) -> Tensor:
+        assert self._compiled is not None
         growing = (cache.rows for _, stream in self._layers for cache in stream.caches if cache.grows)
-        return self._compiled.run(type(self).process, self, new, growing, at.finished, self.config.ratio)
+        return self._compiled.run(type(self).process, self, new, growing, self._at.finished, self.config.ratio)
 
     def process(self, x_BND: Tensor) -> Tensor:
         """Hidden states (B, N, D) after the final norm of new tokens' embeddings, whose places are set already."""
@@ -146,8 +154,13 @@ class StreamingState:
         for _, stream in self._layers:
             for cache in stream.caches:
                 cache.double()
+        self._tensors_changed()
+
+    def _tensors_changed(self) -> None:
         if self._compiled is not None:
             self._compiled.check_again()
+        if self._captured is not None:
+            self._captured.forget()
 
 
 class DecodingState(StreamingState):

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from maha_model import CausalLM, ModelConfig
+from maha_model import CausalLM, DecodingState, ModelConfig
 from maha_model.launches import Launches, count_block
 from maha_model.launches.__main__ import BLOCKS
 
@@ -33,6 +33,21 @@ def test_a_training_pass_copies_nothing_from_the_host_and_reads_nothing_back(opt
     with Launches() as counted:
         loss = model(ids, ids).loss
         (loss * (1 + 0 * loss.detach())).backward()
+    assert not counted.waits
+
+
+@pytest.mark.parametrize("options", [*BLOCKS.values(), {"gating": True, "dilation": 1}, {"query": "fine"}])
+def test_a_decoding_step_reads_nothing_back(options: dict) -> None:
+    """So that it can be captured as a CUDA graph; the places of the token are set before it."""
+    pytest.importorskip("triton")
+    config = ModelConfig.named("sample", vocab_size=512, **{**options, "num_layers": 2})
+    with torch.device("meta"):
+        model, prompt, token = CausalLM(config), torch.zeros(2, 300, dtype=torch.long), torch.zeros(2, dtype=torch.long)
+        with Launches() as counted:
+            state = DecodingState(model, 2)
+            state.prefill(prompt)
+            for _ in range(20):
+                state.step(token)
     assert not counted.waits
 
 

@@ -1,5 +1,6 @@
 """From the coarsest scale down to the finest."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -28,6 +29,7 @@ def descend(
     groups: int,
     start: int = 0,
     wanted_BGM: list[Tensor] | None = None,
+    attend: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = attend_level,
 ) -> Descent:
     """Attention of queries at positions start.. to every scale, down from the coarsest.
 
@@ -45,13 +47,14 @@ def descend(
         groups: of heads, that choose together.
         start: position of the first query.
         wanted_BGM: bool (B, G, M) for every scale: queries to compute, which hold those of all finer scales. None: all.
+        attend: what computes one scale, called as `attend_level`.
     """
     outputs, log_sums, parents, bias = [], [], None, None
     for level in reversed(range(len(keys_BHnd))):
         near, finer = spans[min(level, 1)], spans[min(max(level - 1, 0), 1)]
         raises = beta_L is not None and level > 0
         geometry = Geometry(ratio**level, ratio, near, finer, top if level else 0, groups, start, shares=raises)
-        out, log_sum, chosen, share = attend_level(
+        out, log_sum, chosen, share = attend(
             q_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry,
             None if wanted_BGM is None else wanted_BGM[level],
         )  # fmt: skip

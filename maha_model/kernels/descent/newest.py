@@ -1,11 +1,14 @@
 """A descent of the newest position alone, over scales that are kept with room for more tokens."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from maha_model.kernels.descent import cpu
 from maha_model.kernels.descent.descend import Descent, descend
 from maha_model.kernels.descent.operator import implementation
+from maha_model.kernels.dispatch import device_kind, is_fake, kernel_module
 
 
 def descend_at(
@@ -14,8 +17,8 @@ def descend_at(
 ) -> Descent:  # fmt: skip
     """`descend` of one query at a position given as (1) int64, over the finished tokens of scales with more room.
 
-    The position is read inside of the operator, so that torch.compile makes one graph for any number of tokens. It has
-    no gradient.
+    The position is read inside of the operator, so that torch.compile makes one graph for any number of tokens, and on
+    a GPU by the device, so that a CUDA graph serves any position. It has no gradient.
     """
     wanted = None if wanted_BG1 is None else torch.stack(wanted_BG1)
     given = position_1, q_BH1d, keys_BHnd, values_BHnd, beta_L, ratio, list(spans), top, groups, wanted
@@ -27,13 +30,20 @@ def _descend_at(
     position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], beta: Tensor | None, ratio: int,
     spans: list[int], top: int, groups: int, wanted: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    if implementation(q.device.type, q.dtype) == "cpu":
+    kind = device_kind(q)
+    chosen = implementation(kind, q.dtype, warn=not is_fake(q))
+    if chosen == "cpu":
         return cpu.descend_at(position, q, keys, values, beta, ratio, spans, top, groups, wanted)
-    start = int(position)
-    finished = [(start + 1) // ratio**level for level in range(len(keys))]
-    keys, values = ([x[:, :, :n] for x, n in zip(kept, finished, strict=True)] for kept in (keys, values))
     needed = None if wanted is None else list(wanted.unbind())
-    found = descend(q, keys, values, beta, ratio, (spans[0], spans[1]), top, groups, start, needed)
+    given = beta, ratio, (spans[0], spans[1]), top, groups
+    if chosen == "triton":
+        attend = partial(kernel_module("descent", kind).forward, position_1=position)
+        found = descend(q, keys, values, *given, wanted_BGM=needed, attend=attend)
+    else:
+        start = int(position)
+        finished = [(start + 1) // ratio**level for level in range(len(keys))]
+        keys, values = ([x[:, :, :n] for x, n in zip(kept, finished, strict=True)] for kept in (keys, values))
+        found = descend(q, keys, values, *given, start, needed)
     return torch.stack(found.outputs), torch.stack(found.log_sums)
 
 

@@ -18,13 +18,20 @@ PROGRAMS = 1024  # that the kernel over near keys is to have at least: several f
 
 def forward(
     q_BHMd: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, parents_BGMk: Tensor | None, bias_BHMk: Tensor | None,
-    geometry: Geometry, wanted_BGM: Tensor | None = None,
+    geometry: Geometry, wanted_BGM: Tensor | None = None, position_1: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Output, log-sum-exp, chosen tokens and their log shares: see `operator.attend_level`."""
+    """Output, log-sum-exp, chosen tokens and their log shares: see `operator.attend_level`.
+
+    A position given as (1) int64 takes the place of the geometry's start; keys and values may have room for more tokens
+    than are finished there.
+    """
     B, H, M, _ = q_BHMd.shape
-    some, wanted = wanted_BGM is not None, q_BHMd if wanted_BGM is None else wanted_BGM.contiguous()
+    wanted = q_BHMd if wanted_BGM is None else wanted_BGM.contiguous()
+    position = q_BHMd if position_1 is None else position_1
+    optional = {"SOME": wanted_BGM is not None, "AT": position_1 is not None}
     width = k_BHnd.shape[3]
-    call = Call(beside_bounds(q_BHMd, width), k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry, q_BHMd.shape[3])
+    q = beside_bounds(q_BHMd, width)
+    call = Call(q, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk, geometry, q_BHMd.shape[3], position_1 is not None)
     wide, slots = torch.promote_types(q_BHMd.dtype, torch.float32), geometry.choose
     out = v_BHnd.new_empty(B, H, M, v_BHnd.shape[3])
     log_sum = out.new_empty(B, H, M, dtype=wide)
@@ -33,7 +40,7 @@ def forward(
     block = blocks(q_BHMd.dtype, max(width, v_BHnd.shape[3]), geometry.ratio)
     near_out = out if call.dense else torch.empty_like(out, dtype=wide)
     attend_tiles[call.grid(block.attend)](
-        *call.operands, near_out, log_sum, wanted, *call.place, SOME=some,
+        *call.operands, near_out, log_sum, wanted, position, *call.place, **optional,
         **call.constants("DENSE", "DK", "DV", "PRECISION"), **block.attend,
     )  # fmt: skip
     far_scores = log_sum
@@ -41,21 +48,23 @@ def forward(
         if slots:
             far_scores = log_sum.new_empty(B, H, M, call.parent_slots * geometry.ratio)
         attend_children[call.grid(block.gather)](
-            *call.operands, call.parents, call.bias, near_out, log_sum, out, log_sum, far_scores, wanted, *call.place,
-            SOME=some, KEEP=slots > 0, **call.constants("BIAS", "DK", "DV", "RATIO", "RP"), **block.gather,
+            *call.operands, call.parents, call.bias, near_out, log_sum, out, log_sum, far_scores, wanted, position,
+            *call.place, **optional, KEEP=slots > 0, **call.constants("BIAS", "DK", "DV", "RATIO", "RP"),
+            **block.gather,
         )  # fmt: skip
     if slots:
         together = geometry.groups < H
         KP = triton.next_power_of_2(slots)
         choose[call.grid(block.choose, geometry.groups)](
-            *call.operands[:4], call.parents, far_scores, log_sum, chosen, share, wanted, *call.place, SOME=some,
-            TOGETHER=together, SHARES=bool(geometry.shares) and not together, F=32, KP=KP,
+            *call.operands[:4], call.parents, far_scores, log_sum, chosen, share, wanted, position, *call.place,
+            **optional, TOGETHER=together, SHARES=bool(geometry.shares) and not together, F=32, KP=KP,
             **call.constants("DENSE", "DK", "PRECISION"), **block.choose,
         )  # fmt: skip
         if together and geometry.shares:
             share_of_group[call.grid(block.gather)](
-                *call.operands[:4], call.parents, call.bias, chosen, share, wanted, *call.place, SOME=some, KP=KP,
-                PP=triton.next_power_of_2(call.parent_slots), **call.constants("BIAS", "DENSE", "DK"), **block.gather,
+                *call.operands[:4], call.parents, call.bias, chosen, share, wanted, position, *call.place, **optional,
+                KP=KP, PP=triton.next_power_of_2(call.parent_slots), **call.constants("BIAS", "DENSE", "DK"),
+                **block.gather,
             )  # fmt: skip
     if wanted_BGM is not None:  # a program computes all of its queries or none
         unwanted_BHM = ~wanted_BGM.repeat_interleave(H // geometry.groups, 1)

@@ -54,8 +54,9 @@ class Call:
 
     def __init__(
         self, q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: Geometry,
-        query_width: int,
+        query_width: int, anywhere: bool = False,
     ) -> None:  # fmt: skip
+        """With queries `anywhere`, from a position that the device has, spans end where the keys have no more room."""
         (B, H, M, dk), (n, d) = q.shape, v.shape[2:]
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
         self.dense, self.ratio = parents is None, geometry.ratio
@@ -63,7 +64,7 @@ class Call:
         self.bias = q if bias is None else bias.contiguous()
         self.parent_slots = 0 if parents is None else parents.shape[3]
         self.operands = (q, q.stride()[:3], k, k.stride()[:3], v, v.stride()[:3])
-        positions = geometry.start + M
+        positions = (n + 1) * geometry.factor if anywhere else geometry.start + M
         band = min(geometry.span, positions // geometry.factor + 1)  # no token is older
         self.place = (
             (H, H // geometry.groups, M, n, self.parent_slots, geometry.choose, dk, d),

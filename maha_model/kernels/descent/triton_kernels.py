@@ -1,9 +1,10 @@
 """A scale's forward Triton kernels: dense tiles of near tokens, and gathers of the chosen parents' children.
 
 One program handles a block of Q queries of one batch entry and head. Arguments several kernels share: `place` is
-(factor, ratio, band, finer span, start), band being the span as far as there are tokens; `sizes` is (heads, together,
-queries, tokens, parents' slots, slots to choose, key width, value width), together being the heads of a group; strides
-are those of (B, H, row). Scores, sums and log-sum-exps are in REAL, float32 but for float64 operands.
+(factor, ratio, band, finer span, start), band being the span as far as there are tokens; `position` has the start in
+its place (AT); `sizes` is (heads, together, queries, tokens, parents' slots, slots to choose, key width, value width),
+together being the heads of a group; strides are those of (B, H, row). Scores, sums and log-sum-exps are in REAL,
+float32 but for float64 operands.
 """
 
 import triton
@@ -14,6 +15,15 @@ import triton.language as tl
 def newest_finished(t, factor):
     """The newest token finished at position t, -1 for none."""
     return (t + 1) // factor - 1
+
+
+@triton.jit
+def first_position(place, position, AT: tl.constexpr):
+    """The position of the first query: a number of the host, or one that the device alone knows."""
+    start = place[4]
+    if AT:
+        start = tl.load(position).to(tl.int32)
+    return start
 
 
 @triton.jit
@@ -64,15 +74,16 @@ def none_wanted(wanted, row, here):
 
 @triton.jit
 def attend_tiles(
-    q, q_strides, k, k_strides, v, v_strides, out, log_sum, wanted, sizes, place, SOME: tl.constexpr,
-    DENSE: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, SCALE: tl.constexpr,
-    REAL: tl.constexpr, PRECISION: tl.constexpr,
+    q, q_strides, k, k_strides, v, v_strides, out, log_sum, wanted, position, sizes, place,
+    SOME: tl.constexpr, AT: tl.constexpr, DENSE: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr,
+    T: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Output (B, H, M, d) and log-sum-exp (B, H, M) over near tokens, or over all that are finished (DENSE)."""
     batch_head = tl.program_id(1).to(tl.int64)
     b, h, queries, tokens = batch_head // sizes[0], batch_head % sizes[0], sizes[2], sizes[3]
     m = tl.program_id(0) * Q + tl.arange(0, Q)
-    t = place[4] + m
+    start = first_position(place, position, AT)
+    t = start + m
     here = m < queries
     if SOME:  # noqa: SIM102  # known when the kernel is compiled
         if none_wanted(wanted, batch_head // sizes[1] * queries + m, here):
@@ -84,9 +95,7 @@ def attend_tiles(
     total = tl.zeros((Q,), REAL)
     mixed = tl.zeros((Q, DV), REAL)
     first = tl.program_id(0) * Q
-    begin, end = visible_range(
-        place[4] + first, place[4] + tl.minimum(first + Q, queries) - 1, tokens, place, DENSE
-    )  # fmt: skip
+    begin, end = visible_range(start + first, start + tl.minimum(first + Q, queries) - 1, tokens, place, DENSE)
     for j0 in range(begin, end, T):
         j = j0 + tl.arange(0, T)
         keys = load_rows(k_base, j, k_strides[2], j < end, sizes[6], DK)
@@ -113,8 +122,9 @@ def attend_tiles(
 @triton.jit
 def attend_children(
     q, q_strides, k, k_strides, v, v_strides, parents, bias, near_out, near_log_sum, out, log_sum, far_scores, wanted,
-    sizes, place, SOME: tl.constexpr, KEEP: tl.constexpr, BIAS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr,
-    Q: tl.constexpr, RATIO: tl.constexpr, RP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
+    position, sizes, place, SOME: tl.constexpr, AT: tl.constexpr, KEEP: tl.constexpr, BIAS: tl.constexpr,
+    DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, RATIO: tl.constexpr, RP: tl.constexpr, SCALE: tl.constexpr,
+    REAL: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp with the parents' children beside what `attend_tiles` gives for near tokens.
 
@@ -124,7 +134,8 @@ def attend_children(
     b, h, queries = batch_head // sizes[0], batch_head % sizes[0], sizes[2]
     group = batch_head // sizes[1]
     m = tl.program_id(0) * Q + tl.arange(0, Q)
-    t = place[4] + m
+    start = first_position(place, position, AT)
+    t = start + m
     here = m < queries
     if SOME:  # noqa: SIM102  # known when the kernel is compiled
         if none_wanted(wanted, group * queries + m, here):

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from maha_model.kernels.descent.triton_kernels import (
+    first_position,
     load_rows,
     newest_finished,
     none_wanted,
@@ -43,10 +44,10 @@ def _keep_best(best, index, merit, token, slots, KP: tl.constexpr):
 
 @triton.jit
 def choose(
-    q, q_strides, k, k_strides, parents, far_scores, log_sum, chosen, share, wanted, sizes, place, SOME: tl.constexpr,
-    DENSE: tl.constexpr, TOGETHER: tl.constexpr, SHARES: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr,
-    T: tl.constexpr, F: tl.constexpr, KP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    q, q_strides, k, k_strides, parents, far_scores, log_sum, chosen, share, wanted, position, sizes, place,
+    SOME: tl.constexpr, AT: tl.constexpr, DENSE: tl.constexpr, TOGETHER: tl.constexpr, SHARES: tl.constexpr,
+    DK: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, F: tl.constexpr, KP: tl.constexpr, SCALE: tl.constexpr,
+    REAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The chosen tokens (B, G, M, k) of a block of queries, and with SHARES their log shares (B, H, M, k), G being H.
 
@@ -56,7 +57,8 @@ def choose(
     group = tl.program_id(1).to(tl.int64)
     queries, tokens, parent_slots, slots = sizes[2], sizes[3], sizes[4], sizes[5]
     m = tl.program_id(0) * Q + tl.arange(0, Q)
-    t = place[4] + m
+    start = first_position(place, position, AT)
+    t = start + m
     here = m < queries
     if SOME:  # noqa: SIM102  # known when the kernel is compiled
         if none_wanted(wanted, group * queries + m, here):
@@ -68,8 +70,8 @@ def choose(
     best = tl.full((Q, KP), float("-inf"), REAL)
     index = tl.full((Q, KP), _NONE, tl.int32)
     first = tl.program_id(0) * Q
-    last = place[4] + tl.minimum(first + Q, queries) - 1
-    begin, end = visible_range(place[4] + first, last, tokens, place, DENSE)
+    last = start + tl.minimum(first + Q, queries) - 1
+    begin, end = visible_range(start + first, last, tokens, place, DENSE)
     # a token that leads beyond the near ones for no query of the block is left out
     margin = newest_finished(last, place[0] // place[1]) - place[3]
     end = tl.minimum(end, tl.where(margin < 0, 0, margin // place[1] + 1))
@@ -126,9 +128,9 @@ def _log_shares(scores, some):
 
 @triton.jit
 def share_of_group(
-    q, q_strides, k, k_strides, parents, bias, chosen, share, wanted, sizes, place, SOME: tl.constexpr,
-    BIAS: tl.constexpr, DENSE: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, KP: tl.constexpr, PP: tl.constexpr,
-    SCALE: tl.constexpr, REAL: tl.constexpr,
+    q, q_strides, k, k_strides, parents, bias, chosen, share, wanted, position, sizes, place, SOME: tl.constexpr,
+    AT: tl.constexpr, BIAS: tl.constexpr, DENSE: tl.constexpr, DK: tl.constexpr, Q: tl.constexpr, KP: tl.constexpr,
+    PP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Each head's log shares (B, H, M, k) of the tokens that its group has chosen."""
     batch_head = tl.program_id(1).to(tl.int64)
@@ -142,7 +144,7 @@ def share_of_group(
     row, group_row = batch_head * queries + m, group * queries + m
     q_rows = load_rows(q + b * q_strides[0] + h * q_strides[1], m, q_strides[2], here, sizes[6], DK).to(REAL)
     k_base = k + b * k_strides[0] + h * k_strides[1]
-    oldest_near = newest_finished(place[4] + m, place[0]) - place[2] + 1
+    oldest_near = newest_finished(first_position(place, position, AT) + m, place[0]) - place[2] + 1
     rank = tl.arange(0, KP)[None, :]
     scores = tl.full((Q, KP), float("-inf"), REAL)
     for i in range(slots):

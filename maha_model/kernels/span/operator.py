@@ -70,7 +70,8 @@ def attend_to_all(q_BH1d: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, bias_n: Tensor
 def attend_to_first(q_BH1d: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, last_1: Tensor) -> Tensor:
     """`attend_to_all` over the keys up to index `last_1`, (1) int64, the others being room for more.
 
-    One operator under torch.compile, which makes one graph of it for any number of keys.
+    One operator under torch.compile, which makes one graph of it for any number of keys. A GPU attends to the room too,
+    with weights of zero: the index stays on it, so that a CUDA graph serves any number of keys.
     """
     if torch.compiler.is_compiling():
         return torch.ops.maha.attend_to_first(q_BH1d, k_BHnd, v_BHnd, last_1)
@@ -78,6 +79,9 @@ def attend_to_first(q_BH1d: Tensor, k_BHnd: Tensor, v_BHnd: Tensor, last_1: Tens
 
 
 def _attend_to_first(q: Tensor, k: Tensor, v: Tensor, last: Tensor) -> Tensor:
+    if device_kind(q) == "cuda":
+        later_n = torch.arange(k.shape[2], device=k.device) > last
+        return attend_to_all(q, k, v, q.new_zeros(k.shape[2]).masked_fill_(later_n, -torch.inf))
     n = int(last) + 1
     return attend_to_all(q, k[:, :, :n], v[:, :, :n])
 

@@ -1,5 +1,6 @@
 """Decoding's part of a descent: a query alone, and the newest position over tensors with room for more tokens."""
 
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -47,3 +48,23 @@ def test_the_newest_position_alone_is_that_of_a_descent_of_one_query(
     room = [[torch.cat((x, x.new_full(x.shape, torch.nan)), 2) for x in tensors] for tensors in kept]
     position = torch.tensor([case.start])
     torch.testing.assert_close(descend_at(position, q, *room, beta, *constants, wanted), expected, rtol=0, atol=0)
+
+
+@settings(deadline=None, max_examples=15)
+@given(case=cases(most=1))
+def test_a_gpu_reads_the_position_itself(case: Case) -> None:
+    """In Triton's interpreter, with room that must not be read."""
+    pytest.importorskip("triton")
+    q, scales = case.inputs(torch.float64)
+    q, scales = q[:, :, :1], [scales[level] for level in reversed(case.levels())]
+    assume((case.start + 1) // case.ratio ** (len(scales) - 1))
+    beta = torch.linspace(0.5, 2, max(1, len(scales) - 1), dtype=torch.float64) if case.biased else None
+    constants = case.ratio, (case.span, case.coarse_span), case.top, case.groups
+    finished = [(case.start + 1) // case.ratio**level for level in range(len(scales))]
+    kept = [[x[:, :, :n] for x, n in zip(tensors, finished, strict=True)] for tensors in zip(*scales, strict=True)]
+    expected = descend(q, *kept, beta, *constants, case.start)
+    room = [[torch.cat((x, x.new_full(x.shape, torch.nan)), 2) for x in tensors] for tensors in kept]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("maha_model.kernels.descent.newest.device_kind", lambda _: "cuda")
+        found = descend_at(torch.tensor([case.start]), q, *room, beta, *constants)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

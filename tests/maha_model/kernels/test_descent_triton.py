@@ -155,12 +155,12 @@ limit = dict(maxnreg=int(sys.argv[5])) if sys.argv[5:] else {}  # registers of t
 block = blocks(torch.bfloat16, DK, 4)
 constants = dict(
     DENSE=False, DK=DK, DV=DV, RATIO=4, RP=4, KP=8, PP=8, F=32, SCALE=DK**-0.5, REAL=triton.language.float32,
-    PRECISION="tf32", KEEP=True, SOME=True, TOGETHER=False, HAS_GRAD_LOG_SUM=True, HAS_GRAD_SHARE=True,
+    PRECISION="tf32", KEEP=True, SOME=True, AT=DK == 64, TOGETHER=False, HAS_GRAD_LOG_SUM=True, HAS_GRAD_SHARE=True,
 )
 wide = "log_sum near_log_sum near_out far_scores bias share grad_log_sum grad_share delta tiles_grad_q pull grad_bias"
 types = dict.fromkeys(wide.split(), "*fp32")
 types |= dict.fromkeys(("parents", "chosen"), "*i32")
-types |= dict(wanted="*i1", parent_keys="*i16")
+types |= dict(wanted="*i1", position="*i64", parent_keys="*i16")
 types |= dict.fromkeys(("parent_order", "parent_begin", "chosen_order", "chosen_begin"), "*i64")
 types |= dict.fromkeys(("q_strides", "k_strides", "v_strides"), ("i64",) * 3)
 types |= dict(sizes=("i32",) * 8, place=("i32",) * 5, pieces="i32", tiles_grad_k="*fp32", tiles_grad_v="*fp32")
