@@ -3,6 +3,16 @@
 # Set-up, the offline sample, a small MAHA, a Transformer and a Longformer on the same token budget, evaluation.
 # A second call continues where a first one stopped. FOLDER (default: here) gets data/sample and runs/.
 set -euo pipefail
+case ${1:-} in
+  -h | --help)
+    sed -n '2,/^set/{s/^# //p}' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+  -*)
+    echo "error: launch/quickstart.sh has no option $1; it takes a folder alone" >&2
+    exit 2
+    ;;
+esac
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 folder=${1:-$PWD}
 mkdir -p "$folder"

@@ -9,6 +9,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { echo "error: $1" >&2; exit 2; }
 
+case ${1:-} in
+  -h | --help)
+    sed -n '2,/^set/{s/^# //p}' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
+
 wheels=
 if [ "${1:-}" = --offline ]; then
   [ -n "${2:-}" ] && [ -d "$2" ] \
@@ -22,6 +29,11 @@ extras=("${@:-sample}")
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
   || fail "'$python' is not Python 3.11 or newer; install one and name it with PYTHON=..."
+
+known=$("$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"])')
+for extra in "${extras[@]}"; do
+  [[ " $known " == *" $extra "* ]] || fail "pyproject.toml has no extra '$extra'; give some of: $known"
+done
 
 mkdir -p "$venv"
 exec 9>"$venv/.setup.lock"

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import NoReturn
@@ -69,6 +70,9 @@ def main() -> None:
     parser.add_argument("--without-torch", action="store_true", help="the cluster has torch")
     parser.add_argument("extras", metavar="EXTRA", nargs="*", default=["sample"])
     options = parser.parse_args()
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    if unknown := [extra for extra in options.extras if extra not in known]:
+        fail(f"pyproject.toml has no extra {unknown[0]!r}; give some of: {' '.join(known)}")
     try:
         options.wheels.mkdir(parents=True, exist_ok=True)
     except OSError as error:
