@@ -1,5 +1,6 @@
 """What a task is given as metadata, and the model's tokenizer and context, which its documents have to fit."""
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -41,11 +42,14 @@ class Setting:
 
     @classmethod
     def of(cls, metadata: dict[str, Any]) -> "Setting":
-        """From lm-eval's metadata, in which there may be more."""
+        """From lm-eval's metadata, in which there may be more. What is nearly one of these names is a mistake."""
         check_name("data", metadata.get("data"))
         if not metadata.get("data"):
             raise UserError("no text to search in; give --metadata data=PATH, a prepared data set or a text file")
         known = {field.name for field in fields(cls)}
+        for name in metadata.keys() - known:
+            if near := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
+                raise UserError(f"metadata has no {name!r}; did you mean {near[0]}?")
         given = {name: value for name, value in metadata.items() if name in known and name != "lengths"}
         return cls(**given, lengths=_lengths(metadata))
 

@@ -147,6 +147,7 @@ def test_scores_are_of_the_right_choice() -> None:
         ({"data": 2024}, "data is 2024, which is no name; give a name, or a path that begins with ./"),
         ({"data": 0}, "data is 0, which is no name"),
         ({"split": 1}, "split is 1, which is no name"),
+        ({"lenghts": [64]}, "metadata has no 'lenghts'; did you mean lengths?"),
         ({"lengths": []}, "lengths is []; give numbers of tokens"),
         ({"lengths": [True]}, "lengths is [True]; give numbers of tokens"),
         ({"documents": True}, "documents is True; give a number of at least 1"),
