@@ -1,16 +1,16 @@
 """DeepSpeed's launcher without MLflow: python -P launch/deepspeed_launcher.py runner|launch ARGUMENTS
 
-`runner` is its command `deepspeed`, for several hosts; `launch` starts the processes of this one. Either imports
-DeepSpeed, and with it MLflow where it is installed, which takes more than a second and which no launcher uses.
+`runner` is its command `deepspeed`, for several hosts; `launch` starts the processes of this one.
 """
 
 import importlib
 import sys
 
+import pretrain.lean_deepspeed  # noqa: F401  # the launchers import DeepSpeed, which would import MLflow
+
 
 def main() -> None:
     """The command."""
-    sys.modules["mlflow"] = None  # type: ignore[assignment]  # its import fails, and DeepSpeed does without
     program = importlib.import_module(f"deepspeed.launcher.{sys.argv.pop(1)}")
     program.main()
 
