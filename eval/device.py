@@ -29,6 +29,8 @@ def _device_name(text: str) -> str:
         torch.empty(0, device=text)
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
         raise argparse.ArgumentTypeError(f"{text!r} is no device of this machine; give cpu or cuda") from error
+    if text.startswith("cuda:"):
+        torch.cuda.set_device(text)  # Triton launches kernels on the current one
     return text
 
 

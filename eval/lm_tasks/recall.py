@@ -110,8 +110,9 @@ def _fitted(rng: random.Random, make: Make, words: list[str], length: int, token
             order = rng.sample(range(len(choices)), len(choices))
             return Document(text, [choices[i] for i in order], order.index(0), length)
         count -= max(1, count * (found - length) // found)
-    fault = f"has fewer than {length} tokens; give a longer text" if count else f"has no room in {length} tokens"
-    raise UserError(f"the text around {fault}, or other --metadata lengths=[...]")
+    if count:
+        raise UserError(f"the text around has fewer than {length} tokens; give a longer one, or smaller lengths")
+    raise UserError(f"the text around has no room in {length} tokens; give greater ones, --metadata lengths=[...]")
 
 
 def _needle(rng: random.Random, setting: Setting, haystack: Haystack) -> Make:

@@ -27,11 +27,12 @@ class CapturedSteps:
 
     def __init__(self) -> None:
         self._kinds: dict[int, _Graph | None] = {}
+        self._failed = False
 
     def run(self, step: Step, new: Tensor, finished: int) -> Tensor:
         """step(new), of which a graph is made at the second call.
 
-        What cannot be captured goes on as it is, with one RuntimeWarning.
+        Where a step cannot be captured, all go on as they are, with one RuntimeWarning.
 
         Args:
             step: changes the state's tensors in place, and depends on no number of the host that changes but
@@ -39,21 +40,22 @@ class CapturedSteps:
             new: its input, on the GPU.
             finished: scales that finish a token.
         """
-        if finished not in self._kinds:  # it may compile kernels, tune them and reserve memory: not inside of a graph
-            self._kinds[finished] = None
+        if finished not in self._kinds or self._failed:
+            self._kinds[finished] = None  # it may compile kernels, tune them and reserve memory: not inside of a graph
             return step(new)
-        graph = self._kinds[finished]
-        if graph is None:
-            try:
-                graph = self._kinds[finished] = _captured(step, new)
-            except RuntimeError as error:
-                reason = str(error).strip().splitlines()[0]
-                warn_once("decoding", f"a step could not be captured as a CUDA graph ({reason}) and runs as it is")
-                del self._kinds[finished]
-                return step(new)
-        graph.given.copy_(new)
-        graph.replay()
-        return graph.result.clone()
+        with torch.cuda.device_of(new):
+            graph = self._kinds[finished]
+            if graph is None:
+                try:
+                    graph = self._kinds[finished] = _captured(step, new)
+                except RuntimeError as error:
+                    reason = str(error).strip().splitlines()[0]
+                    warn_once("decoding", f"a step could not be captured as a CUDA graph ({reason}) and runs as it is")
+                    self._failed = True
+                    return step(new)
+            graph.given.copy_(new)
+            graph.replay()
+            return graph.result.clone()
 
     def forget(self) -> None:
         """The state has other tensors from now on."""
@@ -67,8 +69,12 @@ def _captured(step: Step, new: Tensor) -> _Graph:
     """Nothing of the step has run after this."""
     with torch.inference_mode(False):  # whose tensors could not be written to outside of it
         given = torch.zeros_like(new)
-    graph = torch.cuda.CUDAGraph()
-    # thread_local: other threads, of a progress bar or a server, may use the GPU meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = step(given)
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        # thread_local: other threads, of a progress bar or a server, may use the GPU meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = step(given)
+    except RuntimeError:
+        torch.cuda.set_stream(before)  # the end of a broken capture fails before torch does
+        raise
     return _Graph(given, result, graph.replay)

@@ -1,9 +1,10 @@
 """Decoding token by token: the model over a state whose size, without a descent, does not depend on their number."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from itertools import chain
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,21 @@ from maha_model.kernels.dispatch import device_kind
 from maha_model.kernels.fuse import compute_dtype
 from maha_model.kernels.rotary import rotary_frequencies
 from maha_model.transformer import Block, CausalLM
+
+Method = TypeVar("Method", bound=Callable[..., Tensor])
+
+
+def _without_autocast(method: Method) -> Method:
+    """Of a state and a tensor: what is kept has the weights' type, which autocast would change between operations."""
+
+    @wraps(method)
+    def outside(state: Any, new: Tensor, *args: Any) -> Tensor:
+        if not torch.is_autocast_enabled(new.device.type):
+            return method(state, new, *args)
+        with torch.autocast(new.device.type, enabled=False):
+            return method(state, new, *args)
+
+    return outside  # type: ignore[return-value]
 
 
 class StreamingState:
@@ -43,6 +59,7 @@ class StreamingState:
         self.config = config
         self.position = 0
         """Tokens so far."""
+        self._dtype = like.dtype
         maha = config.attention == "maha"
         wide = like.new_empty(0, dtype=compute_dtype(like.dtype))
         qk_dim = config.scale_qk_dim if maha else config.head_dim
@@ -63,11 +80,13 @@ class StreamingState:
         self._captured = CapturedSteps() if compile and device_kind(like) == "cuda" else None
         self._layers = [(block, build_stream(block.attention, like)) for block in blocks if isinstance(block, Block)]
 
+    @_without_autocast
     def advance(self, x_BND: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
         """Append N >= 1 tokens, given as embeddings; the hidden states (B, N, D) after the final norm.
 
         All at once in a new state, else one by one. The inputs (B, N, D) of every block are appended to `inputs`.
         """
+        x_BND = x_BND.to(self._dtype)
         if x_BND.shape[1] > 1 and self.position:
             found: list[list[Tensor]] = [[] for _ in range(x_BND.shape[1])]
             hidden = [self.advance(x_B1D, into) for x_B1D, into in zip(x_BND.split(1, dim=1), found, strict=True)]
@@ -172,6 +191,7 @@ class DecodingState(StreamingState):
         super().__init__(transformer.blocks, transformer.norm, model.config, like, compile)
 
     @torch.inference_mode()
+    @_without_autocast
     def prefill(self, ids_BN: Tensor) -> Tensor:
         """Append a whole prompt, N >= 1, at once; logits (B, V) of the token after it.
 
@@ -188,6 +208,7 @@ class DecodingState(StreamingState):
         return self.process(ids_BN)
 
     @torch.inference_mode()
+    @_without_autocast
     def step(self, ids_B: Tensor) -> Tensor:
         """Append one token a sequence; logits (B, V) of the next."""
         self._move_on(1)

@@ -26,8 +26,9 @@ class SavedTensors:
     def __init__(self, path: Path) -> None:
         """Raises UserError if there are none, or a file is damaged."""
         try:
-            shards = path / SHARDS
-            files = set(json.loads(shards.read_bytes())["weight_map"].values()) if shards.exists() else {WEIGHTS}
+            # one file before several, as transformers has it: an earlier save may have left the others
+            whole = (path / WEIGHTS).exists() or not (path / SHARDS).exists()
+            files = {WEIGHTS} if whole else set(json.loads((path / SHARDS).read_bytes())["weight_map"].values())
             opened = [safetensors.safe_open(path / file, "pt") for file in sorted(files)]
         except FileNotFoundError as error:
             raise UserError(f"{path} has no weights ({error}); merge an adapter into its model before") from error

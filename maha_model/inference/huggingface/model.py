@@ -261,11 +261,14 @@ class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
     ) -> dict[str, Any]:  # fmt: skip
         """What the next forward gets; `generate` looks up the names of the arguments.
 
+        Not the tokenizers, which `generate` itself takes for stop strings and passes on.
+
         Raises:
             ValueError: if a prompt is not longer than the text that its cache holds.
         """
         if isinstance(cache, MAHACache) and next_sequence_length is not None:
             cache.check_prompt(next_sequence_length)
+        kwargs = {name: value for name, value in kwargs.items() if not name.endswith("tokenizer")}
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids, next_sequence_length=next_sequence_length, cache=cache, attention_mask=attention_mask,
             inputs_embeds=inputs_embeds, **kwargs,

@@ -69,6 +69,13 @@ def test_what_transformers_has_saved_comes_back_bitwise_as_an_export(
     verify_checkpoint(again)
     assert "transformers has saved the model" in (again / "README.md").read_text()
     assert torch.equal(load_model(again)(ids_of((1, 20))).logits, load_model(folder)(ids_of((1, 20))).logits)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+        model.save_pretrained(saved)  # in one file now, which transformers takes before those of the save before
+        export(saved, tmp_path / "later")
+        logits = model(ids_of((1, 20))).logits
+        model.lm_head.weight.div_(2)
+    assert torch.equal(load_model(tmp_path / "later")(ids_of((1, 20))).logits, logits)
 
 
 def test_a_saved_model_that_is_not_whole_or_has_more_tokens_is_refused(

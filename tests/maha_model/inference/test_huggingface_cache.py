@@ -1,6 +1,7 @@
 """Generation in `transformers` with a cache: tokens and logits of the full forward, whatever is done to rows."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from maha_model.huggingface import MAHACache, MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM, MAHAPreTrainedTokenizer
 from tests.maha_model.inference.conftest import ids_of
@@ -196,3 +197,25 @@ def test_weights_in_several_places_generate_without_a_cache(
     assert torch.equal(model.generate(ids, **options), expected)
     with pytest.raises(ValueError, match="all weights on one device"):
         model(ids, use_cache=True)
+
+
+@pytest.mark.parametrize("fields", [{"span": 4}, {"descent": 2, "query": "fine", "positions": "token"}], ids=str)
+def test_a_cache_keeps_the_weights_type_under_autocast(fields: dict[str, Any]) -> None:
+    model = random_model(0, fields).float()
+    ids, mask = padded([20, 13], 20)
+    wanted = model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False)
+    assert found.shape == wanted.shape
+    assert torch.equal(found[:, :21], wanted[:, :21])  # the head alone is in bfloat16: later ones may differ
+
+
+def test_generation_ends_at_a_stop_string(folder: Path) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer("Bada bing", return_tensors="pt")
+    whole = model.generate(**batch, max_new_tokens=30, min_new_tokens=30, do_sample=False)[0]
+    new = tokenizer.decode(whole[batch.input_ids.shape[1] :])
+    stop = new[len(new) // 3 :][:4]
+    ended = model.generate(**batch, max_new_tokens=30, do_sample=False, stop_strings=[stop], tokenizer=tokenizer)[0]
+    assert len(ended) < len(whole)
+    assert stop in tokenizer.decode(ended[batch.input_ids.shape[1] :])

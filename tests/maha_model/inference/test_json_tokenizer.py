@@ -35,7 +35,13 @@ def test_the_tokens_are_those_of_training(folder: Path, json_data: Manifest, tmp
     assert tokenizer.bos_token_id == tokenizer.eos_token_id == tokenizer.pad_token_id == own.bos_id
     assert tokenizer.padding_side == "left"
     tokenizer.save_pretrained(tmp_path)
-    assert AutoTokenizer.from_pretrained(tmp_path)(TEXT).input_ids == ids
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again(TEXT).input_ids == ids
+    # the file too is that of training, by which its data set knows it, as long as it has the same tokens
+    assert (tmp_path / "tokenizer.json").read_bytes() == json_data.tokenizer_path.read_bytes()
+    again.add_tokens(["<more>"])
+    again.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)("<more>").input_ids == [own.bos_id, own.vocab_size]
 
 
 def test_text_is_generated(folder: Path) -> None:
