@@ -28,9 +28,10 @@ def _without_autocast(method: Method) -> Method:
 
     @wraps(method)
     def outside(state: Any, new: Tensor, *args: Any) -> Tensor:
-        if not torch.is_autocast_enabled(new.device.type):
+        kind = "cpu" if new.is_meta else new.device.type  # a shapes-only run has no autocast of its own
+        if not torch.is_autocast_enabled(kind):
             return method(state, new, *args)
-        with torch.autocast(new.device.type, enabled=False):
+        with torch.autocast(kind, enabled=False):
             return method(state, new, *args)
 
     return outside  # type: ignore[return-value]
