@@ -1,10 +1,10 @@
 """Decoding token by token: the model over a state whose size, without a descent, does not depend on their number."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from functools import wraps
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,22 +19,6 @@ from maha_model.kernels.dispatch import device_kind
 from maha_model.kernels.fuse import compute_dtype
 from maha_model.kernels.rotary import rotary_frequencies
 from maha_model.transformer import Block, CausalLM
-
-Method = TypeVar("Method", bound=Callable[..., Tensor])
-
-
-def _without_autocast(method: Method) -> Method:
-    """Of a state and a tensor: what is kept has the weights' type, which autocast would change between operations."""
-
-    @wraps(method)
-    def outside(state: Any, new: Tensor, *args: Any) -> Tensor:
-        kind = "cpu" if new.is_meta else new.device.type  # a shapes-only run has no autocast of its own
-        if not torch.is_autocast_enabled(kind):
-            return method(state, new, *args)
-        with torch.autocast(kind, enabled=False):
-            return method(state, new, *args)
-
-    return outside  # type: ignore[return-value]
 
 
 class StreamingState:
@@ -61,6 +45,7 @@ class StreamingState:
         self.position = 0
         """Tokens so far."""
         self._dtype = like.dtype
+        self._kind = "cpu" if like.is_meta else like.device.type  # a shapes-only run has no autocast of its own
         maha = config.attention == "maha"
         wide = like.new_empty(0, dtype=compute_dtype(like.dtype))
         qk_dim = config.scale_qk_dim if maha else config.head_dim
@@ -81,7 +66,6 @@ class StreamingState:
         self._captured = CapturedSteps() if compile and device_kind(like) == "cuda" else None
         self._layers = [(block, build_stream(block.attention, like)) for block in blocks if isinstance(block, Block)]
 
-    @_without_autocast
     def advance(self, x_BND: Tensor, inputs: list[Tensor] | None = None) -> Tensor:
         """Append N >= 1 tokens, given as embeddings; the hidden states (B, N, D) after the final norm.
 
@@ -95,7 +79,8 @@ class StreamingState:
                 inputs += [torch.cat(steps, dim=1) for steps in zip(*found, strict=True)]
             return torch.cat(hidden, dim=1)
         self._move_on(x_BND.shape[1])
-        return self._next(x_BND) if inputs is None else self._norm(self._through_blocks(x_BND, inputs))
+        with self._without_autocast():
+            return self._next(x_BND) if inputs is None else self._norm(self._through_blocks(x_BND, inputs))
 
     @torch.inference_mode(False)
     def select(self, rows_K: Tensor) -> None:
@@ -176,6 +161,10 @@ class StreamingState:
                 cache.double()
         self._tensors_changed()
 
+    def _without_autocast(self) -> AbstractContextManager[object]:
+        """What is kept has the weights' type, which autocast would change between operations."""
+        return torch.autocast(self._kind, enabled=False) if torch.is_autocast_enabled(self._kind) else nullcontext()
+
     def _tensors_changed(self) -> None:
         if self._compiled is not None:
             self._compiled.check_again()
@@ -192,7 +181,6 @@ class DecodingState(StreamingState):
         super().__init__(transformer.blocks, transformer.norm, model.config, like, compile)
 
     @torch.inference_mode()
-    @_without_autocast
     def prefill(self, ids_BN: Tensor) -> Tensor:
         """Append a whole prompt, N >= 1, at once; logits (B, V) of the token after it.
 
@@ -206,14 +194,15 @@ class DecodingState(StreamingState):
             raise ValueError("prefill takes the first tokens, at least one; give later ones to step")
         split = self.model.context_parallel
         self._move_on(ids_BN.shape[1] if split is None else sum(split.sizes))
-        return self.process(ids_BN)
+        with self._without_autocast():
+            return self.process(ids_BN)
 
     @torch.inference_mode()
-    @_without_autocast
     def step(self, ids_B: Tensor) -> Tensor:
         """Append one token a sequence; logits (B, V) of the next."""
         self._move_on(1)
-        return self._next(ids_B[:, None])
+        with self._without_autocast():
+            return self._next(ids_B[:, None])
 
     def process(self, ids_BN: Tensor) -> Tensor:
         """Logits (B, V) after the last of new tokens, whose places are set already."""

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,7 @@ def test_what_is_missing_is_named(project: Path, assert_user_error) -> None:  # 
         assert_user_error(setup(project, "wheels"), "wheels has no torch")
 
 
-def test_an_extra_that_is_not_there_is_named_first(project: Path, assert_user_error) -> None:  # type: ignore[no-untyped-def]
+def test_an_extra_that_is_not_there_is_named_first(project: Path, assert_user_error: Callable[..., None]) -> None:
     command = ["bash", str(project / "launch" / "setup.sh"), "smaple"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert_user_error(result, "no extra 'smaple'; give some of: sample")
