@@ -16,14 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from data_pipeline.errors import UserError
 from data_pipeline.files import user_path
 from data_pipeline.manifest import Manifest
 from data_pipeline.mixed_order import BLOCK, SourceOrder, Stage, slots_of
 from data_pipeline.mixture import Data, Mixture
-from data_pipeline.yaml_text import load_yaml
+from data_pipeline.yaml_text import read_yaml
 
 _KEYS, _STAGE_KEYS = ("sources", "validation", "later"), ("after", "sources")
 _MOST, _MOST_WINDOWS = 10**9, 10**15
@@ -49,10 +47,7 @@ def load_data(path: str | Path) -> Data:
 
 
 def _read(path: Path) -> Mixture:
-    try:
-        values = load_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is no YAML file ({' '.join(str(error).split())}); see docs/data.md") from error
+    values = read_yaml(path)
     _check_keys(values, _KEYS, path)
     later = values.get("later") or []
     if not isinstance(later, list):

@@ -1,17 +1,26 @@
 """YAML that a user writes."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from data_pipeline.errors import UserError
 
-def load_yaml(text: str) -> Any:
-    """As `yaml.safe_load`, but a key that a mapping has twice, of which YAML's own reader takes the last, is a mistake.
+
+def read_yaml(path: Path) -> Any:
+    """The value of a file, as by `yaml.safe_load`.
 
     Raises:
-        yaml.YAMLError: with the place.
+        UserError: if it cannot be read or is not YAML; for a key that a mapping has twice, of which YAML's own reader
+            takes the last.
     """
-    return yaml.load(text, _Loader)  # a SafeLoader
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}") from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -9,11 +9,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-import yaml
-
 from data_pipeline import UserError
 from data_pipeline.shipped import find_shipped
-from data_pipeline.yaml_text import load_yaml
+from data_pipeline.yaml_text import read_yaml
 
 _WORDS = {int: "a whole number", float: "a number, such as 0.003", str: "a word", list: "a list", dict: "a mapping"}
 _ACCEPTED: dict[type, Any] = {float: (int, float)}
@@ -26,11 +24,9 @@ def read_mapping(path: Path, kind: str, examples: str) -> dict[str, Any]:
         UserError: if it cannot be read or is no mapping; it names the file as a `kind`, and the folder of `examples`.
     """
     try:
-        values = load_yaml(find_shipped(path).read_text())
-    except OSError as error:
-        raise UserError(f"cannot read the {kind} {path}: {error.strerror}; see {examples}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
+        values = read_yaml(find_shipped(path))
+    except UserError as error:
+        raise UserError(f"the {kind} {error}; see {examples}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is no {kind}; see {examples} for examples")
     return values

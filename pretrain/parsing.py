@@ -1,14 +1,17 @@
 """A dataclass from YAML files and dotted options, with mistakes explained in one line (jsonargparse)."""
 
+import dataclasses
 import difflib
 import re
 import sys
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import jsonargparse
 
 from data_pipeline import UserError
 from data_pipeline.shipped import find_shipped
+from data_pipeline.yaml_text import read_yaml
 
 T = TypeVar("T")
 
@@ -24,31 +27,56 @@ def parse_dataclass(kind: type[T], args: list[str] | None, prog: str, descriptio
     parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file; later options override it")
     parser.add_class_arguments(kind)
     try:
-        values = parser.parse_args(_with_shipped_files(sys.argv[1:] if args is None else args))
+        values = parser.parse_args(_with_shipped_files(kind, sys.argv[1:] if args is None else args))
         values.pop("config", None)
         return kind(**vars(parser.instantiate(values)))
     except jsonargparse.ArgumentError as error:
         raise UserError(_explain(str(error), list(parser.get_defaults().keys()))) from error
 
 
-def _with_shipped_files(args: list[str]) -> list[str]:
-    """The arguments with the files of --config found, here or beside the installed packages."""
+def _with_shipped_files(kind: type, args: list[str]) -> list[str]:
+    """The arguments with the files of --config found, here or beside the installed packages, and looked at."""
     found = list(args)
     for index, argument in enumerate(args):
-        if argument.startswith("--config="):
-            found[index] = f"--config={find_shipped(argument.removeprefix('--config='))}"
-        elif index and args[index - 1] == "--config":
-            found[index] = str(find_shipped(argument))
+        prefix = "--config=" if argument.startswith("--config=") else ""
+        if prefix or (index and args[index - 1] == "--config"):
+            path = find_shipped(argument.removeprefix(prefix))
+            _check_file(kind, read_yaml(path), path)
+            found[index] = f"{prefix}{path}"
     return found
+
+
+def _check_file(kind: type, values: Any, path: Path, prefix: str = "") -> None:
+    """Raise UserError if the value of a group of settings is a single value."""
+    if not isinstance(values, dict):
+        name = prefix.rstrip(".") or "its content"
+        raise UserError(f"configuration {path}: {name} is {values!r}; give settings, each with its name")
+    for field in dataclasses.fields(kind):
+        if field.name in values and isinstance(field.default_factory, type):
+            _check_file(field.default_factory, values[field.name], path, f"{prefix}{field.name}.")
+
+
+_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 
 def _explain(message: str, keys: list[str]) -> str:
     """jsonargparse's message in one line, with the nearest valid key where a key is unknown."""
     message = " ".join(message.split()).replace("typing.Literal", "one of ")
-    nested = re.search(r"Group '(.+?)' does not accept option '(.+?)'", message)
-    unknown = re.search(r"unrecognized arguments: --([\w.]+)|Option '(.+?)' is not accepted", message)
-    if not (nested or unknown):
-        return f"configuration: {message}"
-    key = ".".join(nested.groups()) if nested else next(filter(None, unknown.groups()))  # type: ignore[union-attr]
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    return f"unknown configuration key {key}; " + (f"did you mean {near[0]}?" if near else "see --help for all of them")
+    unknown = re.search(
+        r"Group '(.+?)' does not accept option '(.+?)'|unrecognized arguments: --([\w.]+)|Option '(.+?)' is not accepted"
+        r"|Parser key \"(.+?)\": .*NestedArg\(key='(.+?)'",
+        message,
+    )
+    if unknown:
+        key = ".".join(filter(None, unknown.groups()))
+        near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "see --help for all of them"
+        return f"unknown configuration key {key}; {hint}"
+    wrong = re.fullmatch(r"Parser key \"(.+?)\": (.*)(?:Got|Given) value: (.*)", message)
+    if wrong and (expected := re.findall(r"Expected a (?:<class '(\w+)'>|one of \[(.+?)\])", wrong[2])):
+        key, value = wrong[1], wrong[3]
+        kinds = [_TYPES.get(name, name) or " or ".join(re.findall(r"[^', ]+", choices)) for name, choices in expected]
+        return f"configuration: {key} is {value}; give {' or '.join(kinds)}"
+    if group := re.search(r"Parser key \"(.+?)\": Unable to load config '(.*?)'", message):
+        return f"configuration: {group[1]} is {group[2]}; give its settings, each with its name"
+    return f"configuration: {message}"

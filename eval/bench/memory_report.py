@@ -4,10 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data_pipeline import UserError
 from data_pipeline.shipped import find_shipped
+from data_pipeline.yaml_text import read_yaml
 from eval.bench.memory import inference_row, measured_rows, training_rows
 from eval.bench.memory_peers import PEERS
 from eval.bench.memory_table import paper_gb, ratios
@@ -26,10 +25,7 @@ def read_model(path: Path, vocab_size: int | None) -> ModelConfig:
         UserError: if it cannot be read or has no model.
         ConfigError: if the settings cannot work for the model or one of its peers.
     """
-    try:
-        values = yaml.safe_load(find_shipped(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--config {path} cannot be read: {' '.join(str(error).split())}") from error
+    values = read_yaml(find_shipped(path))
     model = values.get("model") if isinstance(values, dict) else None
     if not isinstance(model, dict):
         raise UserError(f"--config {path} has no section `model`; give a file like pretrain/configs/paper.yaml")

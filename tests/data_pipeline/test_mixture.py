@@ -147,6 +147,6 @@ def test_the_most_epochs_do_not_overflow(written: Any, data: Manifest, other_dat
 
 def test_a_file_that_is_no_yaml_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "mix.yaml").write_text("sources: {a: [\n")
-    with pytest.raises(UserError, match="is no YAML file") as raised:
+    with pytest.raises(UserError, match="is not YAML") as raised:
         load_data(tmp_path / "mix.yaml")
     assert "\n" not in str(raised.value)

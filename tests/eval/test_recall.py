@@ -55,7 +55,7 @@ def test_mistakes_are_one_line_and_status_2(
 ) -> None:
     suite = str(write_suite(tmp_path))
     mistakes = {
-        ("--suite", str(tmp_path / "none.yaml")): "cannot read the suite",
+        ("--suite", str(tmp_path / "none.yaml")): "none.yaml cannot be read",
         ("--suite", suite, "--only", "pears"): "no task is called 'pears'; did you mean pairs?",
         ("--suite", suite, "--models", "nash"): "no model is called 'nash'",
         ("--suite", suite, "--jobs", "0"): "--jobs: '0' is not a whole number of at least 1",

@@ -53,9 +53,16 @@ def test_the_written_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ([], "optimzer:\n  lr: 1\n", "unknown configuration key optimzer.lr; did you mean optimizer.lr?"),
         ([], "model:\n  d_modle: 64\n", "unknown configuration key model.d_modle; did you mean model.d_model?"),
         ([], "model:\n  aggregation:\n    stratgy: nash\n", "did you mean model.aggregation.strategy?"),
-        (["--steps", "many"], "", "configuration: Parser key \"steps\": Expected a <class 'int'>. Got value: many"),
-        (["--model.query", "corse"], "", "Got value: corse"),
-        ([], "model: [", "configuration: "),
+        (["--optimizer.schedule.name", "wsd"], "", "unknown configuration key optimizer.schedule.name; did you mean op"),
+        (["--steps", "many"], "", "configuration: steps is many; give a whole number"),
+        (["--model.span", "wide"], "", "configuration: model.span is wide; give a whole number or full"),
+        (["--model.query", "corse"], "", "configuration: model.query is corse; give coarse or fine"),
+        (["--model", "small"], "", "configuration: model is small; give its settings"),
+        ([], "model: [", "is not YAML: "),
+        ([], "steps: 5\nsteps: 6\n", "steps stands there twice"),
+        ([], "- 3\n", "its content is [3]; give settings"),
+        ([], "optimizer: 3\n", "optimizer is 3; give settings, each with its name"),
+        ([], "model:\n  aggregation:\n", "model.aggregation is None; give settings"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, arguments: list[str], content: str, message: str) -> None:
@@ -66,9 +73,12 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, arguments: list[str
     assert "\n" not in str(raised.value)
 
 
-def test_a_missing_configuration_file_is_named() -> None:
-    with pytest.raises(UserError, match=r"nowhere\.yaml"):
-        parse_config(["--config", "nowhere.yaml"])
+def test_a_configuration_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(b"\xff")
+    for path, reason in (("nowhere.yaml", "No such file"), (str(tmp_path), "directory"), (f"{tmp_path}/c.yaml", "utf-8")):
+        for arguments in (["--config", path], [f"--config={path}"]):
+            with pytest.raises(UserError, match=f"{path} .*{reason}"):
+                parse_config(arguments)
 
 
 @pytest.mark.parametrize(
