@@ -63,8 +63,8 @@ def _explain(message: str, keys: list[str]) -> str:
     """jsonargparse's message in one line, with the nearest valid key where a key is unknown."""
     message = " ".join(message.split()).replace("typing.Literal", "one of ")
     unknown = re.search(
-        r"Group '(.+?)' does not accept option '(.+?)'|unrecognized arguments: --([\w.]+)|Option '(.+?)' is not accepted"
-        r"|Parser key \"(.+?)\": .*NestedArg\(key='(.+?)'",
+        r"Group '(.+?)' does not accept option '(.+?)'|Option '(.+?)' is not accepted"
+        r"|unrecognized arguments: --([\w.]+)|Parser key \"(.+?)\": .*NestedArg\(key='(.+?)'",
         message,
     )
     if unknown:

@@ -116,7 +116,7 @@ def _claimed_session(config: RunConfig, data: Data, rank: Rank) -> Iterator[Trai
     callbacks = _standard_callbacks(config, data, rank, progress, watchdog, trackers)
     read = TrainingBatches(data, config, rank)
     for folder, padding in read.padding.items():
-        rank.print(f"packing documents: {padding:.1%} of the training windows of {folder} is padding")
+        rank.print(f"packing documents: {padding:.1%} of the tokens in the training windows of {folder} are padding")
     if config.document_mask:
         rank.print("document_mask: MFU and time left are counted as if windows were computed without it")
     batches: Callable[[int, int], list[Batch]] = read

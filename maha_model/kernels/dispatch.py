@@ -1,6 +1,7 @@
 """Which implementation of an operator runs, and one warning where a faster one is lost."""
 
 import contextlib
+import functools
 import importlib
 import os
 import warnings
@@ -72,6 +73,20 @@ def device_kind(x: Tensor) -> str:
 def kernel_module(operator: str, device: str) -> ModuleType:
     """The module in this operator's folder whose `forward` and `backward` run on a kind of device."""
     return importlib.import_module(f"maha_model.kernels.{operator}.{'triton' if device == 'cuda' else 'cpu'}")
+
+
+def on_its_gpu(function: Function) -> Function:
+    """The function, called with the GPU of its first tensor as the current one: Triton launches there, nowhere else."""
+
+    @functools.wraps(function)
+    def guarded(first: Tensor | list[Tensor], *args: Any, **kwargs: Any) -> Any:
+        like = first if isinstance(first, Tensor) else first[0]
+        if like.device.type != "cuda" or is_fake(like):
+            return function(first, *args, **kwargs)
+        with torch.cuda.device_of(like):
+            return function(first, *args, **kwargs)
+
+    return guarded  # type: ignore[return-value]
 
 
 def native_is_off() -> bool:

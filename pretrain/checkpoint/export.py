@@ -19,6 +19,9 @@ import json
 from math import prod
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from data_pipeline import Tokenizer, UserError, tokenizer_file, user_path
 from data_pipeline.tokenizer import JSON
 from maha_model.inference.remote_code import AUTO_MAP
@@ -37,7 +40,7 @@ def export(checkpoint: str | Path, out: Path, file_bytes: int = FILE_BYTES) -> P
     """Write the folder `out`, whole or not at all; returns the checkpoint or saved model it is of.
 
     Raises:
-        UserError: if there is no whole checkpoint, or `out` exists.
+        UserError: if there is no whole checkpoint, if it has weights that are no numbers, or if `out` exists.
     """
     given = user_path(checkpoint)
     is_saved = is_saved_model(given)
@@ -57,7 +60,7 @@ def export(checkpoint: str | Path, out: Path, file_bytes: int = FILE_BYTES) -> P
     try:
         files = _files(tensors.shapes, file_bytes)
         for part, names in files.items():
-            draft.add_arrays(part, {name: tensors.whole(name).numpy() for name in names})
+            draft.add_arrays(part, {name: _finite(tensors.whole(name), name, path) for name in names})
         if len(files) > 1:
             draft.add(SHARDS, _list_of_files(files, tensors.shapes))
         draft.add(tokenizer.file_name, file.read_bytes())
@@ -70,6 +73,12 @@ def export(checkpoint: str | Path, out: Path, file_bytes: int = FILE_BYTES) -> P
     if tokenizer.file_name == JSON:
         write_tokenizer_config(out, tokenizer)
     return path
+
+
+def _finite(weight: Tensor, name: str, path: Path) -> np.ndarray:
+    if not weight.isfinite().all():
+        raise UserError(f"{name} of {path} has NaN or infinite values; export an earlier checkpoint")
+    return weight.numpy()
 
 
 def _files(shapes: dict[str, tuple[int, ...]], file_bytes: int) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ def train(data: Manifest, out: Path, processes: int, *options: str) -> dict[int,
     command = [f"--data={data.folder}", f"--out={out}", *MODEL, *TRAINING, *OPTIONS, *options]
     result = ForkedRun(processes, *command).wait()
     assert result.returncode == 0, result.stdout
-    assert f"% of the training windows of {data.folder} is padding" in result.stdout
+    assert f"% of the tokens in the training windows of {data.folder} are padding" in result.stdout
     uncounted = "MFU and time left are counted as if windows were computed without it"
     assert (uncounted in result.stdout) == (MASK in options)
     return read_losses(out)

@@ -53,7 +53,11 @@ def test_the_written_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ([], "optimzer:\n  lr: 1\n", "unknown configuration key optimzer.lr; did you mean optimizer.lr?"),
         ([], "model:\n  d_modle: 64\n", "unknown configuration key model.d_modle; did you mean model.d_model?"),
         ([], "model:\n  aggregation:\n    stratgy: nash\n", "did you mean model.aggregation.strategy?"),
-        (["--optimizer.schedule.name", "wsd"], "", "unknown configuration key optimizer.schedule.name; did you mean op"),
+        (
+            ["--optimizer.schedule.name", "wsd"],
+            "",
+            "unknown configuration key optimizer.schedule.name; did you mean",
+        ),
         (["--steps", "many"], "", "configuration: steps is many; give a whole number"),
         (["--model.span", "wide"], "", "configuration: model.span is wide; give a whole number or full"),
         (["--model.query", "corse"], "", "configuration: model.query is corse; give coarse or fine"),
@@ -75,7 +79,8 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, arguments: list[str
 
 def test_a_configuration_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_bytes(b"\xff")
-    for path, reason in (("nowhere.yaml", "No such file"), (str(tmp_path), "directory"), (f"{tmp_path}/c.yaml", "utf-8")):
+    reasons = {"nowhere.yaml": "No such file", str(tmp_path): "directory", str(tmp_path / "c.yaml"): "utf-8"}
+    for path, reason in reasons.items():
         for arguments in (["--config", path], [f"--config={path}"]):
             with pytest.raises(UserError, match=f"{path} .*{reason}"):
                 parse_config(arguments)

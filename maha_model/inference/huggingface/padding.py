@@ -25,6 +25,11 @@ def first_tokens(attention_mask: Tensor, position_ids: Tensor | None, cached: bo
     if attention_mask.dim() != 2:
         raise ValueError(f"attention_mask has shape {tuple(attention_mask.shape)}; give (rows, tokens), 1 at tokens")
     kept_BN = attention_mask.bool()
+    if (attention_mask != kept_BN).any():
+        raise ValueError(
+            "attention_mask has other values than 0 and 1; the sequences of a packed batch are told by position_ids, "
+            "which begin anew with each"
+        )
     if position_ids is not None:
         if position_ids.shape not in ((1, kept_BN.shape[1]), kept_BN.shape):
             raise ValueError(

@@ -12,6 +12,7 @@ from maha_model.kernels.dispatch import (
     implementation_on_gpu,
     is_fake,
     kernel_module,
+    on_its_gpu,
 )
 from maha_model.kernels.native import DTYPES
 
@@ -47,6 +48,7 @@ def _uses_operator(device: str, dtype: torch.dtype, shapes_only: bool) -> bool:
 
 
 @torch.library.custom_op("maha::bounds", mutates_args=())
+@on_its_gpu
 def _bounds(k: Tensor, ratio: int, num_scales: int) -> list[Tensor]:
     return kernel_module("bounds", device_kind(k)).forward(k, ratio, num_scales)
 
@@ -63,6 +65,7 @@ def empty_results(k: Tensor, ratio: int, num_scales: int) -> list[Tensor]:
 
 
 @torch.library.custom_op("maha::bounds_backward", mutates_args=())
+@on_its_gpu
 def _bounds_backward(grads: list[Tensor], k: Tensor, bounds: list[Tensor], ratio: int) -> Tensor:
     return kernel_module("bounds", device_kind(k)).backward(grads, k, bounds, ratio)
 

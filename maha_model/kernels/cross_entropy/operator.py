@@ -10,6 +10,7 @@ from maha_model.kernels.dispatch import (
     implementation_on_gpu,
     is_fake,
     kernel_module,
+    on_its_gpu,
 )
 
 CHUNK = {"cpu": 2**22, "cuda": 2**26}
@@ -99,6 +100,7 @@ def _loss_by_kernel(
 
 
 @torch.library.custom_op("maha::cross_entropy_", mutates_args=("logits",))
+@on_its_gpu
 def _cross_entropy(logits: Tensor, targets: Tensor, share: Tensor | None, ignored: int) -> Tensor:
     return kernel_module("cross_entropy", device_kind(logits)).forward(logits, targets, share, ignored)
 

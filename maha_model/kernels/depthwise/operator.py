@@ -12,6 +12,7 @@ from maha_model.kernels.dispatch import (
     implementation_on_gpu,
     is_fake,
     kernel_module,
+    on_its_gpu,
 )
 from maha_model.kernels.native import DTYPES
 
@@ -51,6 +52,7 @@ def _uses_operator(device: str, dtype: torch.dtype, shapes_only: bool) -> bool:
 
 
 @torch.library.custom_op("maha::depthwise", mutates_args=())
+@on_its_gpu
 def _depthwise(x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> Tensor:
     return kernel_module("depthwise", device_kind(x)).forward(x, taps, stride, dilation, left)
 
@@ -61,6 +63,7 @@ def _(x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> Tensor:
 
 
 @torch.library.custom_op("maha::depthwise_backward", mutates_args=())
+@on_its_gpu
 def _depthwise_backward(
     grad: Tensor, x: Tensor, taps: Tensor, stride: int, dilation: int, left: int
 ) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from maha_model.kernels.depthwise.operator import depthwise_conv, runs_triton
+from maha_model.kernels.dispatch import on_its_gpu
 from maha_model.kernels.packing import packed
 
 
@@ -49,6 +50,7 @@ def pyramid(context_BND: Tensor, value_BND: Tensor, taps_KD: list[Tensor], strid
 
 
 @torch.library.custom_op("maha::pyramid", mutates_args=())
+@on_its_gpu
 def _pyramid(
     context: Tensor, value: Tensor, taps: list[Tensor], stride: int, left: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,6 +73,7 @@ def empty_pyramid(context: Tensor, value: Tensor, stride: int, coarser: int) -> 
 
 
 @torch.library.custom_op("maha::pyramid_backward", mutates_args=())
+@on_its_gpu
 def _pyramid_backward(
     grad_contexts: Tensor, grad_values: Tensor, context: Tensor, coarse: Tensor, values: Tensor, taps: list[Tensor],
     stride: int, left: int,

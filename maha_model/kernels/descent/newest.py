@@ -8,7 +8,7 @@ from torch import Tensor
 from maha_model.kernels.descent import cpu
 from maha_model.kernels.descent.descend import Descent, descend
 from maha_model.kernels.descent.operator import implementation
-from maha_model.kernels.dispatch import device_kind, is_fake, kernel_module
+from maha_model.kernels.dispatch import device_kind, is_fake, kernel_module, on_its_gpu
 
 
 def descend_at(
@@ -26,6 +26,7 @@ def descend_at(
     return Descent(list(outputs.unbind()), list(log_sums.unbind()))
 
 
+@on_its_gpu
 def _descend_at(
     position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], beta: Tensor | None, ratio: int,
     spans: list[int], top: int, groups: int, wanted: Tensor | None,

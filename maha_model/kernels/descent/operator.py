@@ -14,6 +14,7 @@ from maha_model.kernels.dispatch import (
     implementation_on_gpu,
     is_fake,
     kernel_module,
+    on_its_gpu,
 )
 from maha_model.kernels.native import DTYPES
 
@@ -77,6 +78,7 @@ def _uses_operator(device: str, dtype: torch.dtype, fake: bool) -> bool:
 
 
 @torch.library.custom_op("maha::attend_level", mutates_args=())
+@on_its_gpu
 def _attend_level(
     q: Tensor, k: Tensor, v: Tensor, parents: Tensor | None, bias: Tensor | None, geometry: list[int],
     wanted: Tensor | None = None,
@@ -93,6 +95,7 @@ def _(
 
 
 @torch.library.custom_op("maha::attend_level_backward", mutates_args=())
+@on_its_gpu
 def _attend_level_backward(
     grad_out: Tensor, grad_log_sum: Tensor | None, grad_share: Tensor | None, q: Tensor, k: Tensor, v: Tensor,
     parents: Tensor | None, bias: Tensor | None, out: Tensor, log_sum: Tensor, chosen: Tensor, share: Tensor,

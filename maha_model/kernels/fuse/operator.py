@@ -15,6 +15,7 @@ from maha_model.kernels.dispatch import (
     implementation_on_cpu,
     is_fake,
     kernel_module,
+    on_its_gpu,
     warn_once,
 )
 from maha_model.kernels.fuse import cpu
@@ -99,6 +100,7 @@ def _uses_operator(device: str, dtype: torch.dtype, num_scales: int, fake: bool)
     return device == "meta" or implementation(device, dtype, num_scales, warn=not fake) != "reference"
 
 
+@on_its_gpu
 def _fuse_forward(
     outputs: list[Tensor], linear: Tensor | None, target: Tensor | None, length: int, first: list[int],
     factor: list[int], prices: list[float], redundancy: float, ridge: float, kind: str, domain: str, own_gain: bool,
@@ -134,6 +136,7 @@ def _(
 
 
 @torch.library.custom_op("maha::fuse_backward", mutates_args=())
+@on_its_gpu
 def _fuse_backward(
     grad_combined: Tensor, grad_weights: Tensor | None, outputs: list[Tensor], linear: Tensor | None,
     target: Tensor | None, active_set: Tensor, first: list[int], factor: list[int], prices: list[float],

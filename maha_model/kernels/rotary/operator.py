@@ -9,6 +9,7 @@ from maha_model.kernels.dispatch import (
     device_kind,
     implementation_on_gpu,
     is_fake,
+    on_its_gpu,
 )
 from maha_model.kernels.rotary import reference
 from maha_model.kernels.rotary.reference import Line
@@ -55,6 +56,7 @@ def _uses_operator(device: str, shapes_only: bool) -> bool:
 
 
 @torch.library.custom_op("maha::rotary", mutates_args=())
+@on_its_gpu
 def _rotary(tensors: list[Tensor], first: list[float], step: list[float], base: float, back: bool) -> list[Tensor]:
     from maha_model.kernels.rotary import triton
 

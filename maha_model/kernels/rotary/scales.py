@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from maha_model.kernels.dispatch import on_its_gpu
 from maha_model.kernels.packing import packed, unpacked
 from maha_model.kernels.rotary import reference
 from maha_model.kernels.rotary.operator import uses_operator
@@ -42,6 +43,7 @@ def rotate_scales(
 
 
 @torch.library.custom_op("maha::rotate_scales", mutates_args=())
+@on_its_gpu
 def _rotate_scales(
     tensors: list[Tensor], gains: list[Tensor], batch: int, heads: int, lengths: list[int], first: list[float],
     step: list[float], base: float,
@@ -62,6 +64,7 @@ def _(
 
 
 @torch.library.custom_op("maha::rotate_scales_backward", mutates_args=())
+@on_its_gpu
 def _rotate_scales_backward(
     grads: list[Tensor], kept: list[Tensor], gains: list[Tensor], batch: int, heads: int, lengths: list[int],
     first: list[float], step: list[float], base: float,

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from maha_model.kernels.dispatch import on_its_gpu
 from maha_model.kernels.packing import packed, unpacked
 from maha_model.kernels.span.flash import attend_to_sequences
 from maha_model.kernels.span.operator import chosen_implementation, span_attention
@@ -32,6 +33,7 @@ def span_attention_of_scales(
 
 
 @torch.library.custom_op("maha::sequence_starts", mutates_args=())
+@on_its_gpu
 def _sequence_starts(like: Tensor, batch: int, lengths: list[int]) -> Tensor:
     from maha_model.kernels.span.triton_starts import starts_kernel
 

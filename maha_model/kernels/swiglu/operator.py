@@ -9,6 +9,7 @@ from maha_model.kernels.dispatch import (
     device_kind,
     implementation_on_gpu,
     is_fake,
+    on_its_gpu,
 )
 from maha_model.kernels.swiglu import reference
 
@@ -33,6 +34,7 @@ def _uses_operator(device: str, shapes_only: bool) -> bool:
 
 
 @torch.library.custom_op("maha::swiglu", mutates_args=())
+@on_its_gpu
 def _swiglu(x: Tensor) -> Tensor:
     from maha_model.kernels.swiglu import triton
 
@@ -45,6 +47,7 @@ def _(x: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("maha::swiglu_backward", mutates_args=())
+@on_its_gpu
 def _swiglu_backward(grad: Tensor, x: Tensor) -> Tensor:
     from maha_model.kernels.swiglu import triton
 

@@ -182,6 +182,15 @@ def test_padding_between_tokens_is_refused(model: MAHAPreTrainedForCausalLM) -> 
         model(ids_of((1, 4)), attention_mask=torch.tensor([[1, 0, 1, 1]]))
 
 
+def test_a_mask_of_sequence_numbers_is_refused(model: MAHAPreTrainedForCausalLM) -> None:
+    with pytest.raises(ValueError, match=r"other values than 0 and 1; .* position_ids"):
+        model(ids_of((1, 4)), attention_mask=torch.tensor([[1, 1, 2, 2]]))
+    floats = torch.tensor([[0.0, 1.0, 1.0, 1.0]])
+    assert torch.equal(
+        model(ids_of((1, 4)), attention_mask=floats).logits, model(ids_of((1, 4)), attention_mask=floats.bool()).logits
+    )
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     text=st.lists(

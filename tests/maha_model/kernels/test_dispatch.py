@@ -1,10 +1,12 @@
 """Which implementation runs, and the one warning where a fast one is lost."""
 
+import inspect
 import sys
 import warnings
 
 import pytest
 import torch
+from torch._library import custom_ops as _custom_ops
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from maha_model.kernels import dispatch, fuse, which
@@ -102,3 +104,36 @@ def test_a_function_is_marked_as_torch_marks_one_whose_result_is_constant() -> N
 
     assert dispatch.constant_when_compiled(ours) is ours
     assert vars(ours) == vars(torch.compiler.assume_constant_result(theirs)) != {}
+
+
+def test_a_function_runs_with_the_gpu_of_its_first_tensor_as_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = [0]
+
+    def exchange(index: int) -> int:
+        before, current[0] = current[0], index
+        return before
+
+    monkeypatch.setattr(torch.cuda, "_exchange_device", exchange)
+    monkeypatch.setattr(torch.cuda, "_maybe_exchange_device", exchange)
+    seen = dispatch.on_its_gpu(lambda *_: current[0])
+
+    class OnGPU(torch.Tensor):
+        is_cuda, device = True, torch.device("cuda", 3)  # type: ignore[assignment]
+
+        def get_device(self) -> int:
+            return 3
+
+    given = torch.Tensor._make_subclass(OnGPU, torch.zeros(2))
+    assert (seen(given, 1), seen([given], 1), seen(torch.zeros(2))) == (3, 3, 0)
+    assert current == [0]
+
+
+def test_every_operator_of_triton_kernels_runs_on_the_gpu_of_its_tensors() -> None:
+    """One that does not would write to another GPU's memory, where a model is not on the current one."""
+    launching = ("triton", "kernel_module")
+    names = {name for name in _custom_ops.OPDEFS if name.startswith("maha::")}
+    assert "maha::fuse" in names
+    for name in names:
+        function = _custom_ops.OPDEFS[name]._init_fn
+        if any(word in inspect.getsource(inspect.unwrap(function)) for word in launching):
+            assert inspect.unwrap(function) is not function, name

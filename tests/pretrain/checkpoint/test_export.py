@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from data_pipeline import Manifest, UserError
 from pretrain.checkpoint import CheckpointTensors, find_checkpoint, load_model, read_info
 from pretrain.export import export
 from tests.conftest import Run
-from tests.pretrain.checkpoint.test_store import save
+from tests.pretrain.checkpoint.test_store import CONFIG, save
 
 
 def test_an_export_is_weights_configuration_and_tokenizer_and_reads_like_a_checkpoint(
@@ -50,6 +51,19 @@ def test_an_export_never_overwrites_and_a_damaged_one_is_refused(tmp_path: Path,
         file.write(b"\xff")
     with pytest.raises(UserError, match=r"model.safetensors is damaged"):
         find_checkpoint(out)
+
+
+def test_weights_that_are_no_numbers_are_not_exported(tmp_path: Path, data: Manifest) -> None:
+    path, _ = save(tmp_path / "run", data, 1, config=replace(CONFIG, vocab_size=data.vocab_size))
+    saved = tmp_path / "saved"
+    export(path, saved)
+    (saved / "checkpoint.json").unlink()  # as transformers saves it
+    weights = safetensors.torch.load_file(saved / "model.safetensors")
+    weights["transformer.norm.weight"][0] = float("nan")
+    safetensors.torch.save_file(weights, saved / "model.safetensors")
+    with pytest.raises(UserError, match=r"transformer.norm.weight of .*saved has NaN or infinite values"):
+        export(saved, tmp_path / "out")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"run", "saved"}
 
 
 def test_a_large_export_is_of_several_files_that_both_readers_read(tmp_path: Path, data: Manifest) -> None:
