@@ -33,6 +33,8 @@ SHARDS = "model.safetensors.index.json"
 """In an export of several files: which tensor is in which, as transformers reads it."""
 CONFIG = "config.json"
 """The model's configuration, in exports only (a checkpoint's index has it)."""
+ADAPTER = "adapter_config.json"
+"""What peft saves of an adapter, without the model that it belongs to."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's, beside each weight."""
 MUON_MOMENTS = ("momentum_buffer",)

@@ -12,7 +12,7 @@ from pathlib import Path
 from data_pipeline import UserError, user_path
 from data_pipeline.files import sha256_of
 from pretrain.checkpoint.draft import Draft
-from pretrain.checkpoint.format import CONFIG, INDEX, CheckpointInfo, part_name, read_index, read_info
+from pretrain.checkpoint.format import ADAPTER, CONFIG, INDEX, CheckpointInfo, part_name, read_index, read_info
 from pretrain.checkpoint.parts import Part, Piece, stage, write_part
 from pretrain.checkpoint.saved_model import is_saved_model
 from pretrain.output import write_line
@@ -122,6 +122,10 @@ def find_checkpoint(path: str | Path, verify: Callable[[Path], None] = verify_ch
         raise UserError(f"checkpoint {path} does not exist; give a run's folder, one of its checkpoints or an export")
     if is_saved_model(path):
         raise UserError(f"{path} was saved by transformers; give what python -m pretrain.export {path} --out DIR makes")
+    if (path / ADAPTER).is_file():
+        raise UserError(
+            f"{path} is an adapter without its model; merge it (peft: merge_and_unload), save the result"
+        )
     damage = None
     for candidate in _steps(path):
         try:

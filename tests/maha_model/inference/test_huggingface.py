@@ -99,6 +99,16 @@ def test_a_saved_model_that_is_not_whole_or_has_more_tokens_is_refused(
     larger.save_pretrained(saved)
     with pytest.raises(UserError, match=r"the model has .* tokens, and tokenizer.model"):
         export(saved, out)
+    shutil.rmtree(saved)
+    model.transformer.save_pretrained(saved)
+    tokenizer.save_pretrained(saved)
+    with pytest.raises(UserError, match=r"hidden states and no head; save the model of an AutoModelForCausalLM"):
+        export(saved, out)
+    shutil.rmtree(saved)
+    saved.mkdir()
+    (saved / "adapter_config.json").write_text("{}")  # as peft saves an adapter
+    with pytest.raises(UserError, match=r"is an adapter without its model; merge it"):
+        export(saved, out)
     assert not out.exists()
 
 
