@@ -123,9 +123,7 @@ def find_checkpoint(path: str | Path, verify: Callable[[Path], None] = verify_ch
     if is_saved_model(path):
         raise UserError(f"{path} was saved by transformers; give what python -m pretrain.export {path} --out DIR makes")
     if (path / ADAPTER).is_file():
-        raise UserError(
-            f"{path} is an adapter without its model; merge it (peft: merge_and_unload), save the result"
-        )
+        raise UserError(f"{path} is an adapter without its model; merge it (peft: merge_and_unload), save the result")
     damage = None
     for candidate in _steps(path):
         try:
