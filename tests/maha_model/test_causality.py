@@ -70,7 +70,8 @@ descents = st.fixed_dictionaries(
 )
 taps = descents.map(lambda fields: {**fields, "key_summary": "taps"})
 bounds = descents.map(lambda fields: {**fields, "gating": False})
-models = spans | taps | bounds
+moments = bounds.map(lambda fields: {**fields, "key_summary": "moments"})
+models = spans | taps | bounds | moments
 
 
 @settings(deadline=None, max_examples=150)
