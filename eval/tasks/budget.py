@@ -29,7 +29,7 @@ def _descent_entries(config: ModelConfig, length: int) -> int:
     The product with a bound, twice as wide as a key, counts twice.
     """
     entries, coarsest = 0, config.num_scales - 1
-    wider = 2 if config.pools_keys else 1
+    wider = 2 if config.bounded else 1
     for t in range(length):
         for scale in range(config.num_scales):
             there = (t + 1) // config.ratio**scale

@@ -93,17 +93,15 @@ class MAHAAttention(Attention):
         self.decompose = Decomposition(config)
         self.gates = nn.ModuleList(CrossScaleGate(config) for _ in range(L - 1 if config.gating else 0))
         self.query = ScaleProjections(config, 1 if config.descent else L)  # a descent has one query for all scales
-        # Keys that are pooled are made from the finest ones.
-        self.key = ScaleProjections(config, 1 if config.pools_keys else L)
+        # Bounds of keys are made from the finest ones.
+        self.key = ScaleProjections(config, 1 if config.bounded else L)
         matrices = L if config.values == "separate" else 1
         self.value = nn.ModuleList(nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(matrices))
         self.aggregate = Aggregator(config)
         # By how much the log share of a chosen token raises the scores of those that it leads to. A bound needs no such
         # way to learn, as it is made of their own keys, and is no measure of their share.
-        raises = config.descent and L > 1 and not config.pools_keys
+        raises = config.descent and L > 1 and not config.bounded
         self.beta = nn.Parameter(torch.ones(L - 1)) if raises else None
-        spreads = config.pools_keys and config.key_summary == "moments" and L > 1
-        self.spread = nn.Parameter(torch.zeros((L - 1) * config.num_heads)) if spreads else None
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) -> (B, N, D), aux."""
@@ -132,8 +130,8 @@ class MAHAAttention(Attention):
             gated[level] = gate(contexts[level], contexts[level + 1])
         sources = gated if config.query == "coarse" else [gated[0]] * (1 if config.descent else len(gated))
         queries = [self.query(source, level) for level, source in enumerate(sources)]
-        pooled = config.pools_keys
-        keys = [self.key(context, level) for level, context in enumerate(gated[:1] if pooled else gated)]
+        bounded = config.bounded
+        keys = [self.key(context, level) for level, context in enumerate(gated[:1] if bounded else gated)]
         if self.split is not None:
             queries, keys, values = without_lead(queries, keys, values, config, self.split)
         return contexts, queries, keys, values
@@ -141,7 +139,7 @@ class MAHAAttention(Attention):
     @property
     def has_coarse_contexts(self) -> bool:
         """Whether coarse scales have contexts: with shared values, bounds for their keys leave no use for them."""
-        return not self.config.pools_keys or self.config.values == "separate"
+        return not self.config.bounded or self.config.values == "separate"
 
     def attend_and_aggregate(
         self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
@@ -185,7 +183,7 @@ class MAHAAttention(Attention):
         `parts.with_rows_before`.
         """
         if self.config.descent:
-            return attend_down(queries[0], keys, values, self.beta, self.config, wanted, start, self.spread)
+            return attend_down(queries[0], keys, values, self.beta, self.config, wanted, start)
         return attend_in_spans(queries, keys, values, self.config, wanted, start)
 
     def _heads(self, x_BnD: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maha_model.attention.coarse_keys import coarse_keys
 from maha_model.attention.last_queries import attend_from_last
 from maha_model.config import ModelConfig
+from maha_model.kernels.bounds import bounding_keys
 from maha_model.kernels.descent import descend
 from maha_model.kernels.fuse import Placement
 from maha_model.kernels.rotary import apply_rotary, apply_rotary_to_all
@@ -49,16 +49,16 @@ def rotate_keys(k_BHnd: Tensor, level: int, config: ModelConfig, first: int = 0)
 
 def attend_down(
     q_BHNd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig,
-    wanted: list[Tensor] | None = None, start: int = 0, spread_LH: Tensor | None = None,
+    wanted: list[Tensor] | None = None, start: int = 0,
 ) -> ScaleOutputs:  # fmt: skip
     """Descent: one query a position from `start` on, keys and values of every scale (B, H, n_l, ...), none rotated.
 
-    Where coarse keys are pooled the finest keys alone, and see `coarse_keys` for `spread_LH`.
+    With bounds for coarse keys the finest keys alone.
     """
     lines = [(float(start), 1.0), *rotary_lines(len(keys), config)]
     q_BHNd, *keys = apply_rotary_to_all([q_BHNd, *keys], lines, config.rope_base)
-    if config.pools_keys:
-        keys += coarse_keys(keys[0], len(values), spread_LH, config)
+    if config.bounded:
+        keys += bounding_keys(keys[0], config.ratio, len(values))
     return descend_from(start, q_BHNd, keys, values, beta_L, config, wanted)
 
 

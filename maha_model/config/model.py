@@ -46,12 +46,10 @@ class ModelConfig:
     null: `span`. Compare: eval/tasks/code_1k.yaml."""
     descent_groups: int | None = None
     """Groups of heads that choose together; must divide `num_heads`. null: every head chooses alone."""
-    key_summary: Literal["taps", "bounds", "moments"] = "bounds"
+    key_summary: Literal["taps", "bounds"] = "bounds"
     """What the key of a coarse token is with a descent: `bounds`, the greatest and the least entries of the keys that
-    it covers, so that its score is never below theirs; `moments`, their mean, from which it is a learned number of
-    standard deviations to either side; `taps`, that of its context, which the decomposition makes, half as wide. Bounds
-    find single tokens among more and are learned sooner than taps; moments say more of blocks of text. Compare:
-    eval/tasks/summary.yaml, docs/results.md."""
+    it covers, so that its score is never below theirs; `taps`, that of its context, which the decomposition makes, half
+    as wide. Bounds find single tokens among more and are learned sooner. Compare: eval/tasks/summary.yaml."""
     projections: Literal["shared", "separate"] = "shared"
     """Queries and keys of the scales: `shared`, one full-rank matrix of which every coarser scale has its own learned
     gain for every channel; `separate`, a matrix for each scale (the paper)."""
@@ -164,10 +162,9 @@ class ModelConfig:
                 raise ConfigError(
                     f"descent needs a {name} of at least ratio - 1, not {span}; give {self.ratio - 1} or more"
                 )
-        if self.pools_keys and self.gating:
+        if self.bounded and self.gating:
             raise ConfigError(
-                f"gating changes coarse contexts, from which key_summary {self.key_summary} makes no keys; unset it or "
-                "give taps"
+                "gating changes coarse contexts, from which key_summary bounds makes no keys; unset it or give taps"
             )
         groups = self.descent_groups
         if groups is not None and (groups < 1 or self.num_heads % groups):
@@ -204,9 +201,9 @@ class ModelConfig:
         return self.span, self.span if self.coarse_span is None else self.coarse_span
 
     @property
-    def pools_keys(self) -> bool:
-        """Whether keys of coarse tokens are made of the keys that they cover."""
-        return self.descent > 0 and self.key_summary != "taps"
+    def bounded(self) -> bool:
+        """Whether keys of coarse tokens are bounds of the keys that they cover."""
+        return self.descent > 0 and self.key_summary == "bounds"
 
     @property
     def recency_height(self) -> float:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from maha_model.aggregation import Placement
 from maha_model.attention import MAHAAttention, StandardAttention, rotate_keys, with_rows_before
-from maha_model.attention.coarse_keys import coarse_keys, next_coarse_key
 from maha_model.config import ModelConfig
 from maha_model.inference.cache import KeyValues, Window, first_room
+from maha_model.kernels.bounds import bounding_keys
 from maha_model.kernels.descent import descend_at
 from maha_model.kernels.rotary import rotate
 from maha_model.local_context import LocalContext
@@ -64,7 +64,7 @@ class MAHAStream:
         self.values = Pyramid(attention.decompose, like, config, L)
         grows = config.descent > 0 or config.span == "full"
         rooms = [first_room(config.ratio, L) // config.ratio**level if grows else config.span for level in range(L)]
-        wider = 2 if config.pools_keys else 1
+        wider = 2 if config.bounded else 1
         widths = [config.scale_qk_dim * (wider if level else 1) for level in range(L)]
         self.caches = [
             KeyValues(like, H, width, config.head_dim, int(room), grows)
@@ -89,8 +89,8 @@ class MAHAStream:
             assert isinstance(gate, CrossScaleGate)
             contexts[level] = gate.last(contexts[level], self.newest[level + 1])
         for level, value in enumerate(values):
-            if config.pools_keys and level:
-                key = self._newest_coarse_key(level, at)
+            if config.bounded and level:
+                key = self._newest_bound(level, at)
             else:
                 key = rotate(self._heads(attention.key(contexts[level], level)), *at.angles[level])
             self.caches[level].push(key, self._heads(value), at.slots[level])
@@ -129,8 +129,8 @@ class MAHAStream:
             keys, values = with_rows_before(keys, values, config, attention.split)
             firsts = [attention.split.own.stop // config.ratio**level - v.shape[1] for level, v in enumerate(values)]
         rotated = [rotate_keys(self._heads(key), level, config, firsts[level]) for level, key in enumerate(keys)]
-        if config.pools_keys:
-            rotated += coarse_keys(rotated[0], len(values), attention.spread, config)
+        if config.bounded:
+            rotated += bounding_keys(rotated[0], config.ratio, len(values))
         for cache, key, value, first in zip(self.caches, rotated, values, firsts, strict=False):
             cache.prefill(key, self._heads(value), first)
         if config.query == "coarse":  # with fine queries every step makes its own outputs
@@ -167,12 +167,13 @@ class MAHAStream:
         self.newest = [x.index_select(0, rows_K) for x in self.newest]
         self.outputs = [x.index_select(0, rows_K) for x in self.outputs]
 
-    def _newest_coarse_key(self, level: int, at: PyramidPosition) -> Tensor:
+    def _newest_bound(self, level: int, at: PyramidPosition) -> Tensor:
         """The key (B, H, 1, 2 dk) of the scale's token that ends with the newest of the finest scale."""
-        config = self.attention.config
-        rows_r = at.slots[level - 1] + torch.arange(1 - config.ratio, 1, device=at.slots[0].device)
+        ratio = self.attention.config.ratio
+        rows_r = at.slots[level - 1] + torch.arange(1 - ratio, 1, device=at.slots[0].device)
         covered_BHrd = self.caches[level - 1].keys.index_select(2, rows_r)
-        return next_coarse_key(covered_BHrd, level, self.attention.spread, config)
+        greatest, least = (covered_BHrd, covered_BHrd) if level == 1 else covered_BHrd.chunk(2, -1)
+        return torch.cat((greatest.amax(2, keepdim=True), least.amin(2, keepdim=True)), -1)
 
     def _attend_at(self, level: int, query_B1D: Tensor, at: PyramidPosition) -> Tensor:
         config = self.attention.config

@@ -70,8 +70,7 @@ descents = st.fixed_dictionaries(
 )
 taps = descents.map(lambda fields: {**fields, "key_summary": "taps"})
 bounds = descents.map(lambda fields: {**fields, "gating": False})
-moments = bounds.map(lambda fields: {**fields, "key_summary": "moments"})
-models = spans | taps | bounds | moments
+models = spans | taps | bounds
 
 
 @settings(deadline=None, max_examples=150)

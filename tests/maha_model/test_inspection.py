@@ -34,7 +34,7 @@ DESCENT = {"query": "fine", "positions": "token", "descent": 2, "span": 5}
         for positions in ("scale", "token")
         for span in (5, "full")
     ]
-    + [DESCENT, {**DESCENT, "key_summary": "taps"}, {**DESCENT, "key_summary": "moments"}],
+    + [DESCENT, {**DESCENT, "key_summary": "taps"}],
     ids=str,
 )
 @pytest.mark.parametrize("length", [1, 6, 45])
@@ -48,8 +48,8 @@ def test_attention_probabilities_reproduce_the_scale_outputs(fields: dict, lengt
             layer.aggregate.register_forward_hook(lambda module, args, output: outputs.append(args[1]))
     found = attention_probabilities(model, ids(length))
     assert len(found) == len(outputs) == 2
-    # of contexts before, unless coarse keys are pooled
-    values = values if model.config.pools_keys else values[1::2]
+    # of contexts before, unless coarse keys are bounds
+    values = values if model.config.bounded else values[1::2]
     for layer, scales, expected in zip(found, values, outputs, strict=True):
         assert len(layer) == len(scales) == len(expected)
         for scale, value, output in zip(layer, scales, expected, strict=True):

@@ -42,9 +42,8 @@ def test_entries_are_the_visible_pairs_of_all_scales(
 def test_a_bound_counts_as_two_keys(length: int, ratio: int, scales: int, top: int) -> None:
     settings = {**SMALL, "context_length": length, "span": 3, "ratio": ratio, "descent": top}
     settings |= {"num_scales": scales, "query": "fine", "positions": "token"}
-    keys, bounds, moments = (
-        score_entries(ModelConfig.from_dict({**settings, "key_summary": kind}), length)
-        for kind in ("taps", "bounds", "moments")
+    keys, bounds = (
+        score_entries(ModelConfig.from_dict({**settings, "key_summary": kind}), length) for kind in ("taps", "bounds")
     )
     reached = length * (length + 1) // 2 if scales == 1 else sum(min(t + 1, 3 + top * ratio) for t in range(length))
-    assert bounds == moments == 2 * keys - reached
+    assert bounds == 2 * keys - reached

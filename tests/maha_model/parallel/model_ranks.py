@@ -26,7 +26,6 @@ CASES = {
     "mean": {"span": 6, "aggregation": {"strategy": "mean"}, "recompute": "selective"},
     "bounds": {"span": 3, **DESCENT},
     "bounds, groups": {"span": 3, **DESCENT, "descent_groups": 1, "dilation": 1, "recompute": "selective"},
-    "moments": {"span": 3, **DESCENT, "key_summary": "moments"},
     "taps": {"span": 3, **DESCENT, "key_summary": "taps", "aggregation": {"strategy": "joint"}},
     "taps, ratio 3": {"span": 3, "ratio": 3, **DESCENT, "key_summary": "taps", "recompute": "block"},
     "transformer": {"attention": "standard", "recompute": "selective"},
