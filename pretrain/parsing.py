@@ -52,7 +52,7 @@ def _check_file(kind: type, values: Any, path: Path, prefix: str = "") -> None:
         name = prefix.rstrip(".") or "its content"
         raise UserError(f"configuration {path}: {name} is {values!r}; give settings, each with its name")
     for field in dataclasses.fields(kind):
-        if field.name in values and isinstance(field.default_factory, type):
+        if field.name in values and dataclasses.is_dataclass(field.default_factory):
             _check_file(field.default_factory, values[field.name], path, f"{prefix}{field.name}.")
 
 
