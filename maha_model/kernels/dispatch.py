@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ def on_its_gpu(function: Function) -> Function:
         with torch.cuda.device_of(like):
             return function(first, *args, **kwargs)
 
-    return guarded  # type: ignore[return-value]
+    return cast(Function, guarded)
 
 
 def native_is_off() -> bool:

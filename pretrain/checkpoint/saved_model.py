@@ -65,7 +65,7 @@ def open_saved_model(path: Path) -> tuple[CheckpointInfo, SavedTensors]:
         raise UserError(f"{path}: the model has {model.get('vocab_size')} tokens, and {file.name} {size}")
     with torch.device("meta"):
         parameters = model_from(info).named_parameters()
-    if not any(name.startswith("transformer.") for name in tensors.shapes):
+    if "embedding.weight" in tensors.shapes:  # the names of an AutoModel
         raise UserError(f"{path} has hidden states and no head; save the model of an AutoModelForCausalLM")
     if {name: tuple(parameter.shape) for name, parameter in parameters} != tensors.shapes:
         raise UserError(f"the weights of {path} are not of the model of its {CONFIG}; merge an adapter before")

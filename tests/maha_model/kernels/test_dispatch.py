@@ -10,8 +10,9 @@ from torch._library import custom_ops as _custom_ops
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from maha_model.kernels import dispatch, fuse, which
-from maha_model.kernels.descent import Geometry, attend_level
+from maha_model.kernels.descent import Geometry, attend_level, newest
 from maha_model.kernels.fuse import Placement, Problem
+from maha_model.kernels.fuse import operator as fuse_operator
 from maha_model.kernels.span import span_attention, without_compiled_attention
 
 
@@ -137,3 +138,5 @@ def test_every_operator_of_triton_kernels_runs_on_the_gpu_of_its_tensors() -> No
         function = _custom_ops.OPDEFS[name]._init_fn
         if any(word in inspect.getsource(inspect.unwrap(function)) for word in launching):
             assert inspect.unwrap(function) is not function, name
+    for function in (newest._descend_at, fuse_operator._fuse_forward):  # defined without custom_op
+        assert inspect.unwrap(function) is not function
