@@ -135,7 +135,7 @@ def test_mistakes_are_one_line(
 
 def test_a_source_that_stands_twice_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "mix.yaml").write_text("sources:\n  data/books: 1\n  data/code: 1\n  data/books: 9\n")
-    with pytest.raises(UserError, match=r"data/books stands there twice.* line 4") as raised:
+    with pytest.raises(UserError, match=r"line 4, column 3: data/books stands there twice") as raised:
         load_data(tmp_path / "mix.yaml")
     assert "\n" not in str(raised.value)
 

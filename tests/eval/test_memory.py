@@ -53,7 +53,7 @@ def test_mistakes_are_one_line_and_status_2(
         (tmp_path / name).write_text(text)
     mistakes = {
         (str(tmp_path / "none"),): "cannot be read",
-        (str(tmp_path / "broken"),): "cannot be read",
+        (str(tmp_path / "broken"),): "is not YAML: line 1, column 9: expected the node content",
         (str(tmp_path / "list"),): "has no section `model`",
         (str(tmp_path / "typo"),): "did you mean span?",
         (str(tmp_path / "heads"),): "num_heads 5 does not divide",
