@@ -62,7 +62,10 @@ def open_saved_model(path: Path) -> tuple[CheckpointInfo, SavedTensors]:
     if not isinstance(layers, int) or layers > len(tensors.shapes):  # before anything is made from the number
         raise UserError(f"the weights of {path} are not of the model of its {CONFIG}")
     if model.get("vocab_size") != size:
-        raise UserError(f"{path}: the model has {model.get('vocab_size')} tokens, and {file.name} {size}")
+        raise UserError(
+            f"{path}: the model has {model.get('vocab_size')} tokens, and {file.name} {size}; "
+            "export it as it was before tokens were added"
+        )
     with torch.device("meta"):
         parameters = model_from(info).named_parameters()
     if "embedding.weight" in tensors.shapes:  # the names of an AutoModel

@@ -59,6 +59,8 @@ class MAHACache(Cache):
             positions: how many are given, one for each new token.
         """
         whole = self._columns + tokens
+        if not whole:
+            raise ValueError("the prompt is empty; give at least one token, such as the bos token")
         if tokens < 1 or mask_columns not in (None, tokens, whole) or positions not in (None, tokens):
             raise ValueError(
                 f"the cache holds {self._columns} tokens already; give a prompt of that text with more tokens behind "

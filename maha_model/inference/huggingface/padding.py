@@ -45,7 +45,9 @@ def first_tokens(attention_mask: Tensor, position_ids: Tensor | None, cached: bo
     if ((kept_BN[:, 1:] & ~kept_BN[:, :-1]).sum(1) + kept_BN[:, 0] > 1).any():
         raise ValueError("attention_mask has padding between tokens; a row is padded at its left or right end")
     if cached and not kept_BN[:, -1].all():
-        raise ValueError("attention_mask has padding at the right, where a cache goes on; pad at the left")
+        raise ValueError(
+            "attention_mask ends with padding, where a cache goes on; pad at the left, leave out rows without tokens"
+        )
     return first_B
 
 

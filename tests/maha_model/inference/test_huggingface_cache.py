@@ -155,6 +155,13 @@ def test_generation_goes_on_from_an_earlier_cache(model: MAHAPreTrainedForCausal
     assert torch.equal(model.generate(longer, cache=first.cache, **options), model.generate(longer, **options))
 
 
+def test_a_prompt_without_tokens_is_refused(model: MAHAPreTrainedForCausalLM) -> None:
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        model.generate(ids_of((1, 0)), max_new_tokens=2)
+    with pytest.raises(ValueError, match="leave out rows without tokens"):
+        model.generate(ids_of((2, 3)), attention_mask=torch.tensor([[0, 0, 0], [1, 1, 1]]), max_new_tokens=2)
+
+
 @pytest.mark.parametrize("length", [5, 9, 10])
 @pytest.mark.parametrize("chunk", [None, 4])
 def test_a_prompt_that_is_not_longer_than_the_cache_is_refused(
