@@ -47,6 +47,11 @@ class JsonFile:
         self.vocab_size: int = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.bos_id, self.eos_id = self._begin(path), -1
         unknown, decoder = (json.loads(self._tokenizer.to_str()).get(key) or {} for key in ("model", "decoder"))
+        if unknown.get("dropout"):
+            raise UserError(
+                f"{path} drops merges at random (model.dropout), so no text would have its tokens again; "
+                "set that to null"
+            )
         found = self._tokenizer.token_to_id(unknown.get("unk_token") or "")
         self.unk_id: int = self.bos_id if found is None else found
         self._bytes_of, self._path = _spelling(decoder), path

@@ -176,6 +176,9 @@ def test_mistakes_are_one_line(
     with pytest.raises(UserError, match="does not exist"):
         find_tokenizer(tmp_path / "none")
     values = json.loads(json_tokenizer.read_text(encoding="utf-8"))
+    values["model"]["dropout"] = 0.1
+    (tmp_path / "random.json").write_text(json.dumps(values), encoding="utf-8")
+    values["model"]["dropout"] = None
     values["added_tokens"][0]["content"] = "<|other|>"
     values["model"]["vocab"]["<|other|>"] = values["model"]["vocab"].pop("<|endoftext|>")
     (tmp_path / "nameless.json").write_text(json.dumps(values), encoding="utf-8")
@@ -183,6 +186,7 @@ def test_mistakes_are_one_line(
     for name, message in (
         ("nameless", "has no special token that documents could begin"),
         ("broken", "is no tokenizer"),
+        ("random", "drops merges at random"),
     ):
         with pytest.raises(UserError, match=message) as raised:
             Tokenizer(tmp_path / f"{name}.json")

@@ -11,6 +11,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import can_return_tuple
 
+from maha_model.config import ConfigError
 from maha_model.documents import Documents
 from maha_model.inference.decoding import StreamingState
 from maha_model.inference.huggingface.cache import MAHACache
@@ -39,7 +40,9 @@ class MAHAPreTrained(PreTrainedModel):
         Raises:
             ValueError: if a weight was not in the folder.
         """
-        lacking = [name for name, p in self.named_parameters() if not getattr(p, "_is_hf_initialized", False)]
+        # those on `meta` have been left on the disk
+        here = [(name, p) for name, p in self.named_parameters() if not p.is_meta]
+        lacking = [name for name, p in here if not getattr(p, "_is_hf_initialized", False)]
         if lacking:
             raise ValueError(f"the folder has no {', '.join(lacking[:3])}: it is damaged or of another model")
 
@@ -143,6 +146,8 @@ class MAHAPreTrainedModel(MAHAPreTrained):
             documents = documents.to(x_BND.device)
         elif mask_BN is not None or position_ids is not None:
             mask_BN = x_BND.new_ones(x_BND.shape[:2]) if mask_BN is None else mask_BN
+            if not self.config.causal and not mask_BN.all():
+                raise ValueError("an encoder attends to padding; give it rows of one length, without padding")
             first_B = first_tokens(mask_BN, position_ids, cached=False)
             first_B = first_B if first_B.any() else None
         x_BND = x_BND if first_B is None else turn(x_BND, first_B)
@@ -206,6 +211,8 @@ class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "transformer.embedding.weight"}  # noqa: RUF012
 
     def __init__(self, config: MAHAPreTrainedConfig) -> None:
+        if not config.causal:
+            raise ConfigError("causal is false; a language model must be causal, use AutoModel for an encoder")
         super().__init__(config)
         self.transformer = MAHAPreTrainedModel(config)
         self.lm_head = Head(config.d_model, config.vocab_size, config.to_maha().width_ratio)
@@ -274,6 +281,11 @@ class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
             inputs_embeds=inputs_embeds, **kwargs,
         )  # fmt: skip
         return inputs
+
+    def _prepare_attention_mask_for_generation(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Without a mask: the pad token between other tokens is text; transformers takes it for padding there too."""
+        mask_BN = super()._prepare_attention_mask_for_generation(*args, **kwargs)
+        return mask_BN.cummax(1).values * mask_BN.flip(1).cummax(1).values.flip(1)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

@@ -13,7 +13,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from data_pipeline import Manifest, Tokenizer, UserError
 from maha_model import CausalLM, ConfigError, ModelConfig
-from maha_model.huggingface import MAHAPreTrainedConfig, MAHAPreTrainedForCausalLM, MAHAPreTrainedTokenizer
+from maha_model.huggingface import (
+    MAHAPreTrainedConfig,
+    MAHAPreTrainedForCausalLM,
+    MAHAPreTrainedModel,
+    MAHAPreTrainedTokenizer,
+)
 from pretrain.checkpoint import find_checkpoint, load_model, verify_checkpoint
 from pretrain.export import export
 from tests.conftest import Run
@@ -190,6 +195,25 @@ def test_padding_at_either_end_changes_nothing(
 def test_padding_between_tokens_is_refused(model: MAHAPreTrainedForCausalLM) -> None:
     with pytest.raises(ValueError, match="padding between tokens"):
         model(ids_of((1, 4)), attention_mask=torch.tensor([[1, 0, 1, 1]]))
+
+
+def test_without_a_mask_the_pad_token_between_others_is_text(model: MAHAPreTrainedForCausalLM) -> None:
+    ids, pad = torch.tensor([[9, 9, 5, 9, 6], [7, 9, 8, 9, 6]]), 9
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    options = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": pad, "eos_token_id": None}
+    assert torch.equal(model.generate(ids, **options), model.generate(ids, attention_mask=mask, **options))
+
+
+def test_an_encoder_is_no_language_model_and_takes_no_padding() -> None:
+    config = MAHAPreTrainedConfig(
+        vocab_size=50, d_model=16, num_layers=1, num_heads=2, d_ff=16, context_length=64, causal=False
+    )
+    with pytest.raises(ConfigError, match="must be causal"):
+        MAHAPreTrainedForCausalLM(config)
+    encoder = MAHAPreTrainedModel(config)
+    assert encoder(ids_of((1, 4)) % 50, attention_mask=torch.ones(1, 4)).last_hidden_state.shape == (1, 4, 16)
+    with pytest.raises(ValueError, match="attends to padding"):
+        encoder(ids_of((1, 4)) % 50, attention_mask=torch.tensor([[1, 1, 1, 0]]))
 
 
 def test_a_mask_of_sequence_numbers_is_refused(model: MAHAPreTrainedForCausalLM) -> None:
