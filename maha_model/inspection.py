@@ -109,7 +109,7 @@ def _descent_attention(layer: MAHAAttention, q_BND: Tensor, keys: list[Tensor]) 
     q, *scales = (x.unflatten(-1, (config.num_heads, -1)).transpose(1, 2) for x in (q_BND, *keys))
     lengths = [q.shape[2] // config.ratio**level for level in range(config.num_scales)]
     values = [torch.eye(n, dtype=q.dtype, device=q.device).expand(*q.shape[:2], -1, -1) for n in lengths if n]
-    outputs = attend_down(q, scales, values, layer.beta, config).outputs
+    outputs = attend_down(q, scales, values, layer.raise_2L, config).outputs
     factors = [config.ratio**level for level in range(len(values))]
     return [ScaleAttention(out, factor, factor) for out, factor in zip(outputs, factors, strict=True)]
 

@@ -46,9 +46,9 @@ def _differences(trained: ModelConfig, configured: ModelConfig) -> list[tuple[st
     """Option and trained value of all that must be the same and is not."""
     before, now = _flat(trained.effective()), _flat(configured.effective())
     return [
-        (key, before[key])
-        for key in now
-        if key.rpartition(".")[2] not in _FREE and json.dumps(before.get(key)) != json.dumps(now[key])
+        (key, value)
+        for key, value in before.items()
+        if key.rpartition(".")[2] not in _FREE and (key not in now or json.dumps(value) != json.dumps(now[key]))
     ]
 
 

@@ -163,8 +163,9 @@ def check_resume(checkpoint: Path, config: RunConfig, data: Data) -> None:
     info = read_info(checkpoint)
     CheckpointTensors(checkpoint).check_moments()
     configured, trained = (json.loads(json.dumps(it.effective())) for it in (config.model, model_config(info)))
+    missing = object()
     different = [
-        f"--model.{key} {json.dumps(trained[key])}" for key in configured if trained.get(key) != configured[key]
+        f"--model.{key} {json.dumps(value)}" for key, value in trained.items() if configured.get(key, missing) != value
     ]
     if different:
         raise UserError(

@@ -1,5 +1,7 @@
 """MAHA's attention: queries, keys and values at every scale, attention at each, one aggregation."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -100,8 +102,8 @@ class MAHAAttention(Attention):
         self.aggregate = Aggregator(config)
         # By how much the log share of a chosen token raises the scores of those that it leads to. A bound needs no such
         # way to learn, as it is made of their own keys, and is no measure of their share.
-        raises = config.descent and L > 1 and not config.bounded
-        self.beta = nn.Parameter(torch.ones(L - 1)) if raises else None
+        has_beta = config.descent and L > 1 and not config.bounded
+        self.beta = nn.Parameter(torch.ones(L - 1)) if has_beta else None
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) -> (B, N, D), aux."""
@@ -135,6 +137,16 @@ class MAHAAttention(Attention):
         if self.split is not None:
             queries, keys, values = without_lead(queries, keys, values, config, self.split)
         return contexts, queries, keys, values
+
+    @property
+    def raise_2L(self) -> Tensor | None:  # noqa: N802  # its shape, as everywhere
+        """What is added to the scores of a chosen token's children, see `kernels.descent.descend`; None: nothing."""
+        if self.beta is None:
+            return None
+        config = self.config
+        return torch.stack(
+            [self.beta, self.beta * (math.log(config.descent) if config.chosen_share == "relative" else 0.0)]
+        )
 
     @property
     def has_coarse_contexts(self) -> bool:
@@ -183,7 +195,7 @@ class MAHAAttention(Attention):
         `parts.with_rows_before`.
         """
         if self.config.descent:
-            return attend_down(queries[0], keys, values, self.beta, self.config, wanted, start)
+            return attend_down(queries[0], keys, values, self.raise_2L, self.config, wanted, start)
         return attend_in_spans(queries, keys, values, self.config, wanted, start)
 
     def _heads(self, x_BnD: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def rotate_keys(k_BHnd: Tensor, level: int, config: ModelConfig, first: int = 0)
 
 
 def attend_down(
-    q_BHNd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig,
+    q_BHNd: Tensor, keys: list[Tensor], values: list[Tensor], raise_2L: Tensor | None, config: ModelConfig,
     wanted: list[Tensor] | None = None, start: int = 0,
 ) -> ScaleOutputs:  # fmt: skip
     """Descent: one query a position from `start` on, keys and values of every scale (B, H, n_l, ...), none rotated.
@@ -59,16 +59,16 @@ def attend_down(
     q_BHNd, *keys = apply_rotary_to_all([q_BHNd, *keys], lines, config.rope_base)
     if config.bounded:
         keys += bounding_keys(keys[0], config.ratio, len(values))
-    return descend_from(start, q_BHNd, keys, values, beta_L, config, wanted)
+    return descend_from(start, q_BHNd, keys, values, raise_2L, config, wanted)
 
 
 def descend_from(
-    start: int, q_BHMd: Tensor, keys: list[Tensor], values: list[Tensor], beta_L: Tensor | None, config: ModelConfig,
+    start: int, q_BHMd: Tensor, keys: list[Tensor], values: list[Tensor], raise_2L: Tensor | None, config: ModelConfig,
     wanted: list[Tensor] | None = None,
 ) -> ScaleOutputs:  # fmt: skip
     """Descent of the queries at positions start.., everything rotated; rows before a scale's first token left out."""
     groups = config.descent_groups or config.num_heads
-    found = descend(q_BHMd, keys, values, beta_L, config.ratio, config.spans, config.descent, groups, start, wanted)
+    found = descend(q_BHMd, keys, values, raise_2L, config.ratio, config.spans, config.descent, groups, start, wanted)
     firsts = [max(0, config.ratio**level - 1 - start) for level in range(len(keys))]
     outputs = [x[:, :, first:] for x, first in zip(found.outputs, firsts, strict=True)]
     return ScaleOutputs(outputs, [Placement(first, 1) for first in firsts], found.log_sums)

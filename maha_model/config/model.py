@@ -50,6 +50,10 @@ class ModelConfig:
     """What the key of a coarse token is with a descent: `bounds`, the greatest and the least entries of the keys that
     it covers, so that its score is never below theirs; `taps`, that of its context, which the decomposition makes, half
     as wide. Bounds find single tokens among more and are learned sooner. Compare: eval/tasks/summary.yaml."""
+    chosen_share: Literal["relative", "absolute"] = "relative"
+    """With `taps`, what is added, times a learned number, to the scores of a chosen token's children: the logarithm of
+    its share of attention among the chosen, `relative` to an even share, or `absolute` (earlier models), which holds
+    log k against everything that is found and is learned later the more is chosen."""
     projections: Literal["shared", "separate"] = "shared"
     """Queries and keys of the scales: `shared`, one full-rank matrix of which every coarser scale has its own learned
     gain for every channel; `separate`, a matrix for each scale (the paper)."""
@@ -243,11 +247,13 @@ class ModelConfig:
     @staticmethod
     def complete(values: dict[str, Any]) -> dict[str, Any]:
         """A saved configuration with the fields that it lacks and whose default is another than models had before."""
-        return {"key_summary": "taps", "coarse_span": None, **values}
+        return {"key_summary": "taps", "coarse_span": None, "chosen_share": "absolute", **values}
 
     def effective(self) -> dict[str, Any]:
-        """`to_dict` without the options of a descent where there is none: they make no difference then."""
-        options = () if self.attention == "maha" and self.descent else ("key_summary", "coarse_span", "descent_groups")
+        """`to_dict` without the options of a descent that make no difference."""
+        options: tuple[str, ...] = ("key_summary", "coarse_span", "descent_groups", "chosen_share")
+        if self.attention == "maha" and self.descent:
+            options = ("chosen_share",) if self.bounded else ()
         return {name: value for name, value in self.to_dict().items() if name not in options}
 
     def to_dict(self) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class MAHAStream:
             caches = self.caches[: at.present]
             keys, kept = [cache.keys for cache in caches], [cache.values for cache in caches]
             found = descend_at(
-                at.slots[0], query, keys, kept, attention.beta, config.ratio, config.spans, config.descent,
+                at.slots[0], query, keys, kept, attention.raise_2L, config.ratio, config.spans, config.descent,
                 config.descent_groups or config.num_heads, wanted,
             )  # fmt: skip
             outputs[: at.present], log_sums = found.outputs, found.log_sums

@@ -28,10 +28,10 @@ def test_gradients_are_the_same_bits_again(dtype: torch.dtype) -> None:
     leaves = [q, *keys, *values]
 
     def gradients() -> list[Tensor]:
-        beta = torch.ones(LEVELS - 1, device="cuda", requires_grad=True)
-        walk = descend(q, keys, values, beta, RATIO, (32, 16), 8, 4)
+        raise_2L = torch.ones(2, LEVELS - 1, device="cuda", requires_grad=True)
+        walk = descend(q, keys, values, raise_2L, RATIO, (32, 16), 8, 4)
         total = torch.stack([(x.float() ** 2).sum() for x in walk.outputs]).sum()
-        return [x.detach() for x in torch.autograd.grad(total, [*leaves, beta])]
+        return [x.detach() for x in torch.autograd.grad(total, [*leaves, raise_2L])]
 
     for x, y in zip(gradients(), gradients(), strict=True):
         assert torch.equal(x, y)
@@ -41,10 +41,10 @@ def test_gradients_are_the_same_bits_again(dtype: torch.dtype) -> None:
 def test_one_query_after_many_equals_the_last_of_all() -> None:
     """As when decoding: `start` and a single query."""
     q, keys, values = scales("cuda", 3001, 1, 4, 64, torch.float32)
-    beta = torch.ones(LEVELS - 1, device="cuda")
+    raise_2L = torch.ones(2, LEVELS - 1, device="cuda")
     with torch.no_grad():
-        whole = descend(q, keys, values, beta, RATIO, (32, 16), 8, 4)
-        last = descend(q[:, :, -1:], keys, values, beta, RATIO, (32, 16), 8, 4, start=3000)
+        whole = descend(q, keys, values, raise_2L, RATIO, (32, 16), 8, 4)
+        last = descend(q[:, :, -1:], keys, values, raise_2L, RATIO, (32, 16), 8, 4, start=3000)
     for x, y in zip(whole.outputs + whole.log_sums, last.outputs + last.log_sums, strict=True):
         torch.testing.assert_close(x[:, :, -1:], y, rtol=1e-5, atol=1e-5)
 
@@ -67,11 +67,11 @@ def test_print_times_beside_full_attention() -> None:
     for N in (16384, 65536):
         H, d = 16, 128
         q, keys, values = scales("cuda", N, 1, H, d, torch.bfloat16)
-        beta = torch.ones(LEVELS - 1, device="cuda", requires_grad=True)
-        leaves, gradient = [q, *keys, *values, beta], torch.randn(1, H, N, d, device="cuda", dtype=torch.bfloat16)
+        raise_2L = torch.ones(2, LEVELS - 1, device="cuda", requires_grad=True)
+        leaves, gradient = [q, *keys, *values, raise_2L], torch.randn(1, H, N, d, device="cuda", dtype=torch.bfloat16)
 
         def walk():  # type: ignore[no-untyped-def]
-            return descend(q, keys, values, beta, RATIO, (128, 128), 8, H)  # noqa: B023
+            return descend(q, keys, values, raise_2L, RATIO, (128, 128), 8, H)  # noqa: B023
 
         def walk_and_back() -> None:
             torch.autograd.grad(walk().outputs, leaves, [gradient] * LEVELS)  # noqa: B023

@@ -169,3 +169,18 @@ def test_a_baseline_has_the_weights_of_earlier_checkpoints_whatever_its_dilation
     ]
     assert names[0] == names[1]
     assert names[2] - names[0] == {"transformer.blocks.0.attention.local.conv.weight"}
+
+
+def test_a_share_relative_to_an_even_one_leaves_evenly_attended_scores_as_they_are() -> None:
+    fields = {"num_scales": 2, "span": 4, "descent": 4, "query": "fine", "positions": "token", "key_summary": "taps"}
+    x_BND = torch.randn(1, 64, 12, generator=torch.Generator().manual_seed(0)).double()
+    found = []
+    for share, beta in (("relative", 1.0), ("absolute", 1.0), ("absolute", 0.0)):
+        layer = build(**fields, chosen_share=share)[0]
+        with torch.no_grad():
+            layer.key.gains.get_parameter("0").zero_()  # so all coarse scores are 0
+            layer.beta.fill_(beta)
+        found.append(layer(x_BND)[0][:, 20:])  # where there are four tokens to choose
+    relative, absolute, none = found
+    torch.testing.assert_close(relative, none)
+    assert not torch.allclose(absolute, none)

@@ -42,6 +42,7 @@ def test_contexts_may_be_longer_and_scales_more(changes: dict[str, Any], tmp_pat
         ({"aggregation": AggregationConfig(strategy="mean")}, '--model.aggregation.strategy "convex"'),
         ({"vocab_size": 600}, f"--model.vocab_size {MAHA.vocab_size}"),
         ({"span": 2}, f"--model.span {MAHA.span}"),
+        ({"descent": 1, "query": "fine", "positions": "token", "span": 8}, "--model.descent 0"),
     ],
 )
 def test_options_that_differ_are_named(changes: dict[str, Any], named: str, tmp_path: Path, data: Manifest) -> None:

@@ -114,18 +114,29 @@ def test_a_field_that_the_configuration_has_got_since_counts_as_its_default(tmp_
 def test_options_of_a_descent_make_no_other_model_without_one(attention: str, tmp_path: Path, data: Manifest) -> None:
     """A run's own config.yaml of before they were there continues it."""
     model = dataclasses.replace(CONFIG, attention=attention)
-    saved = {name: value for name, value in model.to_dict().items() if name not in ("key_summary", "coarse_span")}
+    later = ("key_summary", "coarse_span", "chosen_share")
+    saved = {name: value for name, value in model.to_dict().items() if name not in later}
     path = save(tmp_path, data, 1, model=saved)[0]
     check_resume(path, RunConfig(model=model), data)
+
+
+def test_a_model_without_the_options_of_the_configured_one_is_refused(tmp_path: Path, data: Manifest) -> None:
+    path = save(tmp_path, data, 1, model=dataclasses.replace(CONFIG, attention="standard").to_dict())[0]
+    model = dataclasses.replace(CONFIG, attention="maha", descent=1, query="fine", positions="token", span=8)
+    with pytest.raises(UserError, match=r'is of another model \(--model\.attention "standard"'):
+        check_resume(path, RunConfig(model=model), data)
 
 
 def test_the_options_that_a_descent_was_trained_with_are_given_as_they_are_typed(
     tmp_path: Path, data: Manifest
 ) -> None:
     model = dataclasses.replace(CONFIG, attention="maha", descent=1, query="fine", positions="token", span=8)
-    saved = {name: value for name, value in model.to_dict().items() if name not in ("key_summary", "coarse_span")}
+    later = ("key_summary", "coarse_span", "chosen_share")
+    saved = {name: value for name, value in model.to_dict().items() if name not in later}
     path = save(tmp_path, data, 1, model=saved)[0]
-    with pytest.raises(UserError, match=r'--model\.coarse_span null, --model\.key_summary "taps"'):
+    with pytest.raises(
+        UserError, match=r'--model\.coarse_span null, --model\.key_summary "taps", --model\.chosen_share "abso'
+    ):
         check_resume(path, RunConfig(model=model), data)
 
 

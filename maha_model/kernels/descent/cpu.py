@@ -30,7 +30,7 @@ def forward(
 
 
 def descend_at(
-    position_1: Tensor, q_BH1d: Tensor, keys_BHnd: list[Tensor], values_BHnd: list[Tensor], beta_L: Tensor | None,
+    position_1: Tensor, q_BH1d: Tensor, keys_BHnd: list[Tensor], values_BHnd: list[Tensor], raise_2L: Tensor | None,
     ratio: int, spans: list[int], top: int, groups: int, wanted_LBG1: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Outputs (L, B, H, 1, d) and log-sum-exp (L, B, H, 1) of all scales: see `newest.descend_at`."""
@@ -39,7 +39,7 @@ def descend_at(
     log_sum = q_BH1d.new_empty(L, *q_BH1d.shape[:3], dtype=wide)
     _operators(q_BH1d).operator("descent_descend")(
         position_1, _with_contiguous_rows(q_BH1d), keys_BHnd, values_BHnd,
-        None if beta_L is None else beta_L.to(wide).contiguous(), wanted_LBG1, ratio, spans, top, groups,
+        None if raise_2L is None else raise_2L.to(wide).contiguous(), wanted_LBG1, ratio, spans, top, groups,
         torch.get_num_threads(), out, log_sum,
     )  # fmt: skip
     return out, log_sum

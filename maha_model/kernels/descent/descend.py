@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from maha_model.kernels.descent.geometry import Geometry
@@ -22,7 +23,7 @@ def descend(
     q_BHMd: Tensor,
     keys_BHnd: list[Tensor],
     values_BHnd: list[Tensor],
-    beta_L: Tensor | None,
+    raise_2L: Tensor | None,
     ratio: int,
     spans: tuple[int, int],
     top: int,
@@ -39,8 +40,8 @@ def descend(
             of coarser scales may be bounds (B, H, n_l, 2 dk). Only scales with a token, n_l >= 1: the coarsest of these
             is seen whole, which differs from its near tokens only if they are fewer than r - 1.
         values_BHnd: values (B, H, n_l, d).
-        beta_L: (L - 1,), by how much a chosen token's log share of attention raises the scores of its children; entry l
-            for those at scale l. None: not at all.
+        raise_2L: (2, L - 1), what is added to the scores of a chosen token's children: its log share of attention among
+            the chosen times entry [0, l], for children at scale l, and entry [1, l]. None: nothing.
         ratio: r.
         spans: W, near tokens of the finest scale, and those of every coarser one.
         top: k, tokens that every position chooses at every scale but the finest.
@@ -52,7 +53,7 @@ def descend(
     outputs, log_sums, parents, bias = [], [], None, None
     for level in reversed(range(len(keys_BHnd))):
         near, finer = spans[min(level, 1)], spans[min(max(level - 1, 0), 1)]
-        raises = beta_L is not None and level > 0
+        raises = raise_2L is not None and level > 0
         geometry = Geometry(ratio**level, ratio, near, finer, top if level else 0, groups, start, shares=raises)
         out, log_sum, chosen, share = attend(
             q_BHMd, keys_BHnd[level], values_BHnd[level], parents, bias, geometry,
@@ -60,5 +61,7 @@ def descend(
         )  # fmt: skip
         outputs.append(out)
         log_sums.append(log_sum)
-        parents, bias = chosen, share * beta_L[level - 1] if beta_L is not None and raises else None
+        parents, bias = chosen, None
+        if raise_2L is not None and raises:
+            bias = torch.addcmul(raise_2L[1, level - 1], share, raise_2L[0, level - 1])
     return Descent(outputs[::-1], log_sums[::-1])

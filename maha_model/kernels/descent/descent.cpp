@@ -85,7 +85,7 @@ void forward(Tensor q, Tensor k, Tensor v, std::optional<Tensor> parents, std::o
 
 // All scales of one query (B, H, 1, dk) at `position`, from the coarsest down: newest.py has the definition. Of keys and
 // values those finished by then are read.
-void descend(Tensor position, Tensor q, std::vector<Tensor> keys, std::vector<Tensor> values, std::optional<Tensor> beta,
+void descend(Tensor position, Tensor q, std::vector<Tensor> keys, std::vector<Tensor> values, std::optional<Tensor> raises,
              std::optional<Tensor> wanted, int64_t ratio, std::vector<int64_t> spans, int64_t top, int64_t groups,
              int64_t threads, Tensor out, Tensor log_sum) {
     const int64_t levels = keys.size(), start = *data<const int64_t>(position);
@@ -96,13 +96,13 @@ void descend(Tensor position, Tensor q, std::vector<Tensor> keys, std::vector<Te
     for (int64_t level = levels - 1; level >= 0; --level, factor /= ratio) {
         const int64_t span = spans[level > 0], finer_span = spans[level > 1], choose = level > 0 ? top : 0;
         Arguments a = arguments_of(q, keys[level], values[level], {}, {},
-                                   {factor, ratio, span, finer_span, choose, groups, start, beta && level > 0}, threads);
+                                   {factor, ratio, span, finer_span, choose, groups, start, raises && level > 0}, threads);
         a.tokens = (start + 1) / factor;
         a.whole = level == levels - 1;
         if (!a.whole) {
             a.slots = top;
             a.parents = parents.data();
-            if (beta) a.bias = bias.data();
+            if (raises) a.bias = bias.data();
         }
         if (wanted) a.wanted = data<const bool>(*wanted) + level * a.batch * groups;
         a.out = data<Stored>(out) + level * a.batch * a.heads * a.width;
@@ -112,7 +112,10 @@ void descend(Tensor position, Tensor q, std::vector<Tensor> keys, std::vector<Te
         a.chosen = chosen.data();
         a.share = share.data();
         attend(a);
-        for (Real& x : share) x *= data<const Real>(*beta)[level - 1];
+        if (!share.empty()) {
+            const Real* slopes = data<const Real>(*raises);
+            for (Real& x : share) x = x * slopes[level - 1] + slopes[levels - 1 + level - 1];
+        }
         parents.swap(chosen);
         bias.swap(share);
     }
@@ -182,7 +185,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(maha_cpu, m) {
     m.def(MAHA_NAME("descent_backward") "(Tensor grad_out, Tensor? grad_log_sum, Tensor? grad_share, " MAHA_INPUTS
           "Tensor log_sum, Tensor chosen, Tensor share, int[] geometry, int threads, Tensor(a!) grad_q, "
           "Tensor(b!) grad_k, Tensor(c!) grad_v, Tensor(d!) grad_bias) -> ()");
-    m.def(MAHA_NAME("descent_descend") "(Tensor position, Tensor q, Tensor[] keys, Tensor[] values, Tensor? beta, "
+    m.def(MAHA_NAME("descent_descend") "(Tensor position, Tensor q, Tensor[] keys, Tensor[] values, Tensor? raises, "
           "Tensor? wanted, int ratio, int[] spans, int top, int groups, int threads, Tensor(a!) out, Tensor(b!) log_sum) "
           "-> ()");
     m.def(MAHA_NAME("descent_scores") "(int length, int tokens, int slots, int[] geometry) -> int");

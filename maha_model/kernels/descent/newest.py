@@ -12,7 +12,7 @@ from maha_model.kernels.dispatch import device_kind, is_fake, kernel_module, on_
 
 
 def descend_at(
-    position_1: Tensor, q_BH1d: Tensor, keys_BHnd: list[Tensor], values_BHnd: list[Tensor], beta_L: Tensor | None,
+    position_1: Tensor, q_BH1d: Tensor, keys_BHnd: list[Tensor], values_BHnd: list[Tensor], raise_2L: Tensor | None,
     ratio: int, spans: tuple[int, int], top: int, groups: int, wanted_BG1: list[Tensor] | None = None,
 ) -> Descent:  # fmt: skip
     """`descend` of one query at a position given as (1) int64, over the finished tokens of scales with more room.
@@ -21,22 +21,22 @@ def descend_at(
     a GPU by the device, so that a CUDA graph serves any position. It has no gradient.
     """
     wanted = None if wanted_BG1 is None else torch.stack(wanted_BG1)
-    given = position_1, q_BH1d, keys_BHnd, values_BHnd, beta_L, ratio, list(spans), top, groups, wanted
+    given = position_1, q_BH1d, keys_BHnd, values_BHnd, raise_2L, ratio, list(spans), top, groups, wanted
     outputs, log_sums = torch.ops.maha.descend_at(*given) if torch.compiler.is_compiling() else _descend_at(*given)
     return Descent(list(outputs.unbind()), list(log_sums.unbind()))
 
 
 @on_its_gpu
 def _descend_at(
-    position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], beta: Tensor | None, ratio: int,
+    position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], raises: Tensor | None, ratio: int,
     spans: list[int], top: int, groups: int, wanted: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     kind = device_kind(q)
     chosen = implementation(kind, q.dtype, warn=not is_fake(q))
     if chosen == "cpu":
-        return cpu.descend_at(position, q, keys, values, beta, ratio, spans, top, groups, wanted)
+        return cpu.descend_at(position, q, keys, values, raises, ratio, spans, top, groups, wanted)
     needed = None if wanted is None else list(wanted.unbind())
-    given = beta, ratio, (spans[0], spans[1]), top, groups
+    given = raises, ratio, (spans[0], spans[1]), top, groups
     if chosen == "triton":
         attend = partial(kernel_module("descent", kind).forward, position_1=position)
         found = descend(q, keys, values, *given, wanted_BGM=needed, attend=attend)
@@ -51,7 +51,7 @@ def _descend_at(
 # Not a custom_op, whose layers for gradients cost as much as the descent.
 torch.library.define(
     "maha::descend_at",
-    "(Tensor position, Tensor q, Tensor[] keys, Tensor[] values, Tensor? beta, int ratio, int[] spans, int top, "
+    "(Tensor position, Tensor q, Tensor[] keys, Tensor[] values, Tensor? raises, int ratio, int[] spans, int top, "
     "int groups, Tensor? wanted) -> (Tensor, Tensor)",
 )
 torch.library.impl("maha::descend_at", "default", _descend_at)
@@ -59,7 +59,7 @@ torch.library.impl("maha::descend_at", "default", _descend_at)
 
 @torch.library.register_fake("maha::descend_at")
 def _(
-    position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], beta: Tensor | None, ratio: int,
+    position: Tensor, q: Tensor, keys: list[Tensor], values: list[Tensor], raises: Tensor | None, ratio: int,
     spans: list[int], top: int, groups: int, wanted: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     (B, H, M, _), wide = q.shape, torch.promote_types(q.dtype, torch.float32)

@@ -36,7 +36,7 @@ def test_the_newest_position_alone_is_that_of_a_descent_of_one_query(
     q, scales = q[:, :, :1], [scales[level] for level in reversed(case.levels())]
     assume((case.start + 1) // case.ratio ** (len(scales) - 1))
     keys, values = map(list, zip(*scales, strict=True))
-    beta = torch.linspace(0.5, 2, max(1, len(scales) - 1), dtype=dtype) if case.biased else None
+    raises = torch.linspace(-0.5, 2, 2 * len(scales) - 2, dtype=dtype).view(2, -1) if case.biased else None
     wanted = None
     if some:
         bits = torch.randint(2, (len(scales), 2, case.groups, 1), generator=torch.Generator().manual_seed(case.seed))
@@ -44,10 +44,10 @@ def test_the_newest_position_alone_is_that_of_a_descent_of_one_query(
     constants = case.ratio, (case.span, case.coarse_span), case.top, case.groups
     finished = [(case.start + 1) // case.ratio**level for level in range(len(scales))]
     kept = [[x[:, :, :n] for x, n in zip(tensors, finished, strict=True)] for tensors in (keys, values)]
-    expected = descend(q, *kept, beta, *constants, case.start, wanted)
+    expected = descend(q, *kept, raises, *constants, case.start, wanted)
     room = [[torch.cat((x, x.new_full(x.shape, torch.nan)), 2) for x in tensors] for tensors in kept]
     position = torch.tensor([case.start])
-    torch.testing.assert_close(descend_at(position, q, *room, beta, *constants, wanted), expected, rtol=0, atol=0)
+    torch.testing.assert_close(descend_at(position, q, *room, raises, *constants, wanted), expected, rtol=0, atol=0)
 
 
 @settings(deadline=None, max_examples=15)
@@ -58,13 +58,13 @@ def test_a_gpu_reads_the_position_itself(case: Case) -> None:
     q, scales = case.inputs(torch.float64)
     q, scales = q[:, :, :1], [scales[level] for level in reversed(case.levels())]
     assume((case.start + 1) // case.ratio ** (len(scales) - 1))
-    beta = torch.linspace(0.5, 2, max(1, len(scales) - 1), dtype=torch.float64) if case.biased else None
+    raises = torch.linspace(-0.5, 2, 2 * len(scales) - 2).double().view(2, -1) if case.biased else None
     constants = case.ratio, (case.span, case.coarse_span), case.top, case.groups
     finished = [(case.start + 1) // case.ratio**level for level in range(len(scales))]
     kept = [[x[:, :, :n] for x, n in zip(tensors, finished, strict=True)] for tensors in zip(*scales, strict=True)]
-    expected = descend(q, *kept, beta, *constants, case.start)
+    expected = descend(q, *kept, raises, *constants, case.start)
     room = [[torch.cat((x, x.new_full(x.shape, torch.nan)), 2) for x in tensors] for tensors in kept]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("maha_model.kernels.descent.newest.device_kind", lambda _: "cuda")
-        found = descend_at(torch.tensor([case.start]), q, *room, beta, *constants)
+        found = descend_at(torch.tensor([case.start]), q, *room, raises, *constants)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
