@@ -18,7 +18,10 @@ _INK = "#010203"
 """Placeholder of the page's text colour, which replaces it in the SVG."""
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, distinct for readers of any colour vision."""
-_LINES = ("-", "--", ":", "-.")
+_LINES = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
+"""Matplotlib's line styles, and an SVG's dashes that look alike."""
+_LEGEND = 8
+"""Lines of a panel whose names find room in it; those of more are in the table's head alone."""
 _DRAWING = {
     "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
     "axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "axes.titlesize": 10, "axes.linewidth": 0.7,
@@ -44,15 +47,24 @@ def page(runs: list[Snapshot], now: float, refresh: float | None) -> str:
 
 
 def _table(runs: list[Snapshot], now: float) -> str:
-    heads = "".join(
-        f'<th scope="col"><i style="background:{_COLOURS[number % len(_COLOURS)]}"></i>{html.escape(run.name)}</th>'
-        for number, run in enumerate(runs)
-    )
+    heads = "".join(f'<th scope="col">{_sample(number)}{html.escape(run.name)}</th>' for number, run in enumerate(runs))
     body = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th>{"".join(f"<td>{html.escape(cell)}</td>" for cell in cells)}</tr>'
         for name, cells in table(runs, now)
     )
     return f'<div class="scroll"><table><thead><tr><th scope="col">run</th>{heads}</tr></thead>{body}</table></div>'
+
+
+def _style(number: int) -> tuple[str, str]:
+    """Colour and line style."""
+    return _COLOURS[number % len(_COLOURS)], [*_LINES][number // len(_COLOURS) % len(_LINES)]
+
+
+def _sample(number: int) -> str:
+    """A piece of a run's line."""
+    colour, style = _style(number)
+    line = f'<line x2="20" y1="4" y2="4" stroke="{colour}" stroke-width="2" stroke-dasharray="{_LINES[style]}"/>'
+    return f'<svg width="20" height="8" aria-hidden="true">{line}</svg>'
 
 
 def _notes(runs: list[Snapshot]) -> str:
@@ -79,7 +91,7 @@ def _svg(panel: Panel) -> str:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         if panel.bars:
             ax.set_ylim(bottom=0)
-        if len(panel.lines) > 1:
+        if 1 < len(panel.lines) <= _LEGEND:
             ax.legend(loc="best", fontsize=8)
         stream = io.StringIO()
         fig.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -93,11 +105,10 @@ def _draw(line: Line, number: int, bars: bool, ax: Axes) -> None:
     if not line.points:
         return
     x, y = zip(*line.points, strict=True)
-    colour = _COLOURS[number % len(_COLOURS)]
+    colour, style = _style(number)
     if bars:
         ax.bar(x, y, color=colour, width=0.7)
         return
-    style = _LINES[number // len(_COLOURS) % len(_LINES)]
     marker = "o" if len(x) <= 30 else ""
     ax.plot(
         x, y, color=colour, linestyle=style, marker=marker, markersize=3, lw=1.4, label=_shown_in_legend(line.label)
@@ -125,7 +136,7 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child { text-align: left; font-weight: 400; color: var(--quiet); position: sticky; left: 0;
   background: var(--paper); }
-th i { display: inline-block; width: .7rem; height: .7rem; border-radius: .35rem; margin-right: .4rem; }
+th svg { margin-right: .4rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 23rem), 1fr)); gap: 1rem;
   margin-top: 1.5rem; }
 figure { margin: 0; }

@@ -19,7 +19,8 @@ class MAHAJsonTokenizer(PreTrainedTokenizerFast):
     """The JSON tokenizer that a data set was made with, so that any text has the token ids it had in training.
 
     A text begins with the beginning-of-document token, whatever the file's own template is, unless `add_bos_token` is
-    false; that token is also what ends a generated one. Special tokens written out in a text are text.
+    false; that token is also what ends a generated one. Special tokens written out in a text are text, until others are
+    added: from then on they are all tokens.
     """
 
     @classmethod
@@ -30,6 +31,13 @@ class MAHAJsonTokenizer(PreTrainedTokenizerFast):
         file = Path(tokenizer.name_or_path) / _FILE
         tokenizer._given = file.read_bytes() if file.is_file() else None  # noqa: SLF001
         return tokenizer
+
+    def _add_tokens(self, new_tokens: list[Any], special_tokens: bool = False) -> int:
+        size = self.backend_tokenizer.get_vocab_size()
+        added: int = super()._add_tokens(new_tokens, special_tokens=special_tokens)
+        if special_tokens and self.backend_tokenizer.get_vocab_size() > size:
+            self.split_special_tokens = False  # the library finds all special tokens or none
+        return added
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> tuple[str, ...]:
         """As transformers has it, but with the file that was given, byte for byte, as long as its tokens are the same.

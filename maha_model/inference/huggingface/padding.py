@@ -46,7 +46,8 @@ def first_tokens(attention_mask: Tensor, position_ids: Tensor | None, cached: bo
         raise ValueError("attention_mask has padding between tokens; a row is padded at its left or right end")
     if cached and not kept_BN[:, -1].all():
         raise ValueError(
-            "attention_mask ends with padding, where a cache goes on; pad at the left, leave out rows without tokens"
+            "attention_mask ends with padding, where a cache goes on; pad at the left, by less than a "
+            "prefill_chunk_size, and leave out rows without tokens"
         )
     return first_B
 

@@ -158,7 +158,7 @@ def test_generation_goes_on_from_an_earlier_cache(model: MAHAPreTrainedForCausal
 def test_a_prompt_without_tokens_is_refused(model: MAHAPreTrainedForCausalLM) -> None:
     with pytest.raises(ValueError, match="the prompt is empty"):
         model.generate(ids_of((1, 0)), max_new_tokens=2)
-    with pytest.raises(ValueError, match="leave out rows without tokens"):
+    with pytest.raises(ValueError, match="and leave out rows without tokens"):
         model.generate(ids_of((2, 3)), attention_mask=torch.tensor([[0, 0, 0], [1, 1, 1]]), max_new_tokens=2)
 
 

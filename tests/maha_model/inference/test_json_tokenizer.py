@@ -44,6 +44,21 @@ def test_the_tokens_are_those_of_training(folder: Path, json_data: Manifest, tmp
     assert AutoTokenizer.from_pretrained(tmp_path)("<more>").input_ids == [own.bos_id, own.vocab_size]
 
 
+def test_special_tokens_that_are_added_are_found_in_a_text(folder: Path, tmp_path: Path) -> None:
+    for add in (
+        lambda tokenizer: tokenizer.add_special_tokens({"pad_token": "<|user|>"}),
+        lambda tokenizer: tokenizer.add_tokens(["<|user|>"], special_tokens=True),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        size = len(tokenizer)
+        assert add(tokenizer) == 1
+        tokenizer.save_pretrained(tmp_path)
+        for each in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+            ids = each("a <|user|> b").input_ids
+            assert ids.count(size) == 1
+            assert each.decode(ids, skip_special_tokens=True).split() == ["a", "b"]
+
+
 def test_text_is_generated(folder: Path) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     batch = tokenizer(["Bada", "Bada bing bada"], padding=True, return_tensors="pt")

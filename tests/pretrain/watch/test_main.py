@@ -1,5 +1,6 @@
 """The command: a frame of text, a page, and its mistakes."""
 
+import dataclasses
 import io
 import re
 import sys
@@ -83,7 +84,7 @@ def test_the_page_is_one_file_that_a_browser_loads_again(make_folder: MakeFolder
     opened = _Tags(content)
     assert opened.unclosed == []
     assert opened.loads == []
-    assert content.count("<svg") == 9
+    assert content.count("<figure") == 9
     for text in ("20 of 40 (50%)", "rank 3 (node1): 0.5 s of own work", "skipped, the loss is nan"):
         assert text in content
     assert len(re.findall(r'id="([^"]+)"', content)) == len(set(re.findall(r'id="([^"]+)"', content)))
@@ -122,6 +123,18 @@ def test_foreign_values_are_left_out_of_page_and_frame(make_folder: MakeFolder, 
     content = page(runs, 0, refresh=None)
     assert content.count(">\u200b_under</text>") > 1
     assert frame(runs, 0, 130)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_many_runs_leave_room_for_the_plots(make_folder: MakeFolder) -> None:
+    """Their names are in the table's head alone, each with a piece of its line."""
+    (run,) = (files.read() for files in open_runs([str(make_folder("run"))]))
+    content = page([dataclasses.replace(run, name=f"run-{number}") for number in range(26)], 0, refresh=None)
+    samples = re.findall(r'<th scope="col">(<svg.*?</svg>)run-\d+</th>', content)
+    assert len(samples) == 26
+    assert len(set(samples)) == 24
+    assert "<text" in content
+    assert not re.search(r">run-\d+</text>", content)
 
 
 def test_what_is_no_run_is_left_out_beside_runs(
