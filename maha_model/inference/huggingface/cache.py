@@ -35,19 +35,30 @@ class MAHACache(Cache):
         super().__init__(layers=[])
         self._compile = compile
         self._groups: list[_Group] = []
+        self._waiting: Tensor | None = None
+        """Rows (K) that have had nothing but pads so far; None before the first forward."""
         self._columns = 0
         self._recorded: list[Tensor] | None = None
-        self._before: tuple[list[_Group], int] = ([], 0)
+        self._before: tuple[list[_Group], Tensor | None, int] = ([], None, 0)
 
-    def start(self, first_B: Tensor, new_state: Callable[[int, bool], StreamingState]) -> None:
-        """Make empty states for rows whose first tokens stand in columns `first_B`.
+    def begin(self, first_B: Tensor, columns: int, new_state: Callable[[int, bool], StreamingState]) -> None:
+        """Make empty states for rows whose first tokens stand among the next `columns`, in column `first_B` of these.
 
-        By `new_state(number of rows, whether to compile)`.
+        By `new_state(number of rows, whether to compile)`. Rows with `columns` there have none among them.
+
+        Raises:
+            ValueError: if a row that has tokens has pads behind them.
         """
-        for first in first_B.unique().tolist():
-            rows_K = (first_B == first).nonzero()[:, 0]
-            self._groups.append(_Group(rows_K, first, new_state(len(rows_K), self._compile)))
-        if self._recorded is not None:
+        is_first = self._waiting is None
+        waits_B = torch.zeros_like(first_B, dtype=torch.bool)
+        waits_B[slice(None) if self._waiting is None else self._waiting] = True
+        if first_B[~waits_B].any():
+            raise ValueError("attention_mask has padding behind the tokens of the cache; pad at the left")
+        for first in first_B[waits_B & (first_B < columns)].unique().tolist():
+            rows_K = (waits_B & (first_B == first)).nonzero()[:, 0]
+            self._groups.append(_Group(rows_K, self._columns + first, new_state(len(rows_K), self._compile)))
+        self._waiting = (waits_B & (first_B == columns)).nonzero()[:, 0]
+        if is_first and self._recorded is not None:
             self._settle()
 
     def check_prompt(self, tokens: int, mask_columns: int | None = None, positions: int | None = None) -> None:
@@ -78,11 +89,11 @@ class MAHACache(Cache):
         if self._recorded is not None:
             self._recorded.append(x_BND)
         before, self._columns = self._columns, self._columns + x_BND.shape[1]
-        if len(self._groups) == 1 and (before or self._groups[0].first == 0):
+        if len(self._groups) == 1 and self._groups[0].first <= before and not self._has_waiting:
             return self._groups[0].state.advance(x_BND, inputs)
         whole: list[Tensor] = []
         for group in self._groups:
-            skipped = 0 if before else group.first
+            skipped = max(0, group.first - before)
             taken: list[Tensor] = []
             hidden = group.state.advance(x_BND[group.rows, skipped:], None if inputs is None else taken)
             parts = [hidden, *taken]
@@ -105,12 +116,14 @@ class MAHACache(Cache):
                 group.state.select(taken[rows_K])
                 groups.append(_Group(rows_K, group.first, group.state))
         self._groups = groups
+        if self._waiting is not None:
+            self._waiting = torch.isin(beam_idx, self._waiting).nonzero()[:, 0]
         if self._recorded is not None:
             self._settle()
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row so many times, the copies beside each other."""
-        rows_B = torch.cat([group.rows for group in self._groups]).sort().values
+        rows_B = torch.arange(self.batch_size, device=self._groups[0].rows.device)
         self.reorder_cache(rows_B.repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -132,7 +145,7 @@ class MAHACache(Cache):
         if count > (0 if recorded is None else recorded.shape[1]):
             raise ValueError(f"{count} tokens cannot be taken back; the cache has kept the inputs of fewer")
         if count and recorded is not None:
-            self._groups, self._columns = self._before
+            self._groups, self._waiting, self._columns = self._before
             self._recorded = None
             if recorded.shape[1] > count:
                 with torch.no_grad():
@@ -141,7 +154,7 @@ class MAHACache(Cache):
 
     def reset(self) -> None:
         """Forget everything."""
-        self._groups, self._columns, self._recorded = [], 0, None
+        self._groups, self._waiting, self._columns, self._recorded = [], None, 0, None
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns so far, pads included."""
@@ -158,12 +171,17 @@ class MAHACache(Cache):
     @property
     def batch_size(self) -> int:
         """Rows; -1 before the first forward."""
-        return sum(len(group.rows) for group in self._groups) or -1
+        waiting = -1 if self._waiting is None else len(self._waiting)
+        return sum(len(group.rows) for group in self._groups) + waiting
 
     @property
     def is_initialized(self) -> bool:
-        """Whether there are states."""
-        return bool(self._groups)
+        """Whether there are rows."""
+        return self._waiting is not None
+
+    @property
+    def _has_waiting(self) -> bool:
+        return self._waiting is not None and len(self._waiting) > 0
 
     @property
     def is_compileable(self) -> bool:
@@ -181,4 +199,4 @@ class MAHACache(Cache):
         return [False]
 
     def _settle(self) -> None:
-        self._recorded, self._before = [], (copy.deepcopy(self._groups), self._columns)
+        self._recorded, self._before = [], copy.deepcopy((self._groups, self._waiting, self._columns))

@@ -184,10 +184,8 @@ class MAHAPreTrainedModel(MAHAPreTrained):
         cache.check_prompt(N, *(None if given is None else given.shape[-1] for given in (mask_BN, position_ids)))
         mask_BN = x_BND.new_ones(B, N) if mask_BN is None else mask_BN[:, -N:] if mask_BN.dim() == 2 else mask_BN
         first_B = first_tokens(mask_BN, position_ids, cached=True)
-        if not cache.is_initialized:
-            cache.start(first_B, self._new_state)
-        elif first_B.any():
-            raise ValueError("attention_mask has padding behind the tokens of the cache; pad at the left")
+        if len(first_B) == cache.batch_size or not cache.is_initialized:  # `advance` refuses others
+            cache.begin(first_B, N, self._new_state)
         return cache.advance(x_BND, inputs)
 
     def _new_state(self, rows: int, compile: bool) -> StreamingState:
@@ -295,7 +293,14 @@ class MAHAPreTrainedForCausalLM(MAHAPreTrained, GenerationMixin):
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
-        """A cache of this model's own; none for weights in several places, which go through hooks."""
+        """A cache of this model's own; none for weights in several places, which go through hooks.
+
+        Raises:
+            ValueError: if a prompt does not end with a token.
+        """
+        mask_BN = model_kwargs.get("attention_mask")
+        if mask_BN is not None and mask_BN.dim() == 2 and not mask_BN[:, -1:].all():
+            raise ValueError("attention_mask ends with padding; pad at the left, and leave out rows without tokens")
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         if model_kwargs.get("cache") is None and generation_config.use_cache is not False:
             generation_config.use_cache = self.is_in_one_place

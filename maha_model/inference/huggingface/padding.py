@@ -17,7 +17,8 @@ def first_tokens(attention_mask: Tensor, position_ids: Tensor | None, cached: bo
     Args:
         attention_mask: (B, N), 1 at tokens and 0 at padding.
         position_ids: None or (B or 1, N), which must count the tokens of a row one by one, as this model does itself.
-        cached: whether rows go on behind column N - 1, where they must then have a token.
+        cached: whether rows go on behind column N - 1: it must then be a token's, but of rows without tokens here,
+            whose result is N.
 
     Raises:
         ValueError: if the mask has another form or padding between the tokens of a row; or if positions do not count.
@@ -44,11 +45,10 @@ def first_tokens(attention_mask: Tensor, position_ids: Tensor | None, cached: bo
     first_B = kept_BN.long().argmax(1)
     if ((kept_BN[:, 1:] & ~kept_BN[:, :-1]).sum(1) + kept_BN[:, 0] > 1).any():
         raise ValueError("attention_mask has padding between tokens; a row is padded at its left or right end")
-    if cached and not kept_BN[:, -1].all():
-        raise ValueError(
-            "attention_mask ends with padding, where a cache goes on; pad at the left, by less than a "
-            "prefill_chunk_size, and leave out rows without tokens"
-        )
+    if cached:
+        if not torch.equal(kept_BN[:, -1], kept_BN.any(1)):
+            raise ValueError("attention_mask ends with padding, where a cache goes on; pad at the left")
+        first_B = first_B.masked_fill(~kept_BN[:, -1], kept_BN.shape[1])
     return first_B
 
 

@@ -113,8 +113,8 @@ void descend(Tensor position, Tensor q, std::vector<Tensor> keys, std::vector<Te
         a.share = share.data();
         attend(a);
         if (!share.empty()) {
-            const Real* slopes = data<const Real>(*raises);
-            for (Real& x : share) x = x * slopes[level - 1] + slopes[levels - 1 + level - 1];
+            const Real *slope = data<const Real>(*raises) + level - 1, *offset = slope + raises->size(1);
+            for (Real& x : share) x = x * *slope + *offset;
         }
         parents.swap(chosen);
         bias.swap(share);

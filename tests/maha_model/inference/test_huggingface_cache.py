@@ -21,6 +21,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "several samples": {"do_sample": True, "num_return_sequences": 3},
     "beams": {"do_sample": False, "num_beams": 3, "num_return_sequences": 2},
     "prompt in chunks": {"do_sample": False, "prefill_chunk_size": 40},
+    "in chunks of pads": {"do_sample": False, "prefill_chunk_size": 3},
 }
 
 

@@ -36,7 +36,7 @@ def test_the_newest_position_alone_is_that_of_a_descent_of_one_query(
     q, scales = q[:, :, :1], [scales[level] for level in reversed(case.levels())]
     assume((case.start + 1) // case.ratio ** (len(scales) - 1))
     keys, values = map(list, zip(*scales, strict=True))
-    raises = torch.linspace(-0.5, 2, 2 * len(scales) - 2, dtype=dtype).view(2, -1) if case.biased else None
+    raises = torch.linspace(-0.5, 2, 2 * case.L, dtype=dtype).view(2, -1) if case.biased else None  # and of absent ones
     wanted = None
     if some:
         bits = torch.randint(2, (len(scales), 2, case.groups, 1), generator=torch.Generator().manual_seed(case.seed))
@@ -58,7 +58,7 @@ def test_a_gpu_reads_the_position_itself(case: Case) -> None:
     q, scales = case.inputs(torch.float64)
     q, scales = q[:, :, :1], [scales[level] for level in reversed(case.levels())]
     assume((case.start + 1) // case.ratio ** (len(scales) - 1))
-    raises = torch.linspace(-0.5, 2, 2 * len(scales) - 2).double().view(2, -1) if case.biased else None
+    raises = torch.linspace(-0.5, 2, 2 * case.L).double().view(2, -1) if case.biased else None
     constants = case.ratio, (case.span, case.coarse_span), case.top, case.groups
     finished = [(case.start + 1) // case.ratio**level for level in range(len(scales))]
     kept = [[x[:, :, :n] for x, n in zip(tensors, finished, strict=True)] for tensors in zip(*scales, strict=True)]
