@@ -50,10 +50,13 @@ class MAHACache(Cache):
             ValueError: if a row that has tokens has pads behind them.
         """
         is_first = self._waiting is None
-        waits_B = torch.zeros_like(first_B, dtype=torch.bool)
-        waits_B[slice(None) if self._waiting is None else self._waiting] = True
-        if first_B[~waits_B].any():
-            raise ValueError("attention_mask has padding behind the tokens of the cache; pad at the left")
+        waits_B = torch.full_like(first_B, is_first, dtype=torch.bool)
+        if self._waiting is not None:
+            waits_B[self._waiting] = True
+            if first_B.masked_fill(waits_B, 0).any():
+                raise ValueError("attention_mask has padding behind the tokens of the cache; pad at the left")
+            if not self._has_waiting:
+                return
         for first in first_B[waits_B & (first_B < columns)].unique().tolist():
             rows_K = (waits_B & (first_B == first)).nonzero()[:, 0]
             self._groups.append(_Group(rows_K, self._columns + first, new_state(len(rows_K), self._compile)))
