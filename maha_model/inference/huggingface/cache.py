@@ -103,6 +103,8 @@ class MAHACache(Cache):
             whole = whole or [part.new_zeros(x_BND.shape) for part in parts]
             for into, part in zip(whole, parts, strict=True):
                 into[group.rows, skipped:] = part
+        if not whole:  # pads alone so far
+            return x_BND.new_zeros(x_BND.shape)
         if inputs is not None:
             inputs += whole[1:]
         return whole[0]
@@ -126,7 +128,7 @@ class MAHACache(Cache):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row so many times, the copies beside each other."""
-        rows_B = torch.arange(self.batch_size, device=self._groups[0].rows.device)
+        rows_B = torch.arange(self.batch_size, device=None if self._waiting is None else self._waiting.device)
         self.reorder_cache(rows_B.repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:

@@ -186,7 +186,10 @@ class MAHAPreTrainedModel(MAHAPreTrained):
         first_B = first_tokens(mask_BN, position_ids, cached=True)
         if len(first_B) == cache.batch_size or not cache.is_initialized:  # `advance` refuses others
             cache.begin(first_B, N, self._new_state)
-        return cache.advance(x_BND, inputs)
+        hidden_BND = cache.advance(x_BND, inputs)
+        if inputs is not None and not inputs:  # of pads alone
+            inputs += [hidden_BND] * len(self.blocks)
+        return hidden_BND
 
     def _new_state(self, rows: int, compile: bool) -> StreamingState:
         like = self.embedding.weight.new_zeros(rows, 0)

@@ -156,6 +156,15 @@ def test_generation_goes_on_from_an_earlier_cache(model: MAHAPreTrainedForCausal
     assert torch.equal(model.generate(longer, cache=first.cache, **options), model.generate(longer, **options))
 
 
+def test_chunks_of_a_prompt_may_be_pads_alone(model: MAHAPreTrainedForCausalLM) -> None:
+    ids, mask = padded([5, 9], 16)
+    options = {"attention_mask": mask, "max_new_tokens": 4, "do_sample": False}
+    for chunk in (1, 2, 3):
+        assert torch.equal(model.generate(ids, prefill_chunk_size=chunk, **options), model.generate(ids, **options))
+    first = model(ids[:, :4], attention_mask=mask[:, :4], use_cache=True, output_hidden_states=True)
+    assert [x.shape for x in first.hidden_states] == [x.shape for x in model(ids[:, :4], output_hidden_states=True)[-1]]
+
+
 def test_a_prompt_without_tokens_is_refused(model: MAHAPreTrainedForCausalLM) -> None:
     with pytest.raises(ValueError, match="the prompt is empty"):
         model.generate(ids_of((1, 0)), max_new_tokens=2)
