@@ -14,12 +14,14 @@ from maha_model import CausalLM
 from maha_model.attention import MAHAAttention
 from maha_model.kernels import which
 from maha_model.kernels.descent import Geometry, pairs_seen
+from maha_model.kernels.index import pairs_compared
 
 
 class ScoreWork(TorchDispatchMode):
     """Inside, the multiply-adds of the products of queries with the keys that they see, of descents.
 
-    Of every call of the operator those queries count that it computes, each with the tokens that are visible to it.
+    Of every call of the operator those queries count that it computes, each with the tokens that are visible to it; of
+    an index all, each with the tokens before its near ones.
     """
 
     def __init__(self) -> None:
@@ -33,6 +35,8 @@ class ScoreWork(TorchDispatchMode):
             pairs = pairs_seen(q, k, parents, Geometry(*geometry), wanted[0] if wanted else None)
             self.multiply_adds += k.shape[3] * pairs
             self._queries += q.shape[0] * q.shape[2] if geometry[0] == 1 else 0
+        elif func is torch.ops.maha.choose_blocks.default:
+            self.multiply_adds += pairs_compared(*args) * args[0].shape[3]
         return func(*args, **(kwargs or {}))
 
     def per_token(self, model: CausalLM) -> float:

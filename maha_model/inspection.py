@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maha_model.aggregation import present_scales
-from maha_model.attention import MAHAAttention, StandardAttention, attend_down, rotary_line
+from maha_model.attention import Indexed, MAHAAttention, StandardAttention, rotary_line
 from maha_model.config import ModelConfig
 from maha_model.kernels.rotary import apply_rotary
 from maha_model.parallel import whole
@@ -77,14 +77,17 @@ def attention_probabilities(model: nn.Module, input_ids: Tensor) -> list[list[Sc
     baselines have one scale.
     """
     layers = [module for module in model.modules() if isinstance(module, MAHAAttention | StandardAttention)]
-    projected: dict[nn.Module, list[Tensor]] = defaultdict(list)
+    projected: dict[nn.Module, list[Any]] = defaultdict(list)
 
-    def keep(projection: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def keep(projection: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         projected[projection].append(output)  # of one scale after the other, finest first
 
     projections: list[nn.Module] = []
     for layer in layers:
-        projections += [layer.qkv] if isinstance(layer, StandardAttention) else [layer.query, layer.key]
+        if isinstance(layer, StandardAttention):
+            projections.append(layer.qkv)
+        else:
+            projections += [part for part in (layer.query, layer.key, layer.index) if part is not None]
     _observe(model, input_ids, projections, keep)
     found = []
     for layer in layers:
@@ -94,7 +97,8 @@ def attention_probabilities(model: nn.Module, input_ids: Tensor) -> list[list[Sc
         else:
             config = layer.config
             if config.descent:
-                found.append(_descent_attention(layer, projected[layer.query][0], projected[layer.key]))
+                indexed = None if layer.index is None else projected[layer.index][0]
+                found.append(_descent_attention(layer, projected[layer.query][0], projected[layer.key], indexed))
                 continue
             found.append([
                 _scale_attention(q, k, config, config.span, config.ratio**level)
@@ -103,13 +107,15 @@ def attention_probabilities(model: nn.Module, input_ids: Tensor) -> list[list[Sc
     return found
 
 
-def _descent_attention(layer: MAHAAttention, q_BND: Tensor, keys: list[Tensor]) -> list[ScaleAttention]:
+def _descent_attention(
+    layer: MAHAAttention, q_BND: Tensor, keys: list[Tensor], indexed: Indexed | None
+) -> list[ScaleAttention]:
     """From queries and keys before the rotation: with unit vectors for values the outputs are the probabilities."""
     config = layer.config
     q, *scales = (x.unflatten(-1, (config.num_heads, -1)).transpose(1, 2) for x in (q_BND, *keys))
     lengths = [q.shape[2] // config.ratio**level for level in range(config.num_scales)]
     values = [torch.eye(n, dtype=q.dtype, device=q.device).expand(*q.shape[:2], -1, -1) for n in lengths if n]
-    outputs = attend_down(q, scales, values, layer.raise_2L, config).outputs
+    outputs = layer.attend([q], scales, values, indexed)[0].outputs
     factors = [config.ratio**level for level in range(len(values))]
     return [ScaleAttention(out, factor, factor) for out, factor in zip(outputs, factors, strict=True)]
 

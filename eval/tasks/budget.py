@@ -26,17 +26,25 @@ def score_entries(config: ModelConfig, length: int) -> int:
 def _descent_entries(config: ModelConfig, length: int) -> int:
     """The coarsest scale whole, of every finer one the near tokens and the children of what can be chosen.
 
-    The product with a bound, twice as wide as a key, counts twice.
+    The product with a bound, twice as wide as a key, counts twice. An index chooses for the finest scale alone; its
+    products count by their width, a head's share of all that a layer has of them.
     """
-    entries, coarsest = 0, config.num_scales - 1
+    entries, coarsest = 0.0, config.num_scales - 1
     wider = 2 if config.bounded else 1
+    chosen = config.descent * config.ratio
     for t in range(length):
         for scale in range(config.num_scales):
             there = (t + 1) // config.ratio**scale
-            reached = config.spans[min(scale, 1)] + config.descent * config.ratio
-            seen = there if scale == coarsest else min(there, reached)
+            near = config.spans[min(scale, 1)]
+            if config.indexed:
+                seen = min(there, near if scale else near + chosen)
+            else:
+                seen = there if scale == coarsest else min(there, near + chosen)
             entries += seen * (wider if scale else 1)
-    return entries
+    if config.indexed:
+        width = config.choosing_groups * config.index_dim / (config.num_heads * config.scale_qk_dim)
+        entries += width * length * (length + 1) / 2
+    return round(entries)
 
 
 def equal_span(config: ModelConfig, length: int) -> int:

@@ -66,12 +66,19 @@ def _named_if_damaged(path: Path) -> Iterator[None]:
 
 
 def _check_same(run: Run, kept: dict[str, Any], path: Path) -> None:
-    """A setting of the model that the kept run did not have had the value that models had before."""
+    """A setting of the model that the kept run did not have had the value that models had before.
+
+    Settings that make no difference to the model may differ.
+    """
     mend = "give another --out, or remove that file"
-    try:
-        kept = {**kept, "config": ModelConfig.from_saved(kept["config"]).to_dict()}
-    except ConfigError as error:
-        raise UserError(f"{path} is of a run with another config ({error}); {mend}") from error
-    for name, value in json.loads(to_json(run.to_dict())).items():
+    wanted = json.loads(to_json(run.to_dict()))
+    for name, config in (("config", run.config), ("begins", run.begins)):
+        if config is not None and (kept.get(name) or name == "config"):
+            try:
+                kept = {**kept, name: ModelConfig.from_saved(kept[name]).effective()}
+            except ConfigError as error:
+                raise UserError(f"{path} is of a run with another {name} ({error}); {mend}") from error
+            wanted[name] = json.loads(to_json(config.effective()))
+    for name, value in wanted.items():
         if kept.get(name) != value:
             raise UserError(f"{path} is of a run with another {name}; {mend}")

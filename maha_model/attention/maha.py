@@ -1,16 +1,26 @@
 """MAHA's attention: queries, keys and values at every scale, attention at each, one aggregation."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from maha_model.aggregation import Aggregator, Placement
 from maha_model.attention.base import Attention
+from maha_model.attention.index import ChoiceIndex, Indexed
 from maha_model.attention.packed import attend_packed, packs
 from maha_model.attention.parts import lead_tokens, with_rows_before, without_lead
-from maha_model.attention.scales import ScaleOutputs, attend_down, attend_in_spans, placements_of, wanted_scales
+from maha_model.attention.scales import (
+    ScaleOutputs,
+    attend_down,
+    attend_in_spans,
+    placements_of,
+    rotate_down,
+    wanted_scales,
+)
 from maha_model.config import ModelConfig
+from maha_model.kernels.index import attach, choose_blocks, lesson
 from maha_model.layers import linear_of_parts, prefer_near_
 from maha_model.multiscale import CrossScaleGate, Decomposition
 
@@ -86,6 +96,20 @@ class ScaleProjections(nn.Module):
         return self.matrices[0](rows_TD, parts=(finest_BND, coarse_TD)), self.gains()
 
 
+class Projected(NamedTuple):
+    """What a MAHA layer makes of its input before attention; tensors (B, n, ...) of every scale, finest first."""
+
+    contexts: list[Tensor]
+    """Before the gates."""
+    queries: list[Tensor]
+    """Of a descent one tensor, for all scales."""
+    keys: list[Tensor]
+    """With bounds for coarse keys those of the finest scale alone."""
+    values: list[Tensor]
+    indexed: Indexed | None
+    """With a choice by an index."""
+
+
 class MAHAAttention(Attention):
     """Multiscale aggregated hierarchical attention (paper eqs. 5 to 8) under the causal visibility rule."""
 
@@ -102,7 +126,8 @@ class MAHAAttention(Attention):
         self.aggregate = Aggregator(config)
         # By how much the log share of a chosen token raises the scores of those that it leads to. A bound needs no such
         # way to learn, as it is made of their own keys, and is no measure of their share.
-        has_beta = config.descent and L > 1 and not config.bounded
+        has_beta = config.descent and L > 1 and not config.bounded and not config.indexed
+        self.index = ChoiceIndex(config) if config.indexed else None
         self.beta = nn.Parameter(torch.ones(L - 1)) if has_beta else None
 
     def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -110,15 +135,14 @@ class MAHAAttention(Attention):
         if packs(self, x_BND):
             mixed_BND, aux = attend_packed(self, x_BND)
             return self.out(mixed_BND), aux
-        queries, keys, values = self.project(x_BND)[1:]
-        mixed_BND, aux = self.maybe_recompute(self.attend_and_aggregate, x_BND, queries, keys, values)
+        projected = self.project(x_BND)
+        mixed_BND, aux = self.maybe_recompute(self.attend_and_aggregate, x_BND, projected)
         return self.out(mixed_BND), aux
 
-    def project(self, x_BND: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-        """For every scale (B, n, ...): contexts before the gates, queries, keys, values; finest first.
+    def project(self, x_BND: Tensor) -> Projected:
+        """Contexts, queries, keys and values of every scale.
 
-        With a descent there is one tensor of queries; with bounds for coarse keys one of keys, and contexts of coarse
-        scales only if their values are made from them.
+        With bounds for coarse keys there are contexts of coarse scales only if their values are made from them.
         """
         config = self.config
         context_BND = self.local_context(x_BND, 0 if self.split is None else lead_tokens(config))
@@ -134,9 +158,13 @@ class MAHAAttention(Attention):
         queries = [self.query(source, level) for level, source in enumerate(sources)]
         bounded = config.bounded
         keys = [self.key(context, level) for level, context in enumerate(gated[:1] if bounded else gated)]
+        indexed = None if self.index is None else self.index(context_BND)
         if self.split is not None:
             queries, keys, values = without_lead(queries, keys, values, config, self.split)
-        return contexts, queries, keys, values
+            if indexed is not None:
+                own = keys[0].shape[1]
+                indexed = indexed._replace(queries=indexed.queries[:, -own:], keys=indexed.keys[:, -own:])
+        return Projected(contexts, queries, keys, values, indexed)
 
     @property
     def raise_2L(self) -> Tensor | None:  # noqa: N802  # its shape, as everywhere
@@ -153,18 +181,15 @@ class MAHAAttention(Attention):
         """Whether coarse scales have contexts: with shared values, bounds for their keys leave no use for them."""
         return not self.config.bounded or self.config.values == "separate"
 
-    def attend_and_aggregate(
-        self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
+    def attend_and_aggregate(self, x_BND: Tensor, projected: Projected) -> tuple[Tensor, Tensor | None]:
         """What `project` made -> the scales' mixture (B, N, D) before the output projection, aux."""
         if self.split is not None:
-            keys, values = with_rows_before(keys, values, self.config, self.split)
-        return self.attend_to_rows(x_BND, queries, keys, values)
+            projected = with_rows_before(projected, self.config, self.split)
+        return self.attend_to_rows(x_BND, projected)
 
-    def attend_to_rows(
-        self, x_BND: Tensor, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
+    def attend_to_rows(self, x_BND: Tensor, projected: Projected) -> tuple[Tensor, Tensor | None]:
         """`attend_and_aggregate` where keys and values have the rows before this part already."""
+        _, queries, keys, values, indexed = projected
         value_BNHd = values[0][:, -x_BND.shape[1] :].unflatten(-1, (self.config.num_heads, -1))
         wanted, start = None, 0
         if self.split is None:
@@ -172,9 +197,10 @@ class MAHAAttention(Attention):
         else:
             start = self.split.start
         q, k, v = ([self._heads(x) for x in tensors] for tensors in (queries, keys, values))
-        scales = self.attend(q, k, v, wanted, start)
+        scales, lost = self.attend(q, k, v, indexed, wanted, start)
         mixed_BNHd, _, aux = self.aggregate(x_BND, scales.outputs, value_BNHd, scales.placements, scales.log_sums)
-        return mixed_BNHd.flatten(2), aux
+        mixed_BND = mixed_BNHd.flatten(2)
+        return (mixed_BND if lost is None else attach(mixed_BND, lost)), aux
 
     def wanted(self, x_BND: Tensor, placements: list[Placement]) -> list[Tensor] | None:
         """Where each scale is needed, bool (B, G, N); None: everywhere.
@@ -186,17 +212,30 @@ class MAHAAttention(Attention):
         return wanted_scales(self.aggregate.weights_beforehand(x_BND, placements), self.config)
 
     def attend(
-        self, queries: list[Tensor], keys: list[Tensor], values: list[Tensor], wanted: list[Tensor] | None = None,
-        start: int = 0,
-    ) -> ScaleOutputs:  # fmt: skip
-        """Attention at every scale; queries, keys and values (B, H, n, ...), finest first, not rotated.
+        self, queries: list[Tensor], keys: list[Tensor], values: list[Tensor], indexed: Indexed | None = None,
+        wanted: list[Tensor] | None = None, start: int = 0,
+    ) -> tuple[ScaleOutputs, Tensor | None]:  # fmt: skip
+        """Attention at every scale, and in training the loss of an index.
 
-        With bounds for coarse keys the finest keys alone. The first position is `start`, rows before it those of
-        `parts.with_rows_before`.
+        Queries, keys and values (B, H, n, ...), finest first, not rotated; with bounds for coarse keys the finest keys
+        alone. The first position is `start`, rows before it those of `parts.with_rows_before`.
         """
-        if self.config.descent:
-            return attend_down(queries[0], keys, values, self.raise_2L, self.config, wanted, start)
-        return attend_in_spans(queries, keys, values, self.config, wanted, start)
+        config = self.config
+        if not config.descent:
+            return attend_in_spans(queries, keys, values, config, wanted, start), None
+        q_BHMd, keys = rotate_down(queries[0], keys, len(values), config, start)
+        chosen, lost = None, None
+        if indexed is not None:
+            assert self.index is not None
+            short_q, short_k = self.index.apart(indexed.queries), self.index.apart(indexed.keys)
+            ratio, near = config.ratio, config.spans[0]
+            chosen = choose_blocks(short_q, short_k, indexed.fade, ratio, near, config.descent, start)
+            if torch.is_grad_enabled() and short_q.requires_grad:
+                total = None if self.split is None else sum(self.split.sizes)
+                lost = lesson(short_q, short_k, indexed.fade, q_BHMd, keys[0], ratio, near, start, total)
+                if self.split is not None:  # scaled as the gradient of `mean_over_parts` is
+                    lost = lost * len(self.split.sizes)
+        return attend_down(q_BHMd, keys, values, self.raise_2L, config, wanted, start, chosen), lost
 
     def _heads(self, x_BnD: Tensor) -> Tensor:
         return x_BnD.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)

@@ -5,11 +5,16 @@ decomposition and gates with the part, so that the newest coarse token before th
 is made here again. Spans and descents take keys and values of the parts before, exchanged once a layer.
 """
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from maha_model.config import ModelConfig
 from maha_model.multiscale import Decomposition
 from maha_model.parallel import ALL, ContextSplit, extended
+
+if TYPE_CHECKING:
+    from maha_model.attention.maha import Projected
 
 
 def lead_tokens(config: ModelConfig) -> int:
@@ -39,15 +44,18 @@ def without_lead(
     return queries, keys, values
 
 
-def with_rows_before(
-    keys: list[Tensor], values: list[Tensor], config: ModelConfig, split: ContextSplit
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Keys and values (B, n, ...) of the scales with those before the part that its queries can attend to."""
+def with_rows_before(projected: "Projected", config: ModelConfig, split: ContextSplit) -> "Projected":
+    """Keys and values (B, n, ...) with those before the part that its queries can attend to."""
+    _, _, keys, values, indexed = projected
     factors = [config.ratio**level for level in range(config.num_scales)]
     if config.descent or config.span == "full":
         widths = [ALL] * len(factors)
     else:  # at coarse scales the newest token before the part has an output here too
         widths = [config.span - 1, *[config.span] * (len(factors) - 1)]
-    levels = [*range(len(keys)), *range(len(values))]
-    rows = extended([*keys, *values], [widths[i] for i in levels], [factors[i] for i in levels], split)
-    return rows[: len(keys)], rows[len(keys) :]
+    levels, rows = [*range(len(keys)), *range(len(values))], [*keys, *values]
+    if indexed is not None:
+        levels, rows = [*levels, 0], [*rows, indexed.keys]
+    rows = extended(rows, [widths[i] for i in levels], [factors[i] for i in levels], split)
+    if indexed is not None:
+        indexed = indexed._replace(keys=rows.pop())
+    return projected._replace(keys=rows[: len(keys)], values=rows[len(keys) :], indexed=indexed)

@@ -8,7 +8,7 @@ from torch import Tensor
 from maha_model.attention.last_queries import attend_from_last
 from maha_model.config import ModelConfig
 from maha_model.kernels.bounds import bounding_keys
-from maha_model.kernels.descent import descend
+from maha_model.kernels.descent import attend_found, descend
 from maha_model.kernels.fuse import Placement
 from maha_model.kernels.rotary import apply_rotary, apply_rotary_to_all
 from maha_model.kernels.span import span_attention
@@ -47,28 +47,33 @@ def rotate_keys(k_BHnd: Tensor, level: int, config: ModelConfig, first: int = 0)
     return apply_rotary(k_BHnd, config.rope_base, offset + step * first, step)
 
 
-def attend_down(
-    q_BHNd: Tensor, keys: list[Tensor], values: list[Tensor], raise_2L: Tensor | None, config: ModelConfig,
-    wanted: list[Tensor] | None = None, start: int = 0,
-) -> ScaleOutputs:  # fmt: skip
-    """Descent: one query a position from `start` on, keys and values of every scale (B, H, n_l, ...), none rotated.
+def rotate_down(
+    q_BHNd: Tensor, keys: list[Tensor], num_scales: int, config: ModelConfig, start: int = 0
+) -> tuple[Tensor, list[Tensor]]:
+    """Queries at positions start.. and keys of every scale (B, H, n_l, ...) of a descent, rotated.
 
-    With bounds for coarse keys the finest keys alone.
+    With bounds for coarse keys the finest keys alone are given, and bounds made.
     """
     lines = [(float(start), 1.0), *rotary_lines(len(keys), config)]
     q_BHNd, *keys = apply_rotary_to_all([q_BHNd, *keys], lines, config.rope_base)
     if config.bounded:
-        keys += bounding_keys(keys[0], config.ratio, len(values))
-    return descend_from(start, q_BHNd, keys, values, raise_2L, config, wanted)
+        keys += bounding_keys(keys[0], config.ratio, num_scales)
+    return q_BHNd, keys
 
 
-def descend_from(
-    start: int, q_BHMd: Tensor, keys: list[Tensor], values: list[Tensor], raise_2L: Tensor | None, config: ModelConfig,
-    wanted: list[Tensor] | None = None,
+def attend_down(
+    q_BHMd: Tensor, keys: list[Tensor], values: list[Tensor], raise_2L: Tensor | None, config: ModelConfig,
+    wanted: list[Tensor] | None = None, start: int = 0, chosen_BGMk: Tensor | None = None,
 ) -> ScaleOutputs:  # fmt: skip
-    """Descent of the queries at positions start.., everything rotated; rows before a scale's first token left out."""
-    groups = config.descent_groups or config.num_heads
-    found = descend(q_BHMd, keys, values, raise_2L, config.ratio, config.spans, config.descent, groups, start, wanted)
+    """Descent of the queries at positions start.., all rotated; with `chosen_BGMk` to the blocks that an index found.
+
+    Rows before a scale's first token are left out.
+    """
+    groups, spans = config.choosing_groups, config.spans
+    if chosen_BGMk is None:
+        found = descend(q_BHMd, keys, values, raise_2L, config.ratio, spans, config.descent, groups, start, wanted)
+    else:
+        found = attend_found(q_BHMd, keys, values, chosen_BGMk, config.ratio, spans, start, wanted)
     firsts = [max(0, config.ratio**level - 1 - start) for level in range(len(keys))]
     outputs = [x[:, :, first:] for x, first in zip(found.outputs, firsts, strict=True)]
     return ScaleOutputs(outputs, [Placement(first, 1) for first in firsts], found.log_sums)
@@ -77,13 +82,14 @@ def descend_from(
 def wanted_scales(weights_LBNH: Tensor, config: ModelConfig) -> list[Tensor]:
     """Where the outputs of the scales are used, by their weights (L, B, N, H): bool (B, groups of heads, N) each.
 
-    With a descent, whose way to a scale leads through all coarser ones, these are needed too, and by all heads of a
-    group that chooses together. Without one every head is a group.
+    With a descent by scores, whose way to a scale leads through all coarser ones, these are needed too, and by all
+    heads of a group that chooses together. Without one every head is a group.
     """
     wanted_LBHN = (weights_LBNH != 0).transpose(2, 3)
     if config.descent:
-        groups = config.descent_groups or config.num_heads
-        wanted_LBHN = wanted_LBHN.cummax(0).values.unflatten(2, (groups, -1)).any(3)
+        if not config.indexed:
+            wanted_LBHN = wanted_LBHN.cummax(0).values
+        wanted_LBHN = wanted_LBHN.unflatten(2, (config.choosing_groups, -1)).any(3)
     return list(wanted_LBHN)
 
 

@@ -44,12 +44,21 @@ class ModelConfig:
     coarse_span: int | None = 16
     """W of the coarser scales with a descent: their newest tokens that are seen besides the children of chosen ones.
     null: `span`. Compare: eval/tasks/code_1k.yaml."""
+    choice: Literal["scores", "index"] = "scores"
+    """How a descent chooses: by the `scores` of the coarser scales, from the coarsest down, or by an `index`: short
+    keys of all tokens, learned from the layer's own attention, find k blocks of r tokens for the finest scale, and a
+    coarser one sees its newest `coarse_span` tokens alone. Compare: eval/tasks/code_far_4k.yaml."""
+    index_dim: int = 16
+    """Width of an index's queries and keys, of which a layer has one for every group of heads. Every query is compared
+    with all tokens: index_dim / d_model of the products of full attention, a group."""
     descent_groups: int | None = None
-    """Groups of heads that choose together; must divide `num_heads`. null: every head chooses alone."""
+    """Groups of heads that choose together; must divide `num_heads`. null: every head chooses alone, by an index all
+    together."""
     key_summary: Literal["taps", "bounds"] = "bounds"
-    """What the key of a coarse token is with a descent: `bounds`, the greatest and the least entries of the keys that
-    it covers, so that its score is never below theirs; `taps`, that of its context, which the decomposition makes, half
-    as wide. Bounds find single tokens among more and are learned sooner. Compare: eval/tasks/summary.yaml."""
+    """What the key of a coarse token is with a descent by scores: `bounds`, the greatest and the least entries of the
+    keys that it covers, so that its score is never below theirs; `taps`, that of its context, which the decomposition
+    makes, half as wide; so it is with an index. Bounds find single tokens among more and are learned sooner. Compare:
+    eval/tasks/summary.yaml."""
     chosen_share: Literal["relative", "absolute"] = "relative"
     """With `taps`, what is added, times a learned number, to the scores of a chosen token's children: the logarithm of
     its share of attention among the chosen, `relative` to an even share, or `absolute` (earlier models), which holds
@@ -170,6 +179,8 @@ class ModelConfig:
             raise ConfigError(
                 "gating changes coarse contexts, from which key_summary bounds makes no keys; unset it or give taps"
             )
+        if self.index_dim < 1:
+            raise ConfigError(f"index_dim is {self.index_dim}; it must be at least 1")
         groups = self.descent_groups
         if groups is not None and (groups < 1 or self.num_heads % groups):
             raise ConfigError(f"descent_groups is {groups}; it must divide num_heads {self.num_heads}")
@@ -205,9 +216,19 @@ class ModelConfig:
         return self.span, self.span if self.coarse_span is None else self.coarse_span
 
     @property
+    def indexed(self) -> bool:
+        """Whether an index chooses what the finest scale sees of far tokens."""
+        return self.descent > 0 and self.choice == "index"
+
+    @property
+    def choosing_groups(self) -> int:
+        """Groups of heads of a descent with one choice each."""
+        return self.descent_groups or (1 if self.choice == "index" else self.num_heads)
+
+    @property
     def bounded(self) -> bool:
         """Whether keys of coarse tokens are bounds of the keys that they cover."""
-        return self.descent > 0 and self.key_summary == "bounds"
+        return self.descent > 0 and self.choice == "scores" and self.key_summary == "bounds"
 
     @property
     def recency_height(self) -> float:
@@ -251,9 +272,10 @@ class ModelConfig:
 
     def effective(self) -> dict[str, Any]:
         """`to_dict` without the options of a descent that make no difference."""
-        options: tuple[str, ...] = ("key_summary", "coarse_span", "descent_groups", "chosen_share")
+        options = {"key_summary", "coarse_span", "descent_groups", "chosen_share", "choice", "index_dim"}
         if self.attention == "maha" and self.descent:
-            options = ("chosen_share",) if self.bounded else ()
+            options = {"key_summary", "chosen_share"} if self.indexed else {"index_dim"}
+            options |= {"chosen_share"} if self.bounded else set()
         return {name: value for name, value in self.to_dict().items() if name not in options}
 
     def to_dict(self) -> dict[str, Any]:

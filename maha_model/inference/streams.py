@@ -19,6 +19,7 @@ from maha_model.config import ModelConfig
 from maha_model.inference.cache import KeyValues, Window, first_room
 from maha_model.kernels.bounds import bounding_keys
 from maha_model.kernels.descent import descend_at
+from maha_model.kernels.index import choose_blocks_at
 from maha_model.kernels.rotary import rotate
 from maha_model.local_context import LocalContext
 from maha_model.multiscale import CrossScaleGate, Decomposition
@@ -70,6 +71,8 @@ class MAHAStream:
             KeyValues(like, H, width, config.head_dim, int(room), grows)
             for width, room in zip(widths, rooms, strict=True)
         ]
+        if config.indexed:  # the last one: the index's keys
+            self.caches.append(KeyValues(like, config.choosing_groups, config.index_dim, 0, int(rooms[0]), grows=True))
         self.newest = [like.new_zeros(B, 1, config.d_model) for _ in range(L)]  # contexts before the gates
         self.outputs = [like.new_zeros(B, H, 1, config.head_dim) for _ in range(L)]
 
@@ -104,7 +107,7 @@ class MAHAStream:
             keys, kept = [cache.keys for cache in caches], [cache.values for cache in caches]
             found = descend_at(
                 at.slots[0], query, keys, kept, attention.raise_2L, config.ratio, config.spans, config.descent,
-                config.descent_groups or config.num_heads, wanted,
+                config.choosing_groups, wanted, self._chosen(context_B1D, at),
             )  # fmt: skip
             outputs[: at.present], log_sums = found.outputs, found.log_sums
             log_sums = log_sums + [torch.full_like(log_sums[0], -torch.inf)] * (len(outputs) - at.present)
@@ -121,22 +124,28 @@ class MAHAStream:
     def prefill(self, x_BND: Tensor, at: PyramidPosition) -> Tensor:
         """(B, N, D) -> (B, N, D), of an empty stream."""
         attention, config = self.attention, self.attention.config
-        contexts, queries, keys, values = attention.project(x_BND)
+        projected = attention.project(x_BND)
         self.local.prefill(x_BND, attention.split)
-        self._keep_last(contexts, values)
-        firsts = [0] * len(values)
+        self._keep_last(projected.contexts, projected.values)
+        firsts = [0] * len(projected.values)
         if attention.split is not None:
-            keys, values = with_rows_before(keys, values, config, attention.split)
+            projected = with_rows_before(projected, config, attention.split)
+        _, queries, keys, values, indexed = projected
+        if attention.split is not None:
             firsts = [attention.split.own.stop // config.ratio**level - v.shape[1] for level, v in enumerate(values)]
         rotated = [rotate_keys(self._heads(key), level, config, firsts[level]) for level, key in enumerate(keys)]
         if config.bounded:
             rotated += bounding_keys(rotated[0], config.ratio, len(values))
         for cache, key, value, first in zip(self.caches, rotated, values, firsts, strict=False):
             cache.prefill(key, self._heads(value), first)
+        if indexed is not None:
+            assert attention.index is not None
+            short = attention.index.apart(indexed.keys)
+            self.caches[-1].prefill(short, short[..., :0], firsts[0])
         if config.query == "coarse":  # with fine queries every step makes its own outputs
             for level, query in enumerate(queries):
                 self.outputs[level].copy_(self._attend_at(level, query[:, -1:], at))
-        return attention.out(attention.attend_to_rows(x_BND, queries, keys, values)[0])
+        return attention.out(attention.attend_to_rows(x_BND, projected)[0])
 
     def _keep_last(self, contexts: list[Tensor], values: list[Tensor]) -> None:
         """The last contexts before the gates and values, also those before a part of a prompt."""
@@ -166,6 +175,19 @@ class MAHAStream:
             cache.select(rows_K)
         self.newest = [x.index_select(0, rows_K) for x in self.newest]
         self.outputs = [x.index_select(0, rows_K) for x in self.outputs]
+
+    def _chosen(self, context_B1D: Tensor, at: PyramidPosition) -> Tensor | None:
+        """The far blocks (B, G, 1, k) of the newest position, whose index key is kept with the others."""
+        index, config = self.attention.index, self.attention.config
+        if index is None:
+            return None
+        newest = index(context_B1D)
+        query, key = index.apart(newest.queries), index.apart(newest.keys)
+        kept = self.caches[-1]
+        kept.push(key, key[..., :0], at.slots[0])
+        return choose_blocks_at(
+            at.slots[0], query, kept.keys, newest.fade, config.ratio, config.spans[0], config.descent
+        )
 
     def _newest_bound(self, level: int, at: PyramidPosition) -> Tensor:
         """The key (B, H, 1, 2 dk) of the scale's token that ends with the newest of the finest scale."""

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data_pipeline import UserError
 from eval.work import ScoreWork, turn_dial
 from maha_model import AggregationConfig, CausalLM, ConfigError, ModelConfig
-from maha_model.kernels.descent import Geometry
+from maha_model.kernels.descent import Geometry, pairs_seen
 from maha_model.kernels.descent.reference import attend_level_reference
 
 
@@ -61,6 +61,18 @@ def test_counted_pairs_are_those_of_the_masks_of_the_definition(sparsity: float,
     assert work.multiply_adds == products
     assert work.per_token(model) == pytest.approx(products / 150)
     assert (products == 0) == (sparsity == 50)
+
+
+def test_the_products_of_an_index_count() -> None:
+    """Beside what the choice leads to, which is counted as without one: of each of two layers 75 queries of width 5."""
+    model, ids = build(choice="index", index_dim=5), torch.randint(11, (2, 75))
+    with torch.no_grad(), Calls() as calls, ScoreWork() as work:
+        model(ids)
+    seen = sum(
+        k.shape[3] * pairs_seen(q, k, parents, Geometry(*geometry), wanted[0] if wanted else None)
+        for q, k, _, parents, _, geometry, *wanted in calls.arguments
+    )
+    assert work.multiply_adds - seen == 2 * 2 * 5 * sum(range(75 - 4 + 1))
 
 
 def test_a_higher_price_is_less_work() -> None:

@@ -19,7 +19,10 @@ from tests.integration.runs import Runs, read_losses, wait_for_step
 pytestmark = pytest.mark.integration
 STEPS = 6
 SHORT = (f"--steps={STEPS}", "--checkpoint_interval=3", "--eval_interval=3", "--activation_checkpointing=none")
-DESCENT = ("--model.descent=2", "--model.query=fine", "--model.positions=token", "--model.dilation=1")
+DESCENT = (
+    "--model.descent=2", "--model.query=fine", "--model.positions=token", "--model.dilation=1", "--model.choice=index",
+    "--model.span=8",
+)  # fmt: skip
 CASES = {  # options of the one process; of the others: number, P, ZeRO stage, more options
     "two": ((), 2, 2, 1, ()),
     "four, recomputed": ((), 4, 4, 3, ("--activation_checkpointing=selective", "--micro_batch_size=4")),

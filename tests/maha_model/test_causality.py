@@ -70,7 +70,8 @@ descents = st.fixed_dictionaries(
 )
 taps = descents.map(lambda fields: {**fields, "key_summary": "taps"})
 bounds = descents.map(lambda fields: {**fields, "gating": False})
-models = spans | taps | bounds
+indexed = descents.map(lambda fields: {**fields, "choice": "index", "index_dim": 4})
+models = spans | taps | bounds | indexed
 
 
 @settings(deadline=None, max_examples=150)

@@ -34,7 +34,7 @@ DESCENT = {"query": "fine", "positions": "token", "descent": 2, "span": 5}
         for positions in ("scale", "token")
         for span in (5, "full")
     ]
-    + [DESCENT, {**DESCENT, "key_summary": "taps"}],
+    + [DESCENT, {**DESCENT, "key_summary": "taps"}, {**DESCENT, "choice": "index"}],
     ids=str,
 )
 @pytest.mark.parametrize("length", [1, 6, 45])

@@ -25,6 +25,7 @@ SHAPES = st.fixed_dictionaries({
 DESCENTS = st.fixed_dictionaries({
     "descent": st.integers(1, 5), "descent_groups": st.sampled_from([None, 1, 2]), "query": st.just("fine"),
     "positions": st.just("token"), "key_summary": st.sampled_from(["bounds", "taps"]),
+    "choice": st.sampled_from(["scores", "index"]),
 })  # fmt: skip
 SPANS = st.fixed_dictionaries({
     "query": st.sampled_from(["coarse", "fine"]), "positions": st.sampled_from(["scale", "token"]),

@@ -154,10 +154,11 @@ def test_the_model_compiles_without_a_graph_break(attention: str) -> None:
 
 
 DESCENT = {"descent": 2, "query": "fine", "positions": "token"}
+INDEX = {**DESCENT, "choice": "index"}
 
 
 @pytest.mark.parametrize("policy", ["none", "selective", "block"])
-@pytest.mark.parametrize("options", [{}, DESCENT])
+@pytest.mark.parametrize("options", [{}, DESCENT, INDEX])
 def test_a_bfloat16_pass_is_one_graph_whatever_is_recomputed(options: dict, policy: str) -> None:
     model, (ids, targets) = build(num_layers=1, **options).to(torch.bfloat16), batch(64)
     model.activation_checkpointing = policy
@@ -167,7 +168,7 @@ def test_a_bfloat16_pass_is_one_graph_whatever_is_recomputed(options: dict, poli
 
 
 @pytest.mark.parametrize("policy", ["none", "selective", "block"])
-@pytest.mark.parametrize("options", [{}, DESCENT, {"attention": "standard"}])
+@pytest.mark.parametrize("options", [{}, DESCENT, INDEX, {"attention": "standard"}])
 def test_what_a_gpu_runs_is_one_graph_too(options: dict, policy: str) -> None:
     """Of tensors that have shapes alone, in whose place a GPU's would come."""
     pytest.importorskip("triton")

@@ -5,7 +5,7 @@ chosen for it at the scale above. reference.py is the definition.
 """
 
 from maha_model.kernels.descent.cpu import scores_computed, scores_of_level
-from maha_model.kernels.descent.descend import Descent, descend
+from maha_model.kernels.descent.descend import Descent, attend_found, descend
 from maha_model.kernels.descent.flops import pairs_seen, visible_pairs
 from maha_model.kernels.descent.geometry import Geometry
 from maha_model.kernels.descent.newest import descend_at
@@ -14,6 +14,7 @@ from maha_model.kernels.descent.operator import attend_level, implementation
 __all__ = [
     "Descent",
     "Geometry",
+    "attend_found",
     "attend_level",
     "descend",
     "descend_at",

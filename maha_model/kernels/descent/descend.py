@@ -19,6 +19,43 @@ class Descent(NamedTuple):
     """Log-sum-exp of the scores seen, (B, H, M) each, float32 at least; -inf there."""
 
 
+def attend_found(
+    q_BHMd: Tensor,
+    keys_BHnd: list[Tensor],
+    values_BHnd: list[Tensor],
+    chosen_BGMk: Tensor,
+    ratio: int,
+    spans: tuple[int, int],
+    start: int = 0,
+    wanted_BGM: list[Tensor] | None = None,
+    attend: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = attend_level,
+) -> Descent:
+    """Attention of queries at positions start.. to near tokens of every scale and to blocks of the finest one.
+
+    Args:
+        q_BHMd: see `descend`, as all that is not named here.
+        keys_BHnd: every scale is seen as far as its near tokens.
+        values_BHnd: values (B, H, n_l, d).
+        chosen_BGMk: int32 (B, G, M, k), blocks of `ratio` tokens of the finest scale that are seen too, -1 for none.
+        ratio: r.
+        spans: W, near tokens of the finest scale, and those of every coarser one.
+        start: position of the first query.
+        wanted_BGM: bool (B, G, M) for every scale: queries to compute. None: all.
+        attend: what computes one scale, called as `attend_level`.
+    """
+    groups, nothing = chosen_BGMk.shape[1], torch.full_like(chosen_BGMk[..., :1], -1)
+    outputs, log_sums = [], []
+    for level, (keys, values) in enumerate(zip(keys_BHnd, values_BHnd, strict=True)):
+        geometry = Geometry(ratio**level, ratio, spans[min(level, 1)], 0, 0, groups, start, shares=False)
+        out, log_sum, _, _ = attend(
+            q_BHMd, keys, values, nothing if level else chosen_BGMk, None, geometry,
+            None if wanted_BGM is None else wanted_BGM[level],
+        )  # fmt: skip
+        outputs.append(out)
+        log_sums.append(log_sum)
+    return Descent(outputs, log_sums)
+
+
 def descend(
     q_BHMd: Tensor,
     keys_BHnd: list[Tensor],

@@ -21,6 +21,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "fine queries": {"span": 5, "query": "fine", "num_scales": 2},
     "descent": DESCENT | {"num_scales": 3},
     "descent by taps": DESCENT | {"num_scales": 2, "key_summary": "taps", "descent_groups": 1},
+    "descent by an index": DESCENT | {"num_scales": 2, "choice": "index", "index_dim": 4},
     "local context": {"span": 4, "num_scales": 2, "dilation": 2},
     "longformer": {"attention": "longformer", "span": 4},
     "standard": {"attention": "standard"},

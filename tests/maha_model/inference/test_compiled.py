@@ -13,6 +13,7 @@ from maha_model import CausalLM, DecodingState
 from tests.maha_model.test_causality import VOCABULARY, build
 
 SPANS: dict[str, Any] = {"span": 4, "num_scales": 2}
+DESCENT: dict[str, Any] = {"descent": 2, "query": "fine", "positions": "token", "span": 3, "num_scales": 2}
 STANDARD: dict[str, Any] = {"attention": "standard"}
 
 
@@ -47,10 +48,11 @@ def difference(state: DecodingState, ids_BN: Tensor) -> float:
     ("fields", "kinds"),
     [
         (SPANS | {"gating": True}, 2),
-        ({"descent": 2, "query": "fine", "positions": "token", "span": 3, "num_scales": 2}, 2),
+        (DESCENT, 2),
+        ({**DESCENT, "choice": "index", "index_dim": 4}, 2),
         (STANDARD, 1),
     ],
-    ids=["spans", "descent", "standard"],
+    ids=["spans", "descent", "index", "standard"],
 )
 def test_compiled_steps_give_the_logits_of_the_full_forward(fields: dict[str, Any], kinds: int) -> None:
     """One graph for each number of scales that finish a token, also when a growing cache is doubled, here twice."""

@@ -216,7 +216,10 @@ def test_weights_in_several_places_generate_without_a_cache(
         model(ids, use_cache=True)
 
 
-@pytest.mark.parametrize("fields", [{"span": 4}, {"descent": 2, "query": "fine", "positions": "token"}], ids=str)
+DESCENT = {"descent": 2, "query": "fine", "positions": "token"}
+
+
+@pytest.mark.parametrize("fields", [{"span": 4}, DESCENT, {**DESCENT, "choice": "index", "span": 4}], ids=str)
 def test_a_cache_keeps_the_weights_type_under_autocast(fields: dict[str, Any]) -> None:
     model = random_model(0, fields).float()
     ids, mask = padded([20, 13], 20)

@@ -28,6 +28,8 @@ CASES = {
     "bounds, groups": {"span": 3, **DESCENT, "descent_groups": 1, "dilation": 1, "recompute": "selective"},
     "taps": {"span": 3, **DESCENT, "key_summary": "taps", "aggregation": {"strategy": "joint"}},
     "taps, ratio 3": {"span": 3, "ratio": 3, **DESCENT, "key_summary": "taps", "recompute": "block"},
+    "index": {"span": 3, **DESCENT, "choice": "index", "aggregation": {"strategy": "joint"}},
+    "index, ratio 3": {"span": 4, "ratio": 3, **DESCENT, "choice": "index", "dilation": 1, "recompute": "selective"},
     "transformer": {"attention": "standard", "recompute": "selective"},
     "transformer, dilation": {"attention": "standard", "dilation": 2, "local_activation": "none"},
     "longformer": {"attention": "longformer", "span": 5},

@@ -1,0 +1,87 @@
+"""What an index learns from: where a layer's attention lies, at some of its queries."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maha_model.kernels.index.choice import block_scores
+
+QUERIES = 64
+"""Of a sequence (or a process's part of it) whose whole attention is computed."""
+_WEIGHT = 0.1  # an index has parameters of its own: the weight only keeps it out of the clipping of gradients
+
+
+def lesson(
+    iq_BGMc: Tensor, ik_BGnc: Tensor, fade_G: Tensor, q_BHMd: Tensor, k_BHnd: Tensor, ratio: int, near: int,
+    start: int = 0, total: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Cross-entropy of an index's softmax over far blocks to the attention that heads give them: a scalar.
+
+    The attention is that of whole rows of the softmax over all earlier tokens, at `QUERIES` queries evenly over the
+    window, summed over the far tokens of a block and averaged over a group's heads. It gets no gradient: only the
+    index learns (SeerAttention, arXiv 2410.13276, and DeepSeek-V3.2, arXiv 2512.02556, for trained models). In nats;
+    a query that looks far counts by how much it does. Of a part of the window this is the part's share of the mean
+    over all queries.
+
+    Args:
+        iq_BGMc: index queries, as `choose_blocks` takes them.
+        ik_BGnc: index keys.
+        fade_G: see `block_scores`.
+        q_BHMd: the layer's queries (B, H, M, d) at positions start.., rotated.
+        k_BHnd: its keys (B, H, n, d), rotated, n >= start + M.
+        ratio: r, tokens of a block.
+        near: W, the newest tokens, which are seen without a choice.
+        start: position of the first query.
+        total: tokens of the whole window, if this is a part of it.
+    """
+    M, n, device = q_BHMd.shape[2], k_BHnd.shape[2], q_BHMd.device
+    first, end = near + ratio - 1, M if total is None else total  # queries with a whole block to choose
+    count = min(QUERIES, end - first)
+    places = [first + (2 * i + 1) * (end - first) // (2 * count) for i in range(count)]
+    before, own = sum(place < start for place in places), sum(start <= place < start + M for place in places)
+    if not own:  # every parameter has a gradient all the same
+        return (iq_BGMc.sum() + ik_BGnc.sum() + fade_G.sum()) * 0
+    # (the same numbers as `places`, made where they are used)
+    number_S = before + torch.arange(own, device=device)
+    position_S1 = (first + (2 * number_S + 1) * (end - first) // (2 * count))[:, None]
+    row_S, blocks = position_S1[:, 0] - start, -(-n // ratio)
+    token_n, block_m = torch.arange(n, device=device), torch.arange(blocks, device=device)
+    pad = (0, blocks * ratio - n)
+    with torch.no_grad():
+        attention = attention_of(q_BHMd[:, :, row_S], k_BHnd, position_S1)
+        attention = attention.unflatten(1, (iq_BGMc.shape[1], -1)).mean(2) * (token_n <= position_S1 - near)
+        share_BGSm = torch.nn.functional.pad(attention, pad).unflatten(-1, (blocks, ratio)).sum(-1)
+    scores = iq_BGMc[:, :, row_S] @ ik_BGnc.mT * iq_BGMc.shape[-1] ** -0.5
+    scores = torch.nn.functional.pad(scores, pad)
+    chosen_from = block_m * ratio <= position_S1 - near
+    merit = block_scores(scores, fade_G, position_S1[:, 0], ratio, soft=True)
+    log_share = merit.masked_fill(~chosen_from, -torch.inf).log_softmax(-1).masked_fill(~chosen_from, 0)
+    return -(share_BGSm * log_share).sum((-2, -1)).mean() / count
+
+
+def attention_of(q_BHSd: Tensor, k_BHnd: Tensor, position_S1: Tensor) -> Tensor:
+    """Whole rows of causal attention, (B, H, S, n) in float32 at least."""
+    scores = q_BHSd @ k_BHnd.mT * q_BHSd.shape[-1] ** -0.5
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    ahead = torch.arange(k_BHnd.shape[2], device=scores.device) > position_S1
+    return scores.masked_fill(ahead, -torch.inf).softmax(-1)
+
+
+class _Attached(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, loss: Tensor) -> Tensor:
+        ctx.kind = loss.new_empty(0)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, ctx.kind.new_full((), _WEIGHT)
+
+
+def attach(x: Tensor, loss: Tensor) -> Tensor:
+    """x, in whose backward pass the loss is minimised too, whatever the loss that x leads to.
+
+    So every training loop teaches an index, and no loss has a part in it that is of none of its tokens.
+    """
+    return _Attached.apply(x, loss)

@@ -1,0 +1,132 @@
+"""The choice of blocks by an index and its lesson against loops over single queries, in float64."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from maha_model.kernels.index import attach, choice, choose_blocks, choose_blocks_at, lesson
+
+SHAPES = {
+    "B": st.integers(1, 2), "G": st.integers(1, 3), "M": st.integers(1, 60), "c": st.sampled_from([1, 4, 7]),
+    "ratio": st.integers(1, 5), "near": st.integers(0, 12), "top": st.integers(1, 9), "start": st.integers(0, 30),
+    "room": st.integers(0, 7), "seed": st.integers(0, 999), "integers": st.booleans(),
+}  # fmt: skip
+
+
+def tensors(shape: dict[str, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and fades; with small integers many scores are equal."""
+    generator = torch.Generator().manual_seed(shape["seed"])
+    B, G, M, c = (shape[name] for name in "BGMc")
+    near = max(shape["near"], shape["ratio"] - 1, 1)
+    shape["near"] = near
+    n = shape["start"] + M + shape["room"]
+
+    def draw(*size: int) -> Tensor:
+        x = torch.randn(size, generator=generator, dtype=torch.float64)
+        return x.round() if shape["integers"] else x
+
+    return draw(B, G, M, c), draw(B, G, n, c), draw(G).abs()
+
+
+def chosen_by_loops(q: Tensor, k: Tensor, fade: Tensor, position: int, shape: dict[str, int]) -> list[int]:
+    """Of one group and query: q (c), k (n, c)."""
+    ratio, near = shape["ratio"], shape["near"]
+    merits = []
+    for block in range(k.shape[0]):
+        if block * ratio > position - near:
+            break
+        best = max(float(q @ key) / math.sqrt(len(q)) for key in k[block * ratio : (block + 1) * ratio])
+        merit = best - float(fade) * math.log(max(1, position - block * ratio))
+        bits = torch.tensor(merit, dtype=torch.float32).view(torch.int32)
+        merits.append((-float(((bits + 2**11) // 2**12 * 2**12).view(torch.float32)), block))
+    found = [block for _, block in sorted(merits)][: shape["top"]]
+    return found + [-1] * (shape["top"] - len(found))
+
+
+@settings(deadline=None, max_examples=60)
+@given(shape=st.fixed_dictionaries(SHAPES), at_once=st.sampled_from([1, 200, 2**20]))
+def test_the_best_blocks_are_chosen_and_ties_go_to_the_lower_index(shape: dict[str, int], at_once: int) -> None:
+    """However many queries are compared at once, and by the newest alone over keys with room for more."""
+    q, k, fade = tensors(shape)
+    arguments = shape["ratio"], shape["near"], shape["top"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(choice._AT_ONCE, "cpu", at_once)
+        found = choose_blocks(q, k, fade, *arguments, shape["start"])
+    assert found.dtype == torch.int32
+    wanted = [
+        [[chosen_by_loops(q[b, g, m], k[b, g], fade[g], shape["start"] + m, shape) for m in range(q.shape[2])]
+         for g in range(q.shape[1])]
+        for b in range(q.shape[0])
+    ]  # fmt: skip
+    assert found.tolist() == wanted
+    last = torch.tensor([shape["start"] + shape["M"] - 1])
+    assert torch.equal(choose_blocks_at(last, q[:, :, -1:], k, fade, *arguments), found[:, :, -1:])
+
+
+@settings(deadline=None, max_examples=40)
+@given(shape=st.fixed_dictionaries(SHAPES), heads=st.integers(1, 2), at_least=st.sampled_from([0, 200]))
+def test_the_lesson_is_the_cross_entropy_to_where_the_heads_look(
+    shape: dict[str, int], heads: int, at_least: int
+) -> None:
+    shape["M"] += at_least  # more queries than are taken
+    iq, ik, fade = (x.requires_grad_() for x in tensors(shape))
+    ratio, near, start, M = (shape[name] for name in ("ratio", "near", "start", "M"))
+    generator = torch.Generator().manual_seed(shape["seed"])
+    q, k = (
+        torch.randn(
+            iq.shape[0], iq.shape[1] * heads, n, 6, generator=generator, dtype=torch.float64, requires_grad=True
+        )
+        for n in (M, ik.shape[2])
+    )
+    total = start + M
+    found = lesson(iq, ik, fade, q, k, ratio, near, start, total)
+    first = near + ratio - 1
+    count = min(64, total - first)
+    wanted = torch.zeros((), dtype=torch.float64)
+    for position in (first + (2 * i + 1) * (total - first) // (2 * count) for i in range(count)):
+        if not start <= position < start + M:
+            continue
+        far = position - near + 1
+        blocks = -(-far // ratio)
+        for b in range(iq.shape[0]):
+            for g in range(iq.shape[1]):
+                share = torch.zeros(blocks, dtype=torch.float64)
+                for h in range(g * heads, (g + 1) * heads):
+                    weight = (k[b, h, : position + 1] @ q[b, h, position - start] / 6**0.5).softmax(0).detach()
+                    for token in range(far):
+                        share[token // ratio] += weight[token] / heads
+                scores = ik[b, g] @ iq[b, g, position - start] / iq.shape[-1] ** 0.5
+                merit = torch.stack([
+                    scores[block * ratio : (block + 1) * ratio].logsumexp(0)
+                    - fade[g] * math.log(max(1, position - block * ratio))
+                    for block in range(blocks)
+                ])  # fmt: skip
+                wanted = wanted - share @ merit.log_softmax(0) / (count * iq.shape[0] * iq.shape[1])
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+    learning = iq, ik, fade
+    grads = torch.autograd.grad(found, [*learning, q, k], allow_unused=True)
+    assert grads[3:] == (None, None)
+    expected = torch.autograd.grad(wanted + 0 * iq.sum(), learning, allow_unused=True, materialize_grads=True)
+    torch.testing.assert_close(grads[:3], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_attached_is_minimised_and_changes_nothing_else() -> None:
+    x, other = torch.randn(3, requires_grad=True), torch.randn(2, requires_grad=True)
+    y = attach(x, (other**2).sum())
+    assert torch.equal(y, x)
+    (5 * y).sum().backward()
+    assert torch.equal(x.grad, torch.full((3,), 5.0))
+    torch.testing.assert_close(other.grad / other.detach(), torch.full((2,), 0.2))
+
+
+def test_an_index_counts_its_products() -> None:
+    arguments: list[Any] = [torch.zeros(2, 3, 40, 5), torch.zeros(2, 3, 40, 5), torch.zeros(3), 4, 8, 2]
+    with FlopCounterMode(display=False) as counter:
+        choose_blocks(*arguments)
+    assert counter.get_total_flops() == 2 * 2 * 3 * 5 * sum(max(0, t + 1 - 8) for t in range(40))
