@@ -19,6 +19,7 @@ from eval.bench.eager_attention import EagerAttention
 from maha_model import ModelConfig
 from maha_model.initialization import initialize
 from maha_model.kernels.descent import Geometry, scores_of_level
+from maha_model.kernels.index import pairs_compared
 from maha_model.kernels.span import scores_computed
 from maha_model.transformer import Block
 from pretrain.memory import LiveBytes, keep_freed_memory
@@ -29,6 +30,7 @@ EAGER_UP_TO = 4096  # beyond, its score tensors alone are gigabytes
 NAMES = {
     "maha": "MAHA",
     "descent": "MAHA, descent",
+    "index": "MAHA, index",
     "sdpa": "standard, fused",
     "eager": "standard, eager",
     "longformer": "Longformer",
@@ -38,6 +40,10 @@ NAMES = {
 DESCENT: dict[str, Any] = {"descent": 4, "query": "fine", "positions": "token", "span": 64, "coarse_span": 16}
 """What a descent has besides; its scales are as many as leave the coarsest, which is seen whole, at most 128 tokens."""
 COARSEST = 128
+INDEX: dict[str, Any] = {
+    "descent": 16, "choice": "index", "query": "fine", "positions": "token", "num_scales": 2, "ratio": 8,
+}  # fmt: skip
+"""What a choice by an index has besides."""
 
 
 class ScoreCounter(TorchDispatchMode):
@@ -57,6 +63,8 @@ class ScoreCounter(TorchDispatchMode):
             geometry = Geometry(*args[5])
             seen = None if parents is None else parents.shape[3]
             self.multiply_adds += B * H * dk * scores_of_level(M, n, seen, geometry)
+        elif func is torch.ops.maha.choose_blocks.default:
+            self.multiply_adds += pairs_compared(*args) * args[0].shape[3]
         elif func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:  # noqa: SLF001
             B, H, N, d = args[0].shape
             assert args[4], "causal"
@@ -68,10 +76,12 @@ class ScoreCounter(TorchDispatchMode):
 
 
 def build(name: str, length: int) -> Block:
-    """A block of width 256 with 4 heads; MAHA has 3 scales, ratio 4, span 128, Longformer the same span; DESCENT."""
+    """A block of width 256 with 4 heads; MAHA has 3 scales, ratio 4, span 128, Longformer the same span, others see above."""
     torch.manual_seed(0)
     fields: dict[str, Any] = {"attention": "longformer" if name == "longformer" else "standard"}
-    if name in ("maha", "descent"):
+    if name == "index":
+        fields = INDEX
+    elif name in ("maha", "descent"):
         scales = next(L for L in range(1, 9) if length // 4 ** (L - 1) <= COARSEST)
         fields = {**DESCENT, "num_scales": scales} if name == "descent" else {}
     config = ModelConfig(
@@ -153,6 +163,10 @@ def main() -> None:
         Criterion(
             "descent: times faster than the SDPA block at 32k", 1 / ratio("seconds", LENGTHS[-1], "sdpa", "descent"), 5,
             at_least=True,
+        ),
+        Criterion(
+            "index: share of causal attention's score multiply-adds by the same loops, N = 4096",
+            ratio("score_multiply_adds", 4096, "sdpa", "index"), 0.25,
         ),
         Criterion("exponent of peak live bytes over N, 4k to 32k", exponent(rows, "maha", "peak_bytes"), 1.05),
         Criterion("peak live bytes over eager attention's, N = 4096", ratio("peak_bytes", 4096, "eager"), 0.44),

@@ -45,6 +45,9 @@ class ModelRuns:
         config = self.config
         if config.attention == "standard" or config.span == "full":
             return "O(N²)"
+        if config.attention == "maha" and config.indexed:
+            products = config.d_model / (config.choosing_groups * config.index_dim)
+            return f"O(N·(W + N/{products:g}))"
         if config.attention == "maha" and config.descent:  # the coarsest scale is seen whole
             return f"O(N·(W + N/{config.ratio ** (config.num_scales - 1)}))"
         return "O(N·W)"

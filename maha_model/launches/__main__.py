@@ -11,6 +11,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "Longformer": {"attention": "longformer"},
     "MAHA": {},
     "MAHA, descent": {"num_scales": 4, "query": "fine", "positions": "token", "descent": 8, "descent_groups": 1},
+    "MAHA, index": {"num_scales": 2, "query": "fine", "positions": "token", "descent": 8, "choice": "index"},
 }
 """By name, what differs from `paper`."""
 

@@ -10,7 +10,7 @@ from maha_model.kernels.span import scores_computed
 
 def test_score_multiply_adds_are_counted_from_what_runs() -> None:
     N, counts = 512, {}
-    for name in ("maha", "descent", "sdpa", "eager", "longformer"):
+    for name in ("maha", "descent", "index", "sdpa", "eager", "longformer"):
         with torch.no_grad(), ScoreCounter() as counter:
             build(name, N)(torch.randn(1, N, 256))
         counts[name] = counter.multiply_adds
@@ -18,6 +18,7 @@ def test_score_multiply_adds_are_counted_from_what_runs() -> None:
     assert counts["sdpa"] == 4 * 64 * scores_computed(N, N)
     assert counts["longformer"] == 4 * 64 * scores_computed(N, 128)
     assert counts["longformer"] < counts["descent"] < counts["sdpa"]
+    assert counts["longformer"] < counts["index"] < counts["sdpa"]
     assert counts["maha"] >= 4 * 16 * sum(scores_computed(N >> level, 128) for level in range(2))
 
 

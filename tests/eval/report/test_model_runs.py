@@ -28,9 +28,10 @@ def test_a_curve_has_the_steps_that_every_seed_has() -> None:
     assert model.curve("loss") == [(2, (2.0, 20.0)), (3, (3.0, 30.0))]
 
 
-def test_a_descent_sees_its_coarsest_scale_whole() -> None:
+def test_a_descent_sees_its_coarsest_scale_whole_and_an_index_compares_all_tokens() -> None:
     descent = {"descent": 4, "query": "fine", "positions": "token"}
     runs = run(attention="standard"), run(), run(**descent), run(span="full"), run(attention="longformer", descent=4)
+    runs += (run(**descent, choice="index", index_dim=2),)
     assert [group_runs([one])[0].complexity for one in runs] == [
-        "O(N²)", "O(N·W)", "O(N·(W + N/16))", "O(N²)", "O(N·W)",
+        "O(N²)", "O(N·W)", "O(N·(W + N/16))", "O(N²)", "O(N·W)", "O(N·(W + N/384))",
     ]  # fmt: skip
