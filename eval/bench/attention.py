@@ -76,7 +76,7 @@ class ScoreCounter(TorchDispatchMode):
 
 
 def build(name: str, length: int) -> Block:
-    """A block of width 256 with 4 heads; MAHA has 3 scales, ratio 4, span 128, Longformer the same span, others see above."""
+    """A block of width 256 with 4 heads; MAHA has 3 scales, ratio 4, span 128, Longformer the same span."""
     torch.manual_seed(0)
     fields: dict[str, Any] = {"attention": "longformer" if name == "longformer" else "standard"}
     if name == "index":
