@@ -1,6 +1,9 @@
 """One way for every command to report a mistake that its user can mend."""
 
 import errno
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +25,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
+def _reader_is_there() -> bool:
+    """Of stdout: else the pipe that is broken is another one."""
+    stdout = select.poll()
+    stdout.register(sys.stdout.fileno(), 0)  # errors are told always
+    return not stdout.poll(0)
+
+
 @contextmanager
 def user_errors(
     *also: type[Exception], quiet: Callable[[Exception], bool] = lambda error: False, process: str = ""
@@ -29,12 +39,19 @@ def user_errors(
     """Turn UserError, the types in `also`, a full disk and an unusable path into one line on stderr and status 2.
 
     For errors of which `quiet` is true only the status is left: another process prints them. The line begins with
-    `process`, if given: the name of this one among several.
+    `process`, if given: the name of this one among several. Where nobody reads stdout any more, as behind `head`, the
+    command ends without a word and with the status of one that SIGPIPE has ended.
     """
     caught: tuple[type[Exception], ...] = (UserError, *also)
     try:
         yield
+        sys.stdout.flush()
         return
+    except BrokenPipeError:
+        if _reader_is_there():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
+        sys.exit(128 + signal.SIGPIPE)
     except caught as error:
         caught_error: Exception = error
         message = " ".join(str(error).split())

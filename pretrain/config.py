@@ -206,6 +206,8 @@ class RunConfig:
             )
         self._check_document_mask()
         part_sizes(self.model.context_length, self.context_parallel, self.model.context_unit)
+        if not self.experiment.strip():
+            raise ConfigError("experiment is empty; give the MLflow experiment a name, or leave it out")
         if self.profile and self.profiled_steps is None:
             raise ConfigError(f"profile is {self.profile}; give the first and the last step, such as 20:25")
 

@@ -31,6 +31,7 @@ class Profiling(Callback):
         self._began, self._ended = first, first
         """The steps that were profiled."""
         self._profiler: profile | None = None
+        self._has_begun = False
         self._parts = ExitStack()
         self._step: record_function | None = None
 
@@ -42,7 +43,7 @@ class Profiling(Callback):
             self._write(trainer)
         elif trainer.rank.is_main and step >= self._first:
             if self._profiler is None:
-                self._began = step
+                self._began, self._has_begun = step, True
                 self._begin(trainer)
             self._ended = step
             self._step = step_span()
@@ -56,8 +57,13 @@ class Profiling(Callback):
             self._parts.close()
 
     def on_finish(self, trainer: "Trainer") -> None:
-        """Write what was profiled, also where a stop has cut it off."""
+        """Write what was profiled, also where a stop has cut it off; say so if that is nothing."""
         self._write(trainer)
+        if trainer.rank.is_main and not self._has_begun:
+            trainer.rank.print(
+                f"profile: nothing is written: no step from {self._first} to {self._last} was trained; give --profile "
+                "steps that are still to come"
+            )
 
     def on_failure(self, trainer: "Trainer") -> None:
         """Write what was profiled."""

@@ -96,6 +96,7 @@ def test_a_configuration_file_that_cannot_be_read_is_named(tmp_path: Path) -> No
         ["--max_rollbacks", "-1"],
         ["--profile", "25:20"],
         ["--profile", "20"],
+        ["--experiment", " "],
     ],
 )
 def test_impossible_values_are_refused(arguments: list[str]) -> None:

@@ -34,6 +34,13 @@ def test_files_are_named_by_the_steps_that_were_profiled(tmp_path: Path) -> None
     assert (tmp_path / "profile" / "steps-3-3.txt").exists()
 
 
+@pytest.mark.parametrize("first", [1, 10])
+def test_steps_that_are_not_trained_are_named(tmp_path: Path, first: int) -> None:
+    (line,) = profiled(tmp_path, first)
+    assert "no step from 3 to 9 was trained" in line
+    assert not (tmp_path / "profile").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_one_line_of_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
