@@ -9,26 +9,7 @@ from torch.utils.flop_counter import register_flop_formula
 from maha_model.kernels.dispatch import device_kind
 
 _AT_ONCE = {"cpu": 2**20, "cuda": 2**25}  # scores: what a CPU's caches hold, and launches enough to fill a GPU
-_NONE = -(2**62)
-_BLOCKS = 2**20
-
-
-def block_scores(scores_BGMn: Tensor, fade_G: Tensor, position_M: Tensor, ratio: int, soft: bool = False) -> Tensor:
-    """Index scores of blocks of `ratio` tokens, in float32 at least: (B, G, M, n / ratio).
-
-    Args:
-        scores_BGMn: products of index queries and keys, over the root of their width; n is a multiple of `ratio`.
-        fade_G: by how much scores fall with the logarithm of the distance to a block's first token.
-        position_M: int64, positions of the queries.
-        ratio: r, tokens of a block.
-        soft: the logarithm of the sum of exponentials over a block's tokens, in place of the greatest.
-    """
-    wide = scores_BGMn.to(torch.promote_types(scores_BGMn.dtype, torch.float32))
-    blocks = wide.unflatten(-1, (-1, ratio))
-    best = blocks.logsumexp(-1) if soft else blocks.amax(-1)
-    first_m = ratio * torch.arange(best.shape[-1], device=best.device)
-    distance_Mm = (position_M[:, None] - first_m).clamp_min(1).to(best.dtype).log()
-    return best - fade_G.to(best.dtype)[:, None, None] * distance_Mm
+_LOW = 12  # bits of a score that do not count, and in their place those of an index
 
 
 def choose_blocks(
@@ -36,13 +17,14 @@ def choose_blocks(
 ) -> Tensor:
     """The `top` blocks of the highest index score that have a token older than a query's newest `near` ones.
 
-    Without a gradient. A block's score is that of its best token. Ties go to the lower index, so the choice is a
-    function of the scores alone.
+    Without a gradient. A block's score is that of its best token, q k / sqrt(c), less `fade_G` times the logarithm of
+    the distance to its first token. Ties, to twelve bits, go to the lower index, so the choice is a function of the
+    scores alone.
 
     Args:
         q_BGMc: index queries (B, G, M, c) of positions start.., one for each group of heads.
         k_BGnc: index keys (B, G, n, c) of the tokens from position 0 on.
-        fade_G: see `block_scores`.
+        fade_G: by how much scores fall with the logarithm of the distance.
         ratio: r, tokens of a block.
         near: W >= r - 1.
         top: k.
@@ -58,19 +40,39 @@ def choose_blocks_at(
     position_1: Tensor, q_BG1c: Tensor, k_BGnc: Tensor, fade_G: Tensor, ratio: int, near: int, top: int
 ) -> Tensor:
     """`choose_blocks` of one query at a position given as (1) int64, over keys with room for more tokens."""
-    whole = k_BGnc.shape[2] // ratio * ratio
-    return _best(q_BG1c, k_BGnc[:, :, :whole], fade_G, position_1, ratio, near, top)
+    k_BGnc = k_BGnc[:, :, : k_BGnc.shape[2] // ratio * ratio]
+    best_BG1m = (q_BG1c @ k_BGnc.mT * q_BG1c.shape[-1] ** -0.5).unflatten(-1, (-1, ratio)).amax(-1)
+    return _best(best_BG1m, fade_G, position_1, ratio, near, top)
+
+
+def faded(score_BGMm: Tensor, fade_G: Tensor, position_M: Tensor, ratio: int) -> Tensor:
+    """Scores of blocks, less what their distance to positions (M) int64 takes; in float32 at least."""
+    wide = torch.promote_types(score_BGMm.dtype, torch.float32)
+    first_m = ratio * torch.arange(score_BGMm.shape[-1], device=score_BGMm.device)
+    distance_Mm = (position_M[:, None] - first_m).clamp_min(1).to(wide).log()
+    return score_BGMm.to(wide) - fade_G.to(wide)[:, None, None] * distance_Mm
+
+
+def pairs_compared(
+    q_BGMc: Tensor, k_BGnc: Tensor, fade_G: Tensor, ratio: int, near: int, top: int, start: int = 0
+) -> int:
+    """Pairs of a query and a token before its near ones, over all groups; arguments are those of `choose_blocks`."""
+    return _pairs(q_BGMc.shape, near, start)
 
 
 @torch.library.custom_op("maha::choose_blocks", mutates_args=())
 def _choose_blocks(q: Tensor, k: Tensor, fade: Tensor, ratio: int, near: int, top: int, start: int) -> Tensor:
     rows = max(1, _AT_ONCE.get(device_kind(q), _AT_ONCE["cuda"]) // k.shape[2])
+    # The first tokens of all blocks together, the second ones and so on: the greatest of each is taken in wide steps.
+    k = k[:, :, : k.shape[2] // ratio * ratio].unflatten(2, (-1, ratio))
+    k_BGrcm = k.permute(0, 1, 3, 4, 2).contiguous() * q.shape[3] ** -0.5
     found = []
     for first in range(0, q.shape[2], rows):
-        some = q[:, :, first : first + rows]
-        position_M = start + first + torch.arange(some.shape[2], device=q.device)
-        far = (start + first + some.shape[2] - near - 1) // ratio + 1  # blocks that the last of them can choose
-        found.append(_best(some, k[:, :, : max(0, far) * ratio], fade, position_M, ratio, near, top))
+        q_BGMc = q[:, :, first : first + rows]
+        position_M = start + first + torch.arange(q_BGMc.shape[2], device=q.device)
+        blocks = max(0, (start + first + q_BGMc.shape[2] - 1 - near) // ratio + 1)  # that the last can choose
+        best_BGMm = (q_BGMc[:, :, None] @ k_BGrcm[..., :blocks]).amax(2)
+        found.append(_best(best_BGMm, fade, position_M, ratio, near, top))
     return torch.cat(found, 2)
 
 
@@ -85,31 +87,29 @@ def _flops(q, k, fade, ratio, near, top, start, *args, out_shape=None, **kwargs)
     return 2 * q[3] * _pairs(q, near, start)
 
 
-def pairs_compared(
-    q_BGMc: Tensor, k_BGnc: Tensor, fade_G: Tensor, ratio: int, near: int, top: int, start: int = 0
-) -> int:
-    """Pairs of a query and a token before its near ones, over all groups; arguments are those of `choose_blocks`."""
-    return _pairs(q_BGMc.shape, near, start)
-
-
 def _pairs(shape: Sequence[int], near: int, start: int) -> int:
     B, G, M, _ = shape
     return B * G * sum(max(0, start + m + 1 - near) for m in range(M))
 
 
-def _best(
-    q_BGMc: Tensor, k_BGnc: Tensor, fade_G: Tensor, position_M: Tensor, ratio: int, near: int, top: int
-) -> Tensor:
-    if not k_BGnc.shape[2]:
-        return torch.full((*q_BGMc.shape[:3], top), -1, dtype=torch.int32, device=q_BGMc.device)
-    scores_BGMn = q_BGMc @ k_BGnc.mT * q_BGMc.shape[-1] ** -0.5
-    merit_BGMm = block_scores(scores_BGMn, fade_G, position_M, ratio).float()
-    block_m = torch.arange(merit_BGMm.shape[-1], device=merit_BGMm.device)
-    # One integer that orders by score, to twelve bits, and then by index: topk alone leaves ties to the device, and
-    # equal contexts are equal only up to the order in which a product was summed.
-    bits = (merit_BGMm.view(torch.int32) + 2**11) & -(2**12)
-    order = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long() * _BLOCKS + (_BLOCKS - 1 - block_m)
-    order = order.masked_fill(block_m * ratio > position_M[:, None] - near, _NONE)
+def _best(best_BGMm: Tensor, fade_G: Tensor, position_M: Tensor, ratio: int, near: int, top: int) -> Tensor:
+    block_m = torch.arange(best_BGMm.shape[-1], device=best_BGMm.device)
+    order = _order(faded(best_BGMm, fade_G, position_M, ratio).float(), block_m)
+    none = torch.iinfo(order.dtype).min
+    order = order.masked_fill(block_m * ratio > position_M[:, None] - near, none)
     best = order.topk(min(top, order.shape[-1]), -1)
-    chosen = torch.where(best.values > _NONE, best.indices, -1).int()
+    chosen = torch.where(best.values > none, best.indices, -1).int()
     return torch.nn.functional.pad(chosen, (0, top - chosen.shape[-1]), value=-1)
+
+
+def _order(merit_BGMm: Tensor, block_m: Tensor) -> Tensor:
+    """Integers that are ordered as float32 scores, rounded, and then by falling index.
+
+    topk alone leaves ties to the device, and equal contexts have equal scores only up to the order of a sum.
+    """
+    bits = (merit_BGMm.view(torch.int32) + 2 ** (_LOW - 1)) & -(2**_LOW)
+    bits = torch.where(bits < 0, bits ^ (2**31 - 2**_LOW), bits)
+    room = 2**_LOW
+    if len(block_m) > room:
+        bits, room = bits.long() * room, room * room
+    return bits + (room - 1 - block_m).to(bits.dtype)

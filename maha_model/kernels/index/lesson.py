@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maha_model.kernels.index.choice import block_scores
+from maha_model.kernels.index.choice import faded
 
 QUERIES = 64
 """Of a sequence (or a process's part of it) whose whole attention is computed."""
@@ -27,7 +27,7 @@ def lesson(
     Args:
         iq_BGMc: index queries, as `choose_blocks` takes them.
         ik_BGnc: index keys.
-        fade_G: see `block_scores`.
+        fade_G: as it takes them.
         q_BHMd: the layer's queries (B, H, M, d) at positions start.., rotated.
         k_BHnd: its keys (B, H, n, d), rotated, n >= start + M.
         ratio: r, tokens of a block.
@@ -53,9 +53,10 @@ def lesson(
         attention = attention.unflatten(1, (iq_BGMc.shape[1], -1)).mean(2) * (token_n <= position_S1 - near)
         share_BGSm = torch.nn.functional.pad(attention, pad).unflatten(-1, (blocks, ratio)).sum(-1)
     scores = iq_BGMc[:, :, row_S] @ ik_BGnc.mT * iq_BGMc.shape[-1] ** -0.5
-    scores = torch.nn.functional.pad(scores, pad)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    sums = torch.nn.functional.pad(scores, pad).unflatten(-1, (blocks, ratio)).logsumexp(-1)
     chosen_from = block_m * ratio <= position_S1 - near
-    merit = block_scores(scores, fade_G, position_S1[:, 0], ratio, soft=True)
+    merit = faded(sums, fade_G, position_S1[:, 0], ratio)
     log_share = merit.masked_fill(~chosen_from, -torch.inf).log_softmax(-1).masked_fill(~chosen_from, 0)
     return -(share_BGSm * log_share).sum((-2, -1)).mean() / count
 
