@@ -41,7 +41,7 @@ def choose_blocks_at(
 ) -> Tensor:
     """`choose_blocks` of one query at a position given as (1) int64, over keys with room for more tokens."""
     k_BGnc = k_BGnc[:, :, : k_BGnc.shape[2] // ratio * ratio]
-    best_BG1m = (q_BG1c @ k_BGnc.mT * q_BG1c.shape[-1] ** -0.5).unflatten(-1, (-1, ratio)).amax(-1)
+    best_BG1m = (q_BG1c @ k_BGnc.mT).unflatten(-1, (-1, ratio)).amax(-1) * q_BG1c.shape[-1] ** -0.5
     return _best(best_BG1m, fade_G, position_1, ratio, near, top)
 
 
@@ -65,13 +65,13 @@ def _choose_blocks(q: Tensor, k: Tensor, fade: Tensor, ratio: int, near: int, to
     rows = max(1, _AT_ONCE.get(device_kind(q), _AT_ONCE["cuda"]) // k.shape[2])
     # The first tokens of all blocks together, the second ones and so on: the greatest of each is taken in wide steps.
     k = k[:, :, : k.shape[2] // ratio * ratio].unflatten(2, (-1, ratio))
-    k_BGrcm = k.permute(0, 1, 3, 4, 2).contiguous() * q.shape[3] ** -0.5
+    k_BGrcm = k.permute(0, 1, 3, 4, 2).contiguous()
     found = []
     for first in range(0, q.shape[2], rows):
         q_BGMc = q[:, :, first : first + rows]
         position_M = start + first + torch.arange(q_BGMc.shape[2], device=q.device)
         blocks = max(0, (start + first + q_BGMc.shape[2] - 1 - near) // ratio + 1)  # that the last can choose
-        best_BGMm = (q_BGMc[:, :, None] @ k_BGrcm[..., :blocks]).amax(2)
+        best_BGMm = (q_BGMc[:, :, None] @ k_BGrcm[..., :blocks]).amax(2) * q.shape[3] ** -0.5
         found.append(_best(best_BGMm, fade, position_M, ratio, near, top))
     return torch.cat(found, 2)
 
@@ -107,7 +107,7 @@ def _order(merit_BGMm: Tensor, block_m: Tensor) -> Tensor:
 
     topk alone leaves ties to the device, and equal contexts have equal scores only up to the order of a sum.
     """
-    bits = (merit_BGMm.view(torch.int32) + 2 ** (_LOW - 1)) & -(2**_LOW)
+    bits = ((merit_BGMm + 0.0).view(torch.int32) + 2 ** (_LOW - 1)) & -(2**_LOW)  # and -0 is 0
     bits = torch.where(bits < 0, bits ^ (2**31 - 2**_LOW), bits)
     room = 2**_LOW
     if len(block_m) > room:
