@@ -43,7 +43,7 @@ def attend_found(
         wanted_BGM: bool (B, G, M) for every scale: queries to compute. None: all.
         attend: what computes one scale, called as `attend_level`.
     """
-    groups, nothing = chosen_BGMk.shape[1], torch.full_like(chosen_BGMk[..., :1], -1)
+    groups, nothing = chosen_BGMk.shape[1], chosen_BGMk[..., :0]
     outputs, log_sums = [], []
     for level, (keys, values) in enumerate(zip(keys_BHnd, values_BHnd, strict=True)):
         geometry = Geometry(ratio**level, ratio, spans[min(level, 1)], 0, 0, groups, start, shares=False)

@@ -44,8 +44,8 @@ def attend_level(
         q_BHMd: queries (B, H, M, dk), rotated; float32, float64 or bfloat16.
         k_BHnd: keys of the scale (B, H, n, dk) or bounds (B, H, n, 2 dk), rotated; n >= 1.
         v_BHnd: its values (B, H, n, d).
-        parents_BGMk: int32 (B, G, M, k'), tokens of the next coarser scale, -1 for none, none twice; None at the
-            coarsest scale.
+        parents_BGMk: int32 (B, G, M, k'), tokens of the next coarser scale, -1 for none, none twice; with k' = 0 near
+            tokens alone are seen. None at the coarsest scale.
         bias_BHMk: (B, H, M, k') float32 (float64 with float64 queries), for every parent. None: zero.
         geometry: which tokens are where.
         wanted_BGM: bool (B, G, M), queries to compute, without a gradient; the others cost nothing and have the

@@ -38,13 +38,13 @@ def forward(
     chosen = out.new_full((B, geometry.groups, M, slots), -1, dtype=torch.int32)  # programs that leave write nothing
     share = out.new_empty(B, H, M, slots if geometry.shares else 0, dtype=wide)
     block = blocks(q_BHMd.dtype, max(width, v_BHnd.shape[3]), geometry.ratio)
-    near_out = out if call.dense else torch.empty_like(out, dtype=wide)
+    near_out = torch.empty_like(out, dtype=wide) if call.has_children else out
     attend_tiles[call.grid(block.attend)](
         *call.operands, near_out, log_sum, wanted, position, *call.place, **optional,
         **call.constants("DENSE", "DK", "DV", "PRECISION"), **block.attend,
     )  # fmt: skip
     far_scores = log_sum
-    if not call.dense:
+    if call.has_children:
         if slots:
             far_scores = log_sum.new_empty(B, H, M, call.parent_slots * geometry.ratio)
         attend_children[call.grid(block.gather)](
@@ -88,7 +88,7 @@ def backward(
     has_share = grad_share is not None and geometry.choose > 0
     delta = torch.empty_like(log_sum)
     grad_q = torch.empty_like(q, memory_format=torch.contiguous_format)
-    two_parts = has_share or not call.dense
+    two_parts = has_share or call.has_children
     tiles_grad_q = torch.empty_like(grad_q, dtype=log_sum.dtype) if two_parts else grad_q
     query_gradients_of_tiles[call.grid(block.queries)](
         grad_out, delta if grad_log_sum is None else grad_log_sum.contiguous(), *call.operands, out.contiguous(),

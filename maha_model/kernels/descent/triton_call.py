@@ -59,7 +59,10 @@ class Call:
         """With queries `anywhere`, from a position that the device has, spans end where the keys have no more room."""
         (B, H, M, dk), (n, d) = q.shape, v.shape[2:]
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+        if parents is not None and not parents.shape[3] and geometry.choose:  # rows for the kernels that choose
+            parents, bias = torch.nn.functional.pad(parents, (0, 1), value=-1), None
         self.dense, self.ratio = parents is None, geometry.ratio
+        self.has_children = parents is not None and parents.shape[3] > 0
         self.parents = q if parents is None else parents.contiguous()
         self.bias = q if bias is None else bias.contiguous()
         self.parent_slots = 0 if parents is None else parents.shape[3]

@@ -243,6 +243,20 @@ def test_gradients_are_those_of_finite_differences(level: int) -> None:
     assert torch.autograd.gradcheck(results, inputs, fast_mode=True)
 
 
+@pytest.mark.parametrize("queries", [2, 23])
+def test_without_room_for_parents_near_tokens_alone_are_seen(queries: int) -> None:
+    """Few queries take another path."""
+    (q, k, v, parents, _, geometry), _ = list(walk(SMALL, torch.float64))[1]
+    inputs = [x.detach().requires_grad_() for x in (q[:, :, :queries], k, v)]
+    found, grads = [], []
+    for function in (attend_level, attend_level_reference):
+        results = function(*inputs, parents[:, :, :queries, :0], None, geometry)
+        found.append(results)
+        grads.append(torch.autograd.grad(results[0].square().sum() + results[3].exp().sum(), inputs))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
+
+
 def test_results_that_nothing_depends_on_have_no_gradient() -> None:
     inputs, _ = list(walk(SMALL, torch.float64))[1]
     leaves = [x.detach().requires_grad_(x.is_floating_point()) for x in inputs[:5]]

@@ -81,6 +81,8 @@ CASES = {
     "bounds-coarsest": {"M": 43, "n": 10, "factor": 4, "slots": None, "bounds": True, "biased": False},
     "bounds-groups": {"M": 35, "n": 17, "factor": 2, "slots": 3, "heads": 4, "groups": 2, "bounds": True,
                       "biased": False},
+    "near-alone": {"M": 42, "n": 20, "factor": 2, "slots": 0, "choose": 0, "biased": False},
+    "near-alone-chosen": {"M": 42, "n": 20, "factor": 2, "slots": 0, "span": 9},
     "all-near": {"M": 33, "n": 16, "factor": 2, "slots": 2, "span": 1000},
 }  # fmt: skip
 
