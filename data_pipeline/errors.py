@@ -45,10 +45,11 @@ def user_errors(
     caught: tuple[type[Exception], ...] = (UserError, *also)
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the shell
+            sys.stdout.flush()
         return
     except BrokenPipeError:
-        if _reader_is_there():
+        if sys.stdout is None or _reader_is_there():
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
         sys.exit(128 + signal.SIGPIPE)

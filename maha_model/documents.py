@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from maha_model.config import ConfigError
+from maha_model.kernels.index import Rows
 
 GROUPS = 8
 """Most groups of a batch."""
@@ -36,6 +37,8 @@ class Documents:
     """(P,) int64: the batch's token at every laid-out place; of padding the last token of its document."""
     places: Tensor
     """(T,) int64: the place of every token of the batch, T = B N."""
+    lengths: Tensor
+    """(sum of R,) int64: tokens of the document of every row, 0 where there is none."""
 
     @classmethod
     def of(
@@ -74,7 +77,8 @@ class Documents:
         for _ in range(groups - len(shapes) if exactly else 0):
             shapes.append((1, least))
             sources.append(torch.zeros(least, dtype=torch.int64))
-        return cls(tuple(shapes), torch.cat(sources), places_T)
+        none = lengths_R.new_zeros(sum(R for R, _ in shapes) - len(lengths_R))
+        return cls(tuple(shapes), torch.cat(sources), places_T, torch.cat((lengths_R, none)))
 
     def to(self, device: torch.device, pinned: bool = False) -> "Documents":
         """The same on a device, copied from page-locked memory and without waiting for it if `pinned`."""
@@ -82,18 +86,22 @@ class Documents:
         return Documents(self.shapes, *(x.to(device, non_blocking=pinned) for x in tensors))
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor]:
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """What lies on a device."""
-        return self.sources, self.places
+        return self.sources, self.places, self.lengths
 
-    def map_apart(self, function: Callable[[Tensor], Tensor], x_BND: Tensor) -> Tensor:
-        """`function`, (R, M, D) -> (R, M, E), of the documents of a batch (B, N, D): (B, N, E).
+    def map_apart(self, function: Callable[[Tensor, Rows], Tensor], x_BND: Tensor) -> Tensor:
+        """`function`, (R, M, D) and how much of it are tokens -> (R, M, E), of the documents of a batch: (B, N, E).
 
         Causal along M it gives every document what it would give the document alone.
         """
         laid_PD = _Copies.apply(x_BND.flatten(0, 1), self.sources, self.places)
         groups = laid_PD.split([R * M for R, M in self.shapes])
-        outputs = [function(x.view(*shape, -1)) for x, shape in zip(groups, self.shapes, strict=True)]
+        lengths = self.lengths.split([R for R, _ in self.shapes])
+        outputs = [
+            function(x.view(*shape, -1), Rows(length, len(self.places)))
+            for x, shape, length in zip(groups, self.shapes, lengths, strict=True)
+        ]
         out_PE = torch.cat([x.flatten(0, 1) for x in outputs])
         return _Picked.apply(out_PE, self.places).view(*x_BND.shape[:2], -1)
 

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from maha_model.aggregation import Aggregator
-from maha_model.attention import Attention, build_attention
+from maha_model.attention import Attention, MAHAAttention, build_attention
 from maha_model.config import ConfigError, ModelConfig
 from maha_model.documents import Documents
 from maha_model.initialization import Gather, initialize
 from maha_model.kernels.cross_entropy import linear_cross_entropy
+from maha_model.kernels.index import Rows
 from maha_model.layers import Embedding, FeedForward, build_norm
 from maha_model.parallel import ContextSplit, mean_over_parts
 
@@ -29,16 +30,21 @@ class Block(nn.Module):
         self.attention, self.ffn = build_attention(config), FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BND: Tensor, documents: Documents | None = None) -> tuple[Tensor, Tensor | None]:
-        """(B, N, D) -> (B, N, D), the attention's aux scalar or None; none with `documents`."""
-        mixed_BND, aux = self._attend(self.attention_norm(x_BND), documents)
+    def forward(
+        self, x_BND: Tensor, documents: Documents | None = None, rows: Rows | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) -> (B, N, D), the attention's aux scalar or None; none with `documents`.
+
+        `rows` tells what of the sequences is padding behind their tokens: nothing learns from it.
+        """
+        mixed_BND, aux = self._attend(self.attention_norm(x_BND), documents, rows)
         x_BND = x_BND + self.dropout(mixed_BND)
         return x_BND + self.dropout(self.ffn(self.ffn_norm(x_BND))), aux
 
-    def _attend(self, x_BND: Tensor, documents: Documents | None) -> tuple[Tensor, Tensor | None]:
+    def _attend(self, x_BND: Tensor, documents: Documents | None, rows: Rows | None) -> tuple[Tensor, Tensor | None]:
         if documents is None:
-            return self.attention(x_BND)
-        return documents.map_apart(lambda x_RMD: self.attention(x_RMD)[0], x_BND), None
+            return self.attention(x_BND, rows)
+        return documents.map_apart(lambda x_RMD, rows: self.attention(x_RMD, rows)[0], x_BND), None
 
 
 class Transformer(nn.Module):
@@ -218,6 +224,15 @@ class CausalLM(nn.Module):
                 loss = mean_over_parts(loss, (targets != IGNORED_TARGET).sum(), split)
             return CausalLMOutput(None, loss, aux)
         return CausalLMOutput(self.lm_head(hidden_BND), None, aux)
+
+    def scale_lessons(self, scale: float) -> None:
+        """Tell the indices of all layers what the loss is multiplied by before its backward pass; 1 at first.
+
+        They learn beside the loss: 1 / A where the gradients of A micro-batches are added up.
+        """
+        for module in self.modules():
+            if isinstance(module, MAHAAttention):
+                module.lesson_scale = scale
 
     def num_parameters(self) -> int:
         """Trainable parameters, the tied embedding counted once."""

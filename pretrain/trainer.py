@@ -105,6 +105,7 @@ class Trainer:
             raise DataEndError(str(error)) from error
         if config.batch_warmup.steps:
             set_batch_size(engine, config, windows)
+        engine.module.scale_lessons(1 / len(micro_batches))
         for number, batch in enumerate(micro_batches, start=1):
             if config.batch_warmup.steps:
                 engine.set_gradient_accumulation_boundary(number == len(micro_batches))

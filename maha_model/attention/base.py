@@ -15,8 +15,8 @@ from maha_model.parallel import ContextSplit, extended
 class Attention(nn.Module):
     """What the attention modules share: local context before, the output projection, selective recomputation.
 
-    Every one maps (B, N, D) -> ((B, N, D), aux), aux being a scalar, the aggregation's sparsity term, or None: without
-    an aggregation, and unless its `reports_aux` is set.
+    Every one maps (B, N, D) -> ((B, N, D), aux), told by `rows` what of it is padding behind tokens; aux is
+    a scalar, the aggregation's sparsity term, or None: without an aggregation, and unless its `reports_aux` is set.
     """
 
     recompute = False

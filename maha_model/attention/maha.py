@@ -20,7 +20,7 @@ from maha_model.attention.scales import (
     wanted_scales,
 )
 from maha_model.config import ModelConfig
-from maha_model.kernels.index import attach, choose_blocks, lesson
+from maha_model.kernels.index import Rows, attach, choose_blocks, lesson
 from maha_model.layers import linear_of_parts, prefer_near_
 from maha_model.multiscale import CrossScaleGate, Decomposition
 
@@ -113,6 +113,9 @@ class Projected(NamedTuple):
 class MAHAAttention(Attention):
     """Multiscale aggregated hierarchical attention (paper eqs. 5 to 8) under the causal visibility rule."""
 
+    lesson_scale = 1.0
+    """What a loss is multiplied by before its backward pass; set by `CausalLM.scale_lessons`."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         L = config.num_scales
@@ -130,13 +133,13 @@ class MAHAAttention(Attention):
         self.index = ChoiceIndex(config) if config.indexed else None
         self.beta = nn.Parameter(torch.ones(L - 1)) if has_beta else None
 
-    def forward(self, x_BND: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x_BND: Tensor, rows: Rows | None = None) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) -> (B, N, D), aux."""
         if packs(self, x_BND):
             mixed_BND, aux = attend_packed(self, x_BND)
             return self.out(mixed_BND), aux
         projected = self.project(x_BND)
-        mixed_BND, aux = self.maybe_recompute(self.attend_and_aggregate, x_BND, projected)
+        mixed_BND, aux = self.maybe_recompute(self.attend_and_aggregate, x_BND, projected, rows)
         return self.out(mixed_BND), aux
 
     def project(self, x_BND: Tensor) -> Projected:
@@ -181,13 +184,17 @@ class MAHAAttention(Attention):
         """Whether coarse scales have contexts: with shared values, bounds for their keys leave no use for them."""
         return not self.config.bounded or self.config.values == "separate"
 
-    def attend_and_aggregate(self, x_BND: Tensor, projected: Projected) -> tuple[Tensor, Tensor | None]:
+    def attend_and_aggregate(
+        self, x_BND: Tensor, projected: Projected, rows: Rows | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """What `project` made -> the scales' mixture (B, N, D) before the output projection, aux."""
         if self.split is not None:
             projected = with_rows_before(projected, self.config, self.split)
-        return self.attend_to_rows(x_BND, projected)
+        return self.attend_to_rows(x_BND, projected, rows)
 
-    def attend_to_rows(self, x_BND: Tensor, projected: Projected) -> tuple[Tensor, Tensor | None]:
+    def attend_to_rows(
+        self, x_BND: Tensor, projected: Projected, rows: Rows | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """`attend_and_aggregate` where keys and values have the rows before this part already."""
         _, queries, keys, values, indexed = projected
         value_BNHd = values[0][:, -x_BND.shape[1] :].unflatten(-1, (self.config.num_heads, -1))
@@ -197,10 +204,10 @@ class MAHAAttention(Attention):
         else:
             start = self.split.start
         q, k, v = ([self._heads(x) for x in tensors] for tensors in (queries, keys, values))
-        scales, lost = self.attend(q, k, v, indexed, wanted, start)
+        scales, lost = self.attend(q, k, v, indexed, wanted, start, rows)
         mixed_BNHd, _, aux = self.aggregate(x_BND, scales.outputs, value_BNHd, scales.placements, scales.log_sums)
         mixed_BND = mixed_BNHd.flatten(2)
-        return (mixed_BND if lost is None else attach(mixed_BND, lost)), aux
+        return (mixed_BND if lost is None else attach(mixed_BND, lost, self.lesson_scale)), aux
 
     def wanted(self, x_BND: Tensor, placements: list[Placement]) -> list[Tensor] | None:
         """Where each scale is needed, bool (B, G, N); None: everywhere.
@@ -213,7 +220,7 @@ class MAHAAttention(Attention):
 
     def attend(
         self, queries: list[Tensor], keys: list[Tensor], values: list[Tensor], indexed: Indexed | None = None,
-        wanted: list[Tensor] | None = None, start: int = 0,
+        wanted: list[Tensor] | None = None, start: int = 0, rows: Rows | None = None,
     ) -> tuple[ScaleOutputs, Tensor | None]:  # fmt: skip
         """Attention at every scale, and in training the loss of an index.
 
@@ -230,9 +237,9 @@ class MAHAAttention(Attention):
             short_q, short_k = self.index.apart(indexed.queries), self.index.apart(indexed.keys)
             ratio, near = config.ratio, config.spans[0]
             chosen = choose_blocks(short_q, short_k, indexed.fade, ratio, near, config.descent, start)
-            if torch.is_grad_enabled() and short_q.requires_grad:
+            if torch.is_grad_enabled() and any(x.requires_grad for x in indexed):
                 total = None if self.split is None else sum(self.split.sizes)
-                lost = lesson(short_q, short_k, indexed.fade, q_BHMd, keys[0], ratio, near, start, total)
+                lost = lesson(short_q, short_k, indexed.fade, q_BHMd, keys[0], ratio, near, start, total, rows)
                 if self.split is not None:  # scaled as the gradient of `mean_over_parts` is
                     lost = lost * len(self.split.sizes)
         return attend_down(q_BHMd, keys, values, self.raise_2L, config, wanted, start, chosen), lost

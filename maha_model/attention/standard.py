@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from maha_model.attention.base import Attention
 from maha_model.attention.last_queries import attend_from_last
 from maha_model.config import ModelConfig
+from maha_model.kernels.index import Rows
 from maha_model.kernels.rotary import apply_rotary_to_all
 from maha_model.kernels.span import span_attention
 from maha_model.layers import prefer_near_
@@ -25,7 +26,7 @@ class StandardAttention(Attention):
             for bias in self.qkv.bias.detach().chunk(3)[:2]:
                 prefer_near_(bias, self.config.num_heads, self.config.recency_height)
 
-    def forward(self, x_BND: Tensor) -> tuple[Tensor, None]:
+    def forward(self, x_BND: Tensor, rows: Rows | None = None) -> tuple[Tensor, None]:
         """(B, N, D) -> (B, N, D), None."""
         mixed_BND = self.maybe_recompute(self.attend, self.qkv(self.local_context(x_BND)))
         return self.out(mixed_BND), None

@@ -161,6 +161,8 @@ class ModelConfig:
         if not self.descent:
             if self.aggregation.strategy == "joint":
                 raise ConfigError("aggregation.strategy 'joint' needs descent; set descent to at least 1")
+            if self.choice == "index":
+                raise ConfigError("choice 'index' needs descent; set descent to at least 1")
             return
         needs = {"query": "fine", "positions": "token", "projections": "shared", "causal": True}
         for name, value in needs.items():
@@ -179,7 +181,7 @@ class ModelConfig:
             raise ConfigError(
                 "gating changes coarse contexts, from which key_summary bounds makes no keys; unset it or give taps"
             )
-        if self.index_dim < 1:
+        if not isinstance(self.index_dim, int) or self.index_dim < 1:
             raise ConfigError(f"index_dim is {self.index_dim}; it must be at least 1")
         groups = self.descent_groups
         if groups is not None and (groups < 1 or self.num_heads % groups):

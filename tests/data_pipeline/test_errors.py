@@ -31,3 +31,9 @@ def test_another_broken_pipe_is_not_hidden() -> None:
     result = subprocess.run([sys.executable, "-c", COMMAND + code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "BrokenPipeError" in result.stderr
+
+
+def test_a_command_whose_stdout_is_closed_ends_well() -> None:
+    command = ["bash", "-c", '"$0" -c "$1" >&-', sys.executable, COMMAND + "pass"]
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

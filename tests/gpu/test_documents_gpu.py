@@ -43,7 +43,7 @@ def test_nothing_waits_for_the_gpu() -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         documents = batch.to(x.device, pinned=True)
-        documents.map_apart(lambda x_RMD: x_RMD * 2, x).backward(torch.ones_like(x))
+        documents.map_apart(lambda x_RMD, _: x_RMD * 2, x).backward(torch.ones_like(x))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert x.grad is not None

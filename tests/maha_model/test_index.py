@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from maha_model import CausalLM, ConfigError, ModelConfig
+from maha_model import CausalLM, ConfigError, Documents, ModelConfig
 from maha_model.attention import MAHAAttention, rotate_down
-from maha_model.kernels.index import choose_blocks
-from maha_model.kernels.index.lesson import attention_of
+from maha_model.kernels.index import Rows, choose_blocks
+from maha_model.kernels.index.lessons import attention_of
 from tests.maha_model.test_causality import VOCABULARY, build
 
 INDEX: dict[str, Any] = {
@@ -29,7 +29,7 @@ def test_the_lesson_is_the_only_source_of_an_indexs_gradient_and_has_no_other_ta
 ) -> None:
     model, ids = build(0, **INDEX), torch.randint(VOCABULARY, (2, 60))
     taught = gradients(model, ids)
-    monkeypatch.setattr("maha_model.attention.maha.attach", lambda x, loss: x)
+    monkeypatch.setattr("maha_model.attention.maha.attach", lambda x, *_: x)
     alone = gradients(model, ids)
     for name, gradient in alone.items():
         if ".index." in name:
@@ -93,6 +93,63 @@ def share_found(attention: MAHAAttention, x_BND: Tensor, by_attention: bool = Fa
     )[:, 0].long()
     found = blocks.gather(-1, chosen.clamp_min(0)) * (chosen >= 0)
     return float((found.sum(-1) / blocks.sum(-1))[:, 40:].mean())
+
+
+def index_gradients(model: CausalLM) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if ".index." in name}
+
+
+def test_micro_batches_teach_what_one_batch_does() -> None:
+    model, ids = build(0, **INDEX), torch.randint(VOCABULARY, (4, 50))
+    gradients(model, ids)
+    whole = {name: grad.clone() for name, grad in index_gradients(model).items()}
+    model.zero_grad()
+    model.scale_lessons(1 / 4)
+    for some in ids.split(1):
+        (model(some, targets=some).loss / 4).backward()
+    for name, grad in index_gradients(model).items():
+        torch.testing.assert_close(grad, whole[name], rtol=1e-9, atol=1e-15)
+
+
+def test_documents_and_padded_rows_teach_by_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the documents alone, each by its share of the tokens; all their queries as often, none of padding.
+
+    44, 22 and 11 queries have a whole block to choose, so that no sampling of shorter rows makes a difference.
+    """
+    monkeypatch.setattr("maha_model.kernels.index.lessons.QUERIES", 10**6)
+    model, lengths = build(0, **INDEX), [51, 29, 18, 5]
+    ids = torch.randint(VOCABULARY, (1, sum(lengths)))
+    wanted: dict[str, Tensor] = {}
+    for document in ids.split(lengths, 1):
+        gradients(model, document)
+        for name, grad in index_gradients(model).items():
+            wanted[name] = wanted.get(name, 0) + grad * document.shape[1] / ids.shape[1]
+    model.zero_grad()
+    model(ids, targets=ids, documents=Documents.of([lengths], model.config.context_unit)).loss.backward()
+    packed = {name: grad.clone() for name, grad in index_gradients(model).items()}
+    model.zero_grad()
+    rows = torch.nn.utils.rnn.pad_sequence([row[0] for row in ids.split(lengths, 1)], batch_first=True)
+    told = Rows(torch.tensor(lengths), sum(lengths))
+    hidden = model.transformer.embedding(rows)
+    for block in model.transformer.blocks:
+        hidden, _ = block(hidden, None, told)
+    hidden.sum().backward()
+    for found in (packed, index_gradients(model)):
+        for name, grad in found.items():
+            torch.testing.assert_close(grad, wanted[name], rtol=1e-9, atol=1e-14)
+
+
+def test_a_part_of_an_index_can_learn_alone() -> None:
+    model, ids = build(0, **INDEX), torch.randint(VOCABULARY, (1, 40))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".index.key" in name)
+    gradients(model, ids)
+    assert all(grad is None or grad.any() for grad in index_gradients(model).values())
+
+
+def test_an_index_needs_a_descent() -> None:
+    with pytest.raises(ConfigError, match="choice 'index' needs descent"):
+        ModelConfig(choice="index")
 
 
 def test_an_index_without_width_is_a_mistake() -> None:

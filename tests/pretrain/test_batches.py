@@ -67,7 +67,7 @@ def test_documents_of_a_batch_are_those_of_its_windows(short_data: Manifest, pac
     expected = [np.concatenate([np.arange(length) for length in window]) for window in lengths]
     documents = batch.documents
     assert documents is not None
-    found = documents.map_apart(lambda x_RM1: x_RM1.cumsum(1) - 1, torch.ones(24, 64, 1))
+    found = documents.map_apart(lambda x_RM1, _: x_RM1.cumsum(1) - 1, torch.ones(24, 64, 1))
     assert np.array_equal(found[..., 0].numpy(), np.stack(expected))
     assert min(M for _, M in documents.shapes) >= MODEL.context_unit
     assert stage == 1 or len(documents.shapes) == 4

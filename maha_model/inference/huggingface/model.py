@@ -18,6 +18,7 @@ from maha_model.inference.huggingface.cache import MAHACache
 from maha_model.inference.huggingface.config import MAHAPreTrainedConfig
 from maha_model.inference.huggingface.padding import first_tokens, packed_lengths, turn
 from maha_model.inference.remote_code import AUTO_MAP, CODE, CODE_FILE
+from maha_model.kernels.index import Rows
 from maha_model.layers import Embedding
 from maha_model.transformer import Head, Transformer
 
@@ -141,7 +142,7 @@ class MAHAPreTrainedModel(MAHAPreTrained):
         self, x_BND: Tensor, mask_BN: Tensor | None, position_ids: Tensor | None, inputs: list[Tensor] | None
     ) -> Tensor:
         """The full forward."""
-        first_B, documents = None, self._documents(mask_BN, position_ids, x_BND)
+        first_B, rows, documents = None, None, self._documents(mask_BN, position_ids, x_BND)
         if documents is not None:
             documents = documents.to(x_BND.device)
         elif mask_BN is not None or position_ids is not None:
@@ -149,15 +150,16 @@ class MAHAPreTrainedModel(MAHAPreTrained):
             if not self.config.causal and not mask_BN.all():
                 raise ValueError("an encoder attends to padding; give it rows of one length, without padding")
             first_B = first_tokens(mask_BN, position_ids, cached=False)
+            rows = Rows(mask_BN.sum(1).long(), mask_BN.sum())
             first_B = first_B if first_B.any() else None
         x_BND = x_BND if first_B is None else turn(x_BND, first_B)
         for block in self.blocks:
             if inputs is not None:
                 inputs.append(x_BND)
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                x_BND, _ = self._gradient_checkpointing_func(block, x_BND, documents)
+                x_BND, _ = self._gradient_checkpointing_func(block, x_BND, documents, rows)
             else:
-                x_BND, _ = block(x_BND, documents)
+                x_BND, _ = block(x_BND, documents, rows)
         x_BND = self.norm(x_BND)
         if first_B is None:
             return x_BND

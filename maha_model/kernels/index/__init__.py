@@ -6,6 +6,6 @@ arXiv 2512.02556). Plain torch: matrix products, which every device does well.
 """
 
 from maha_model.kernels.index.choice import choose_blocks, choose_blocks_at, pairs_compared
-from maha_model.kernels.index.lesson import attach, lesson
+from maha_model.kernels.index.lessons import Rows, attach, lesson
 
-__all__ = ["attach", "choose_blocks", "choose_blocks_at", "lesson", "pairs_compared"]
+__all__ = ["Rows", "attach", "choose_blocks", "choose_blocks_at", "lesson", "pairs_compared"]

@@ -41,16 +41,22 @@ def choose_blocks_at(
 ) -> Tensor:
     """`choose_blocks` of one query at a position given as (1) int64, over keys with room for more tokens."""
     k_BGnc = k_BGnc[:, :, : k_BGnc.shape[2] // ratio * ratio]
-    best_BG1m = (q_BG1c @ k_BGnc.mT).unflatten(-1, (-1, ratio)).amax(-1) * q_BG1c.shape[-1] ** -0.5
+    best_BG1m = products(q_BG1c, k_BGnc.mT).unflatten(-1, (-1, ratio)).amax(-1) * q_BG1c.shape[-1] ** -0.5
     return _best(best_BG1m, fade_G, position_1, ratio, near, top)
 
 
+def products(q: Tensor, k: Tensor) -> Tensor:
+    """q @ k in float32 at least, with autocast or without: a choice by scores of eight bits would be another."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast("cpu" if q.is_meta else q.device.type, enabled=False):
+        return q.to(wide) @ k.to(wide)
+
+
 def faded(score_BGMm: Tensor, fade_G: Tensor, position_M: Tensor, ratio: int) -> Tensor:
-    """Scores of blocks, less what their distance to positions (M) int64 takes; in float32 at least."""
-    wide = torch.promote_types(score_BGMm.dtype, torch.float32)
+    """Scores of blocks, less what their distance to positions (..., M) int64 takes."""
     first_m = ratio * torch.arange(score_BGMm.shape[-1], device=score_BGMm.device)
-    distance_Mm = (position_M[:, None] - first_m).clamp_min(1).to(wide).log()
-    return score_BGMm.to(wide) - fade_G.to(wide)[:, None, None] * distance_Mm
+    distance_Mm = (position_M[..., None] - first_m).clamp_min(1).to(score_BGMm.dtype).log()
+    return score_BGMm - fade_G.to(score_BGMm.dtype)[:, None, None] * distance_Mm
 
 
 def pairs_compared(
@@ -62,7 +68,7 @@ def pairs_compared(
 
 @torch.library.custom_op("maha::choose_blocks", mutates_args=())
 def _choose_blocks(q: Tensor, k: Tensor, fade: Tensor, ratio: int, near: int, top: int, start: int) -> Tensor:
-    rows = max(1, _AT_ONCE.get(device_kind(q), _AT_ONCE["cuda"]) // k.shape[2])
+    rows = max(1, _AT_ONCE.get(device_kind(q), _AT_ONCE["cuda"]) // (k.shape[0] * k.shape[1] * k.shape[2]))
     # The first tokens of all blocks together, the second ones and so on: the greatest of each is taken in wide steps.
     k = k[:, :, : k.shape[2] // ratio * ratio].unflatten(2, (-1, ratio))
     k_BGrcm = k.permute(0, 1, 3, 4, 2).contiguous()
@@ -71,7 +77,7 @@ def _choose_blocks(q: Tensor, k: Tensor, fade: Tensor, ratio: int, near: int, to
         q_BGMc = q[:, :, first : first + rows]
         position_M = start + first + torch.arange(q_BGMc.shape[2], device=q.device)
         blocks = max(0, (start + first + q_BGMc.shape[2] - 1 - near) // ratio + 1)  # that the last can choose
-        best_BGMm = (q_BGMc[:, :, None] @ k_BGrcm[..., :blocks]).amax(2) * q.shape[3] ** -0.5
+        best_BGMm = products(q_BGMc[:, :, None], k_BGrcm[..., :blocks]).amax(2) * q.shape[3] ** -0.5
         found.append(_best(best_BGMm, fade, position_M, ratio, near, top))
     return torch.cat(found, 2)
 
