@@ -43,6 +43,9 @@ class Engine:
         self._losses = iter(losses)
         self.optimizer = SimpleNamespace(param_groups=[{"lr": 0.0}])
         self.updates = 0
+        self.scales: list[float] = []
+        """Of the indices' lessons, one a step."""
+        self.module = SimpleNamespace(scale_lessons=self.scales.append)
 
     def __call__(self, ids: torch.Tensor, targets: torch.Tensor) -> Any:
         return SimpleNamespace(loss=torch.tensor(next(self._losses), requires_grad=True))
@@ -108,6 +111,12 @@ def test_a_step_is_the_mean_of_its_micro_batches_between_its_hooks() -> None:
     assert recorder.events == [
         ("start", 0), ("step_start", 0), (2.0, 1), ("step_start", 1), (2.25, 2), ("finish", 2),
     ]  # fmt: skip
+
+
+def test_indices_learn_as_much_from_all_micro_batches_of_a_step_as_from_one() -> None:
+    trainer = trainer_of([1.0, 3.0, 2.0, 2.5], 2)
+    trainer.run()
+    assert trainer.engine.scales == [0.5, 0.5]
 
 
 def test_micro_batches_count_by_their_weights() -> None:
