@@ -239,3 +239,20 @@ def test_generation_ends_at_a_stop_string(folder: Path) -> None:
     ended = model.generate(**batch, max_new_tokens=30, do_sample=False, stop_strings=[stop], tokenizer=tokenizer)[0]
     assert len(ended) < len(whole)
     assert stop in tokenizer.decode(ended[batch.input_ids.shape[1] :])
+
+
+def test_an_index_learns_the_same_from_rows_that_are_padded_at_either_end() -> None:
+    model, rows = random_model(0, {**DESCENT, "choice": "index", "span": 4, "num_scales": 2}), [20, 13]
+    tokens = [torch.randint(VOCABULARY, (length,)) for length in rows]
+    found = []
+    columns = 31
+    for side in ("left", "right"):
+        ids, mask = torch.zeros(2, columns, dtype=torch.int64), torch.zeros(2, columns, dtype=torch.int64)
+        for row, own in enumerate(tokens):
+            place = slice(columns - len(own), None) if side == "left" else slice(len(own))
+            ids[row, place], mask[row, place] = own, 1
+        model.zero_grad()
+        model(ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss.backward()
+        found.append([p.grad for name, p in model.named_parameters() if ".index." in name])
+    assert all(grad.any() for grad in found[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-15)
