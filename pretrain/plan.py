@@ -128,12 +128,12 @@ def main(args: list[str] | None = None) -> None:
             found = None if fit["fits"] else planner.change_that_fits(config, options.world_size, limit)
             fit["change"] = found and found[0]
             lines.append(_verdict(peak, options.device_gib, found))
-    if options.json:
-        found_bytes = {**plan.to_dict(), "peak": peak, "save_seconds": seconds}
-        not_counted = ["document_mask"] if config.document_mask else []
-        print(json.dumps({**found_bytes, **(asdict(costs) if costs else {}), **fit, "not_counted": not_counted}))
-    else:
-        print("\n".join(lines))
+        if options.json:
+            found_bytes = {**plan.to_dict(), "peak": peak, "save_seconds": seconds}
+            not_counted = ["document_mask"] if config.document_mask else []
+            print(json.dumps({**found_bytes, **(asdict(costs) if costs else {}), **fit, "not_counted": not_counted}))
+        else:
+            print("\n".join(lines))
 
 
 def _print_checkpoints(options: argparse.Namespace, rest: list[str]) -> None:
