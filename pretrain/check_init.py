@@ -44,11 +44,11 @@ def check_init(checkpoint: Path, config: RunConfig, data: Data) -> None:
 
 def _differences(trained: ModelConfig, configured: ModelConfig) -> list[tuple[str, Any]]:
     """Option and trained value of all that must be the same and is not."""
-    before, now = _flat(trained.effective()), _flat(configured.effective())
+    before, now = _flat(trained.effective()), _flat(configured.to_dict())
     return [
         (key, value)
         for key, value in before.items()
-        if key.rpartition(".")[2] not in _FREE and (key not in now or json.dumps(value) != json.dumps(now[key]))
+        if key.rpartition(".")[2] not in _FREE and json.dumps(value) != json.dumps(now[key])
     ]
 
 

@@ -162,10 +162,11 @@ def check_resume(checkpoint: Path, config: RunConfig, data: Data) -> None:
     """Raises UserError unless the checkpoint is of this run's model, data set and tokenizer, and the rate goes on."""
     info = read_info(checkpoint)
     CheckpointTensors(checkpoint).check_moments()
-    configured, trained = (json.loads(json.dumps(it.effective())) for it in (config.model, model_config(info)))
-    missing = object()
+    trained, configured = model_config(info).effective(), config.model.to_dict()
     different = [
-        f"--model.{key} {json.dumps(value)}" for key, value in trained.items() if configured.get(key, missing) != value
+        f"--model.{key} {json.dumps(value)}"
+        for key, value in trained.items()
+        if json.dumps(value) != json.dumps(configured[key])
     ]
     if different:
         raise UserError(
