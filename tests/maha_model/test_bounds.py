@@ -54,7 +54,7 @@ def test_a_key_that_alone_suits_a_query_is_found_in_any_block() -> None:
         keys[..., place, 1] = keys[..., place, 3] = 50.0  # the pair that turns slowest: 0.01 a position
         q[..., 127, :] = 0
         q[..., 127, 1] = q[..., 127, 3] = 50.0
-        found = attention.attend([q], [keys], values).outputs[0]
+        found = attention.attend([q], [keys], values)[0].outputs[0]
         torch.testing.assert_close(found[0, :, 127], torch.full((2, 4), float(place)).double(), rtol=0, atol=1e-6)
 
 
