@@ -10,7 +10,7 @@ import torch
 
 from maha_model.kernels.dispatch import Implementation
 
-OPERATORS = ("span", "descent", "fuse", "qp", "cross_entropy", "rotary", "depthwise", "bounds", "swiglu")
+OPERATORS = ("span", "descent", "fuse", "qp", "cross_entropy", "rotary", "depthwise", "bounds", "index", "swiglu")
 
 
 def which(operator: str, device: str = "cpu", dtype: torch.dtype = torch.float32, **case: Any) -> Implementation:

@@ -18,6 +18,7 @@ def device_checks() -> list[Check]:
         "rotary": kernels.check_rotary,
         "depthwise": kernels.check_depthwise,
         "bounds": kernels.check_bounds,
+        "index": kernels.check_index,
         "cross_entropy": kernels.check_cross_entropy,
         "swiglu": kernels.check_swiglu,
     }

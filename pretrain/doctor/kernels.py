@@ -20,7 +20,7 @@ Case = Callable[[], Agreement]
 KERNEL_KEYS = ("cases", "worst_error_over_tolerance", "agreements")
 LOW, HIGH, EXACT = torch.bfloat16, torch.float32, torch.float64
 _FAST = {
-    "cpu": dict.fromkeys(("span", "descent", "fuse", "qp", "depthwise", "bounds"), "cpu"),
+    "cpu": dict.fromkeys(("span", "descent", "fuse", "qp", "depthwise", "bounds", "index"), "cpu"),
     "cuda": dict.fromkeys(("descent", "fuse", "cross_entropy", "rotary", "depthwise", "bounds", "swiglu"), "triton"),
 }
 
@@ -93,6 +93,15 @@ def check_bounds(setting: Setting) -> Finding:
     each = itertools.product((HIGH, LOW), ((4, 4, 64), (3, 3, 20)))
     return _compared(
         setting, (partial(checks.check_bounds, str(setting.device), dtype, N, *case) for dtype, case in each)
+    )
+
+
+def check_index(setting: Setting) -> Finding:
+    """An index's choice of blocks and its lesson, of one group of heads and of several."""
+    N = setting.choose(130, 517, 4097)
+    each = itertools.product((HIGH, LOW), (1, 2))
+    return _compared(
+        setting, (partial(checks.check_index, str(setting.device), dtype, N, *case) for dtype, *case in each)
     )
 
 

@@ -10,6 +10,7 @@ from maha_model.kernels.checks.cross_entropy import check_cross_entropy
 from maha_model.kernels.checks.depthwise import check_depthwise, check_pyramid
 from maha_model.kernels.checks.descent import check_descent
 from maha_model.kernels.checks.fuse import check_fuse
+from maha_model.kernels.checks.index import check_index
 from maha_model.kernels.checks.qp import check_qp
 from maha_model.kernels.checks.rotary import check_rotary, check_rotary_of_scales
 from maha_model.kernels.checks.span import check_span
@@ -22,6 +23,7 @@ __all__ = [
     "check_depthwise",
     "check_descent",
     "check_fuse",
+    "check_index",
     "check_pyramid",
     "check_qp",
     "check_rotary",

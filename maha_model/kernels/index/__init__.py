@@ -2,10 +2,11 @@
 
 Of each token one short key, of each query one short query for a group of heads: the products find where a layer's
 attention would go at a fraction of its work, as DeepSeek's lightning indexer does for trained models (DeepSeek-V3.2,
-arXiv 2512.02556). Plain torch: matrix products, which every device does well.
+arXiv 2512.02556). Compiled for the CPU (index.cpp), matrix products of torch's elsewhere (blocks.py, the definition).
 """
 
-from maha_model.kernels.index.choice import choose_blocks, choose_blocks_at, pairs_compared
+from maha_model.kernels.index.blocks import choose_blocks_at
 from maha_model.kernels.index.lessons import Rows, attach, lesson
+from maha_model.kernels.index.operator import choose_blocks, implementation, pairs_compared
 
-__all__ = ["Rows", "attach", "choose_blocks", "choose_blocks_at", "lesson", "pairs_compared"]
+__all__ = ["Rows", "attach", "choose_blocks", "choose_blocks_at", "implementation", "lesson", "pairs_compared"]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from maha_model.kernels.index.choice import faded, products
+from maha_model.kernels.index.blocks import faded, products
 
 QUERIES = 64
 """Of a window (or a document that is laid out alone) whose whole attention is computed."""

@@ -15,6 +15,7 @@ from maha_model.kernels.checks import (
     check_depthwise,
     check_descent,
     check_fuse,
+    check_index,
     check_qp,
     check_rotary,
     check_span,
@@ -26,6 +27,7 @@ from maha_model.kernels.checks import (
 from maha_model.kernels.checks.fuse import PROBLEMS
 from maha_model.kernels.descent import cpu as descent_code
 from maha_model.kernels.fuse import cpu as fuse_code
+from maha_model.kernels.index import cpu as index_code
 from maha_model.kernels.qp import cpu as qp_code
 from maha_model.kernels.span import cpu as span_code
 
@@ -86,3 +88,19 @@ def test_errors_are_relative_and_a_value_that_is_not_finite_is_infinitely_wrong(
     assert relative_error(wanted + torch.tensor([0.0, 0.0, 0.4]), wanted, apart=0.34) == 0
     assert relative_error(torch.tensor([1.0, torch.nan, 2.0]), wanted) == float("inf")
     assert relative_error(torch.empty(0), torch.empty(0)) == 0
+
+
+@pytest.mark.parametrize("fault", ["worse", "twice", "fewer"])
+def test_a_wrong_choice_of_an_index_is_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_index("cpu", HIGH, 300, 2).passed
+    right = index_code.choose_blocks
+
+    def wrong(*args: Any) -> torch.Tensor:
+        chosen = right(*args)
+        if fault == "worse":  # every block but the newest, of which one is left out
+            return torch.where(chosen > 0, chosen - 1, chosen)
+        chosen[..., 1] = chosen[..., 0] if fault == "twice" else -1
+        return chosen
+
+    monkeypatch.setattr(index_code, "choose_blocks", wrong)
+    assert not check_index("cpu", HIGH, 300, 2).passed

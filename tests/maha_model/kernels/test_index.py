@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from maha_model.kernels.index import attach, choice, choose_blocks, choose_blocks_at, lesson
+from maha_model.kernels import which
+from maha_model.kernels.dispatch import without_native_code
+from maha_model.kernels.index import attach, blocks, choose_blocks, choose_blocks_at, lesson
 
 SHAPES = {
     "B": st.integers(1, 2), "G": st.integers(1, 3), "M": st.integers(1, 60), "c": st.sampled_from([1, 4, 7]),
@@ -61,9 +63,11 @@ def test_the_best_blocks_are_chosen_and_ties_go_to_the_lower_index(
     q, k, fade = tensors(shape)
     arguments = shape["ratio"], shape["near"], shape["top"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(choice._AT_ONCE, "cpu", at_once)
-        patch.setattr(choice, "_LOW", low)
-        found = choose_blocks(q, k, fade, *arguments, shape["start"])
+        patch.setitem(blocks._AT_ONCE, "cpu", at_once)
+        patch.setattr(blocks, "LOW", low)
+        compiled = choose_blocks(q, k, fade, *arguments, shape["start"])
+        with without_native_code():
+            found = choose_blocks(q, k, fade, *arguments, shape["start"])
         last = torch.tensor([shape["start"] + shape["M"] - 1])
         newest = choose_blocks_at(last, q[:, :, -1:], k, fade, *arguments)
     assert found.dtype == torch.int32
@@ -73,7 +77,25 @@ def test_the_best_blocks_are_chosen_and_ties_go_to_the_lower_index(
         for b in range(q.shape[0])
     ]  # fmt: skip
     assert found.tolist() == wanted
+    assert torch.equal(compiled, found)
     assert torch.equal(newest, found[:, :, -1:])
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    N=st.integers(200, 900), width=st.integers(1, 40), ratio=st.sampled_from([1, 3, 8]), top=st.integers(1, 90),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+)  # fmt: skip
+def test_the_compiled_form_is_the_definition(N: int, width: int, ratio: int, top: int, dtype: torch.dtype) -> None:
+    """Of small integers, whose products have no rounding; with more blocks than there are maxima for a bound."""
+    assert which("index", "cpu", dtype) == "cpu"
+    generator = torch.Generator().manual_seed(N)
+    q, k = torch.randint(-3, 4, (2, 2, N, 3, width), generator=generator).to(dtype).transpose(2, 3)
+    fade = torch.zeros(3, dtype=dtype)
+    found = choose_blocks(q, k, fade, ratio, 20, top)
+    with without_native_code():
+        wanted = choose_blocks(q, k, fade, ratio, 20, top)
+    assert torch.equal(found, wanted)
 
 
 @settings(deadline=None, max_examples=15)
