@@ -21,7 +21,9 @@ KERNEL_KEYS = ("cases", "worst_error_over_tolerance", "agreements")
 LOW, HIGH, EXACT = torch.bfloat16, torch.float32, torch.float64
 _FAST = {
     "cpu": dict.fromkeys(("span", "descent", "fuse", "qp", "depthwise", "bounds", "index"), "cpu"),
-    "cuda": dict.fromkeys(("descent", "fuse", "cross_entropy", "rotary", "depthwise", "bounds", "swiglu"), "triton"),
+    "cuda": dict.fromkeys(
+        ("descent", "fuse", "cross_entropy", "rotary", "depthwise", "bounds", "index", "swiglu"), "triton"
+    ),
 }
 
 

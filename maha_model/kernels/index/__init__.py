@@ -2,7 +2,8 @@
 
 Of each token one short key, of each query one short query for a group of heads: the products find where a layer's
 attention would go at a fraction of its work, as DeepSeek's lightning indexer does for trained models (DeepSeek-V3.2,
-arXiv 2512.02556). Compiled for the CPU (index.cpp), matrix products of torch's elsewhere (blocks.py, the definition).
+arXiv 2512.02556). Compiled for the CPU (index.cpp), a Triton kernel on a GPU; blocks.py, in torch's
+operations, is the definition.
 """
 
 from maha_model.kernels.index.blocks import choose_blocks_at

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from maha_model.kernels.dispatch import Implementation, device_kind, implementation_on_cpu, is_fake
+from maha_model.kernels.dispatch import (
+    Implementation,
+    device_kind,
+    implementation_on_cpu,
+    implementation_on_gpu,
+    is_fake,
+    kernel_module,
+    on_its_gpu,
+)
 from maha_model.kernels.index import blocks, cpu
 from maha_model.kernels.native import DTYPES
 
@@ -36,10 +44,13 @@ def choose_blocks(
 
 
 def implementation(device: str, dtype: torch.dtype, warn: bool = True) -> Implementation:
-    """What chooses on a kind of device: `cpu` or `blocks`."""
-    if device != "cpu":
+    """What chooses on a kind of device: `cpu`, `triton` or `blocks`."""
+    if device == "cpu":
+        return implementation_on_cpu("index", dtype, DTYPES, cpu.kernels(dtype), "blocks", warn)
+    if device != "cuda":
         return "blocks"
-    return implementation_on_cpu("index", dtype, DTYPES, cpu.kernels(dtype), "blocks", warn)
+    found = implementation_on_gpu("index", "torch's operations on parts of the scores are slower", warn)
+    return found if found == "triton" else "blocks"
 
 
 def pairs_compared(
@@ -50,9 +61,12 @@ def pairs_compared(
 
 
 @torch.library.custom_op("maha::choose_blocks", mutates_args=())
+@on_its_gpu
 def _choose_blocks(q: Tensor, k: Tensor, fade: Tensor, ratio: int, near: int, top: int, start: int) -> Tensor:
-    runs = implementation(device_kind(q), q.dtype, warn=not (is_fake(q) or q.is_meta))
-    return (cpu if runs == "cpu" else blocks).choose_blocks(q, k, fade, ratio, near, top, start)
+    device = device_kind(q)
+    found = implementation(device, q.dtype, warn=not (is_fake(q) or q.is_meta))
+    form = blocks if found == "blocks" else kernel_module("index", device)
+    return form.choose_blocks(q, k, fade, ratio, near, top, start)
 
 
 @_choose_blocks.register_fake
