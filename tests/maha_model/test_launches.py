@@ -16,7 +16,7 @@ def test_a_maha_layer_launches_little() -> None:
     totals = {name: count_block(ModelConfig.named("paper", **options)).total for name, options in BLOCKS.items()}
     assert totals["MAHA"] <= 65
     assert totals["MAHA, descent"] <= 124
-    assert totals["MAHA, index"] <= 208
+    assert totals["MAHA, index"] <= 179
     assert totals["Transformer"] <= 29
 
 
