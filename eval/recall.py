@@ -7,12 +7,13 @@ interrupted continues. At the end come tables and limits over all seeds. See eva
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from data_pipeline import CommandParser, UserError, at_least, user_errors, user_path
 from eval.bench.criteria import print_report
 from eval.device import add_device_option, device_title
-from eval.tasks import Suite, conduct, criteria_of, rows_of, tables
+from eval.tasks import Suite, conduct, criteria_of, rows_of, table_of_times, tables, times_of_updates
 from maha_model import ConfigError
 
 
@@ -27,6 +28,12 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the suite's")
     parser.add_argument("--out", type=Path, help="folder of the results (default: runs/NAME of the suite's file)")
     parser.add_argument("--jobs", type=at_least(1), default=1, help="runs side by side, with equal shares of the cores")
+    parser.add_argument(
+        "--time",
+        type=at_least(1),
+        metavar="UPDATES",
+        help="train nothing: time UPDATES of each model, in turns",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, when all is done")
     args = parser.parse_args()
     with user_errors(ConfigError):
@@ -35,11 +42,15 @@ def main() -> None:
         runs = suite.runs(args.only, args.models, args.seeds, **overrides)
         if not args.device.startswith("cuda") and any(run.training.precision == "bfloat16" for run in runs):
             raise UserError(f"precision bfloat16 is for GPUs, not for {args.device}; give --precision float32")
+        values = {"suite": str(args.suite), "device": device_title(args.device)}
+        if args.time:
+            times = times_of_updates(runs, args.device, args.time)
+            print_report([table_of_times(times)], [], {**values, "times": [asdict(time) for time in times]}, args.json)
+            return
         out = user_path(args.out or Path("runs") / args.suite.stem)
         results = conduct(runs, out, args.device, args.jobs, _progress)
         rows = rows_of(results)
         criteria = criteria_of(suite.limits(), rows)
-        values = {"suite": str(args.suite), "device": device_title(args.device)}
         details = {**values, "rows": [row.to_dict() for row in rows]}
         print_report(tables(rows), criteria, details, args.json)
 

@@ -15,6 +15,7 @@ from eval.tasks.results import Row, rows_of, tables
 from eval.tasks.scoring import Scores, score
 from eval.tasks.suite import TASKS, Run, Suite
 from eval.tasks.task import Batch, Task
+from eval.tasks.timing import UpdateTime, table_of_times, times_of_updates
 from eval.tasks.training import Learner, Point, Stage, Training, updates_to
 from eval.tasks.variables import VariablesTask
 
@@ -36,11 +37,14 @@ __all__ = [
     "Suite",
     "Task",
     "Training",
+    "UpdateTime",
     "VariablesTask",
     "conduct",
     "criteria_of",
     "rows_of",
     "score",
+    "table_of_times",
     "tables",
+    "times_of_updates",
     "updates_to",
 ]

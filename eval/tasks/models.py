@@ -14,7 +14,7 @@ from maha_model import AggregationConfig, CausalLM, ConfigError, ModelConfig
 from maha_model.attention import MAHAAttention
 from maha_model.more_scales import start_from
 
-_OURS = ("equal_scores", "dial", "begins")
+_OURS = ("equal_scores", "dial", "begins", "more_updates")
 """Keys of a model that are no settings of its configuration."""
 _BEGINS = ("num_scales", "rope_base")
 
@@ -97,6 +97,13 @@ class TaskModels:
             except ConfigError as error:
                 raise UserError(f"{where}: dial {value}: {error}") from error
         return [float(value) for value in dial]
+
+    def more_updates(self, model: str) -> float:
+        """How many times the task's updates the model has, in all stages."""
+        times = self._settings(model).get("more_updates", 1)
+        if type(times) not in (int, float) or not 0 < times < float("inf"):
+            raise UserError(f"{self._where(model)}: more_updates is {times!r}; give a positive number")
+        return float(times)
 
     def _where(self, model: str) -> str:
         return f"{self.path}, model {model}"

@@ -7,7 +7,8 @@ Keys of the file:
   score entries as in that model; `at: {LENGTH: SETTINGS}` has settings for one length; `dial: [SPARSITY, ...]` scores
   the trained model again with each of these values of aggregation.sparsity (with `gate` of aggregation.threshold), and
   counts the work of its scores; `begins: SETTINGS`, of num_scales and rope_base, are those of the curriculum's stages,
-  from whose weights the model itself starts;
+  from whose weights the model itself starts; `more_updates: TIMES` multiplies the updates of all
+  stages, for a comparison in equal time;
 - `tasks`: by name, the fields of `Entry`;
 - `figures`: limits, see `eval.tasks.criteria`.
 
@@ -17,7 +18,7 @@ The shipped files stand here: `small.yaml` and `summary.yaml`, for a laptop; for
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,8 @@ class Suite:
             path=self.path, task=entry.name, length=length, base=merged(self.base, entry.model), models=self.models,
             given={"vocab_size": task.vocab_size, "context_length": context},
         )  # fmt: skip
-        config = models.config(model)
+        config, times = models.config(model), models.more_updates(model)
+        stages = [replace(stage, updates=max(1, round(times * stage.updates))) for stage in stages]
         return Run(
             entry=entry.name, task=entry.task, model=model, seed=seed, stages=stages, tests=tests, config=config,
             training=training, dial=models.dial(model, config), begins=models.begins(model) if stages[1:] else None,

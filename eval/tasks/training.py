@@ -132,7 +132,7 @@ class Learner:
         stage, training = self._stages[self._stage], self._training
         start = time.perf_counter()
         for _ in range(min(training.every, stage.updates - self._update_of_stage)):
-            loss = self._step(stage)
+            loss = self.update()
         value = loss.item()  # waits for a GPU
         self.seconds += time.perf_counter() - start
         accuracy = self._score(stage.task, training.scored, _POINTS_SEED).accuracy
@@ -146,7 +146,9 @@ class Learner:
                 start_from(self.model, trained, self._config.num_scales - self._begins.num_scales)
         return self.points[-1]
 
-    def _step(self, stage: Stage) -> torch.Tensor:
+    def update(self) -> torch.Tensor:
+        """One update of the present stage; its batch's loss, in nats per scored token."""
+        stage = self._stages[self._stage]
         self._update += 1
         self._update_of_stage += 1
         self.model.train()

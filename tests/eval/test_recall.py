@@ -34,6 +34,24 @@ def test_json_is_one_object_with_rows_and_figures(
     assert "passages-16-full-3: update 2, loss " in progress
 
 
+def test_updates_of_all_models_are_timed_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    options = ["--suite", str(write_suite(tmp_path)), "--out", str(out), "--device", "cpu", "--time", "3", "--json"]
+    monkeypatch.setattr(sys, "argv", ["recall.py", *options])
+    recall.main()
+    stdout, table = capsys.readouterr()
+    places = [(time["task"], time["length"], time["model"]) for time in json.loads(stdout)["times"]]
+    models = ("full", "window", "maha")
+    assert places == [
+        *(("pairs", n, model) for n in (16, 32) for model in models), ("passages", 16, "full"), ("passages", 16, "maha")
+    ]  # fmt: skip
+    assert all(time["seconds"] > 0 for time in json.loads(stdout)["times"])
+    assert table.count("| 1.000 |") == 3  # the shortest of each task and length
+    assert not out.exists()
+
+
 def test_without_json_tables_and_verdicts_are_printed_and_no_heavy_library_is_loaded(
     tmp_path: Path, run_command: Run
 ) -> None:

@@ -67,6 +67,15 @@ def test_a_model_has_settings_of_its_own_at_a_length_and_room_for_all_tests(tmp_
     assert short.config.context_length == 64
 
 
+def test_a_model_has_more_updates_in_all_stages(tmp_path: Path) -> None:
+    values = changed("models", "full", "more_updates", value=1.5)
+    stages, others = (
+        load_suite(tmp_path, **values).runs(["pairs"], [model], [0])[0].stages for model in ("full", "maha")
+    )
+    assert [stage.updates for stage in stages] == [3, 6]
+    assert [stage.updates for stage in others] == [2, 4]
+
+
 def test_a_model_begins_the_curriculum_with_other_scales_and_is_itself_without_one(tmp_path: Path) -> None:
     values = changed("models", "maha", value={"num_scales": 3, "begins": {"num_scales": 2, "rope_base": 100.0}})
     with_curriculum, without = (load_suite(tmp_path, **values).runs([name], ["maha"], [0])[0] for name in TASK_NAMES)
@@ -131,6 +140,7 @@ def changed(*keys: str, value: Any) -> dict[str, Any]:
         (changed("training", "lr", value="3e-3"), "training: lr is '3e-3'; give a number"),
         (changed("models", "full", "d_modle", value=3), "task pairs, model full: unknown model setting d_modle"),
         (changed("models", "full", value=None), "model full is None"),
+        (changed("models", "full", "more_updates", value=0), "model full: more_updates is 0; give a positive number"),
         (changed("models", "full", "vocab_size", value=3), "vocab_size follows from the task"),
         (changed("models", "window", "equal_scores", value="window"), "give a model that has none itself"),
         (changed("models", value={"a/b": {}}), "the name 'a/b' is part of a file's"),

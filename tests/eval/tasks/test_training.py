@@ -95,9 +95,9 @@ def test_stages_follow_each_other_and_each_is_scored_on_its_own_task() -> None:
     easy, seen = RecallTask(length=16, pairs=1, keys=4, values=4), []
 
     class Watched(Learner):
-        def _step(self, stage: Stage) -> torch.Tensor:
-            seen.append(stage.task.length)
-            return super()._step(stage)
+        def update(self) -> torch.Tensor:
+            seen.append(self._stages[self._stage].task.length)
+            return super().update()
 
     stages = [Stage(task=easy, updates=3, batch_size=4), Stage(task=TASK, updates=4, batch_size=2)]
     trained = Watched(tiny(TASK, attention="standard"), stages, Training(every=2, scored=8), 0, "cpu")
