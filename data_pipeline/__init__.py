@@ -7,7 +7,7 @@ from data_pipeline.arguments import CommandParser, at_least
 from data_pipeline.document_table import DocumentInfo
 from data_pipeline.documents import TokenizedDocument, read_documents
 from data_pipeline.errors import UserError, user_errors
-from data_pipeline.files import user_path
+from data_pipeline.files import check_folder, user_path
 from data_pipeline.manifest import Manifest
 from data_pipeline.mixed_order import EndOfMixtureError, MixedOrder
 from data_pipeline.mixture import Data, Mixture, mixture_of
@@ -35,6 +35,7 @@ __all__ = [
     "WindowDataset",
     "Windows",
     "at_least",
+    "check_folder",
     "check_readable",
     "load_data",
     "mixture_of",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data_pipeline.errors import UserError
+from data_pipeline.files import check_folder
 
 _LOCK = ".lock"
 # A process that was killed a moment ago may still be ending, and `check_unclaimed` holds the lock for an instant.
@@ -54,13 +55,9 @@ def check_unclaimed(folder: Path, refusal: str = AT_WORK) -> None:
 
 @contextmanager
 def _locked(folder: Path, refusal: str) -> Iterator[TextIO]:
+    check_folder(folder)
     while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            if folder.is_file():
-                raise UserError(f"--out {folder} is a file; give a folder") from error
-            raise
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = (folder / _LOCK).open("a+")
         except FileNotFoundError:  # the holder before has just removed the folder

@@ -47,3 +47,16 @@ def user_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(f"{path} is in a home folder that does not exist; give the whole path") from error
+
+
+def check_folder(path: Path) -> None:
+    """Raises UserError unless `path`, given as --out, is a folder or one can be made there."""
+    for place in (path, *path.parents):
+        if place.is_dir():
+            return
+        if place.is_symlink():
+            raise UserError(
+                f"--out {path}: {place} is a link to {place.readlink()}, which is not there; make it, or give another"
+            )
+        if place.exists():
+            raise UserError(f"--out {path}: {place} is a file; give a folder")

@@ -41,7 +41,7 @@ def load_data(path: str | Path) -> Data:
         UserError: if it is neither, one of its data sets is none, or their tokenizers differ.
     """
     path = user_path(path)
-    if path.is_file() and path.suffix in (".yaml", ".yml"):
+    if path.suffix in (".yaml", ".yml") and not path.is_dir():
         return _read(path)
     return Manifest.load(path)
 

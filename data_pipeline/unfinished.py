@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_pipeline.document_table import table_path
 from data_pipeline.errors import ResumableError, UserError
-from data_pipeline.files import atomic_write, sync
+from data_pipeline.files import atomic_write, check_folder, sync
 from data_pipeline.indexed_dataset import bin_path, idx_path
 from data_pipeline.manifest import MANIFEST, Manifest
 from data_pipeline.request import ELSEWHERE, PARTIAL, REQUEST, Request, difference, earlier_request
@@ -37,6 +37,7 @@ def made(out: Path, request: Request, make: Callable[[Path], None]) -> Manifest:
     Raises:
         UserError: if `out` holds something else, or another process makes it; and what `make` raises.
     """
+    check_folder(out)
     existed = out.exists()
     partial = out / PARTIAL
     with _claim(partial, request):

@@ -7,7 +7,7 @@ needs no other), report.md and report.json.
 import argparse
 from pathlib import Path
 
-from data_pipeline import CommandParser, Manifest, UserError, at_least, user_errors, user_path
+from data_pipeline import CommandParser, Manifest, UserError, at_least, check_folder, user_errors, user_path
 from data_pipeline.files import atomic_write
 from data_pipeline.json_text import to_json
 from eval.device import add_device_option
@@ -21,6 +21,7 @@ def main() -> None:
     args = parser.parse_args()
     with user_errors():
         args.out = user_path(args.out)
+        check_folder(args.out)
         parts = [part for part in args.only if part not in args.without]
         if not parts:
             raise UserError("--without leaves out every part; name one that stays, of " + ", ".join(PARTS))

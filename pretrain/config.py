@@ -192,6 +192,9 @@ class RunConfig:
         for name in ("step_timeout", "peer_timeout"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("resume", "init_from"):
+            if not getattr(self, name).strip():
+                raise ConfigError(f"{name} is empty; give a checkpoint or none")
         if self.init_from != "none" and self.resume not in ("none", "auto"):
             raise ConfigError(
                 f"init_from {self.init_from} starts a new run from weights, and resume {self.resume} continues one; "

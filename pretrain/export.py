@@ -5,7 +5,7 @@ The folder that it writes is described in pretrain/checkpoint/export.py.
 
 from pathlib import Path
 
-from data_pipeline import CommandParser, UserError, user_errors, user_path
+from data_pipeline import CommandParser, UserError, check_folder, user_errors, user_path
 from maha_model import ConfigError
 from pretrain.checkpoint.export import FILE_BYTES, export
 
@@ -23,6 +23,7 @@ def main() -> None:
     with user_errors(ConfigError):
         if not 0 < arguments.file_gb < float("inf"):
             raise UserError(f"--file-gb is {arguments.file_gb}; give a positive number")
+        check_folder(user_path(arguments.out))
         path = export(arguments.run, user_path(arguments.out), int(arguments.file_gb * 1e9))
     print(f"{path} exported to {arguments.out}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from data_pipeline import Data, Mixture, UserError, load_data, mixture_of, open_windows, user_errors
+from data_pipeline import Data, Mixture, UserError, check_folder, load_data, mixture_of, open_windows, user_errors
 from maha_model import CausalLM, ConfigError
 from pretrain.check_decay import check_decay
 from pretrain.check_init import check_init
@@ -87,13 +87,12 @@ def check_out(config: RunConfig) -> None:
 
     A start that failed before its first step leaves an empty metrics.jsonl at most.
     """
+    check_folder(config.out)
     metrics = config.out / "metrics.jsonl"
     if config.resume == "none" and (has_checkpoint(config.out) or (metrics.exists() and metrics.stat().st_size)):
         raise UserError(
             f"--out {config.out} holds a run already; continue it with --resume auto, or choose another --out"
         )
-    if config.out.exists() and not config.out.is_dir():
-        raise UserError(f"--out {config.out} is not a folder; choose another")
 
 
 def warn_of_small_disk(config: RunConfig, world_size: int) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from maha_model.config.checks import ConfigError, check_choices
+from maha_model.config.checks import ConfigError, check_choices, check_finite
 
 
 @dataclass(kw_only=True)
@@ -44,6 +44,7 @@ class AggregationConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_finite(self, "aggregation.")
         if self.strategy == "convex" and self.target == "output":
             raise ConfigError("aggregation.target 'output' is for nash; use utility, projection or value with convex")
         if self.ridge <= 0:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import typing
 from typing import Any
 
@@ -32,3 +33,12 @@ def check_choices(config: object) -> None:
             near = difflib.get_close_matches(str(value), choices, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(choices)}{hint}")
+
+
+def check_finite(config: object, prefix: str = "") -> None:
+    """Raise ConfigError if a field, or an entry of one, is infinite or no number; `prefix` goes before its name."""
+    for name in typing.get_type_hints(type(config)):
+        value = getattr(config, name)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{prefix}{name} is {value}; it must be finite")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from maha_model.config.aggregation import AggregationConfig
-from maha_model.config.checks import ConfigError, build, check_choices
+from maha_model.config.checks import ConfigError, build, check_choices, check_finite
 
 
 @dataclass(kw_only=True)
@@ -111,6 +111,7 @@ class ModelConfig:
         if isinstance(self.aggregation, dict):
             self.aggregation = build(AggregationConfig, self.aggregation, "aggregation.")
         check_choices(self)
+        check_finite(self)
         for name in ("context_length", "d_model", "num_layers", "num_heads", "d_ff"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -51,7 +51,7 @@ def export(checkpoint: str | Path, out: Path, file_bytes: int = FILE_BYTES) -> P
     file = tokenizer_file(path)
     tokenizer = Tokenizer(file)
     config = {
-        "model_type": "maha", "architectures": ["MAHAForCausalLM"], "auto_map": AUTO_MAP,
+        "model_type": "maha", "architectures": ["MAHAForCausalLM"], "auto_map": AUTO_MAP, "tie_word_embeddings": True,
         **model_config(info).to_dict(),
         # what generation pads with and stops at: the next document would begin there
         "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.unk_id,

@@ -53,6 +53,11 @@ def open_saved_model(path: Path) -> tuple[CheckpointInfo, SavedTensors]:
     file = tokenizer_file(path)
     if not file.exists():
         raise UserError(f"{path} has no tokenizer; save it there too: tokenizer.save_pretrained({str(path)!r})")
+    if _config(path).get("tie_word_embeddings") is False:
+        raise UserError(
+            f"{path} has a head of its own (tie_word_embeddings: false), and models here share it with the embedding; "
+            "train tokens by an adapter's trainable_token_indices, which keep it so"
+        )
     names = {field.name for field in dataclasses.fields(ModelConfig)}
     model = {name: value for name, value in _config(path).items() if name in names}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -118,6 +118,8 @@ def find_checkpoint(path: str | Path, verify: Callable[[Path], None] = verify_ch
     if (path / INDEX).is_file():
         verify(path)
         return path
+    if path.is_file():
+        raise UserError(f"checkpoint {path} is a file; give the folder that it is in")
     if not path.is_dir():
         raise UserError(f"checkpoint {path} does not exist; give a run's folder, one of its checkpoints or an export")
     if is_saved_model(path):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from data_pipeline import UserError
+from data_pipeline import UserError, check_folder
 from data_pipeline.files import atomic_write
 from data_pipeline.json_text import to_json
 from pretrain.distributed import local_device, rank_from_environment, world_size_from_environment
@@ -54,10 +54,8 @@ def examine(options: Options) -> int:
         names = ", ".join(check.name for check in checks)
         raise UserError(f"--only {options.only}: no check has a name that begins so; there are {names}, {NAME}")
     folder = options.out or Path.cwd()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, FileNotFoundError) as error:
-        raise UserError(f"cannot make the folder {folder} ({error.strerror}); give another as --out") from error
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write to {folder}; give another folder as --out")
     device = local_device()

@@ -315,7 +315,8 @@ def test_an_unusable_output_path_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert_user_error(
-        run_command(*PREPARE, "--source", source_folder, "--out", tmp_path / "file" / "set"), "cannot use"
+        run_command(*PREPARE, "--source", source_folder, "--out", tmp_path / "file" / "set"),
+        "file is a file; give a folder",
     )
 
 

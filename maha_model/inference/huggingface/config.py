@@ -12,7 +12,6 @@ class MAHAPreTrainedConfig(PreTrainedConfig):
     """The fields of `ModelConfig`, checked as there, under their own names and the usual ones of `transformers`."""
 
     model_type = "maha"
-    tie_word_embeddings = True
     attribute_map = {  # noqa: RUF012  # the base class's name and form
         "hidden_size": "d_model",
         "intermediate_size": "d_ff",
@@ -27,6 +26,8 @@ class MAHAPreTrainedConfig(PreTrainedConfig):
         config = ModelConfig.from_dict({name: values.pop(name) for name in names if name in values})
         for name, value in config.to_dict().items():
             setattr(self, name, value)
+        # Of the instance, not the class: peft reads it from `to_dict`.
+        self.tie_word_embeddings = values.pop("tie_word_embeddings", True)
         super().__init__(**values)
 
     @classmethod

@@ -1,5 +1,6 @@
 """What `transformers` and the libraries over it pass to a model and do with it."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from data_pipeline import UserError
 from maha_model.huggingface import MAHAPreTrainedForCausalLM
 from pretrain.checkpoint import load_model
+from pretrain.export import export
 from tests.maha_model.inference.conftest import ids_of
 
 LORA = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
@@ -155,6 +158,35 @@ def test_an_adapter_is_trained_and_merged_into_the_same_model(folder: Path) -> N
     assert torch.equal(
         merged.generate(ids[:, :5], max_new_tokens=6, min_new_tokens=6, do_sample=False, use_cache=False), tokens
     )
+
+
+@pytest.mark.parametrize("options", [{"trainable_token_indices": [5]}, {"modules_to_save": ["embedding"]}])
+def test_tokens_that_an_adapter_trains_are_merged_with_the_head(
+    tmp_path: Path, folder: Path, options: dict[str, list]
+) -> None:
+    """Head and embedding share a weight, which peft is told; trained as a whole it parts them, and says so."""
+    model, ids = AutoModelForCausalLM.from_pretrained(folder), ids_of((1, 9))
+    ids[0, 3] = 5
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["out"], **options))
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn_like(parameter)
+    expected = adapted.eval()(ids).logits
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        merged = adapted.merge_and_unload()
+    torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-4, atol=1e-4)
+    merged.save_pretrained(tmp_path / "merged")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(again(ids).logits, expected, rtol=1e-4, atol=1e-4)
+    if "modules_to_save" not in options:
+        assert merged.lm_head.weight is merged.get_input_embeddings().weight
+        return
+    assert any("no longer tied" in str(warning.message) for warning in caught)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "merged")
+    with pytest.raises(UserError, match=r"has a head of its own \(tie_word_embeddings: false\)"):
+        export(tmp_path / "merged", tmp_path / "anew")
 
 
 @pytest.mark.parametrize("options", [{}, {"bf16": True}, {"gradient_checkpointing": True}])
