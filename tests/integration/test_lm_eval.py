@@ -221,12 +221,3 @@ def test_mistakes_are_one_line_and_status_2(
     assert_user_error(done, "Tasks not found: no_such_task")
     done = run_command("-m", "eval.harness", "--checkpoint", folder, "--tasks", "maha_needle", HF_HUB_OFFLINE="1")
     assert_user_error(done, "no text to search in; give --metadata data=PATH")
-    for given, message in (
-        ("data=2024", "data is 2024"),
-        ("tokenizer=no/such/folder", "no tokenizer that can be loaded"),
-    ):
-        done = run_command(
-            "-m", "eval.harness", "--checkpoint", folder, "--tasks", "maha_needle", "--metadata", "data=book.txt",
-            given, HF_HUB_OFFLINE="1",
-        )  # fmt: skip
-        assert_user_error(done, message)

@@ -50,7 +50,7 @@ def test_the_newest_position_alone_is_that_of_a_descent_of_one_query(
     torch.testing.assert_close(descend_at(position, q, *room, raises, *constants, wanted), expected, rtol=0, atol=0)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(case=cases(most=1))
 def test_a_gpu_reads_the_position_itself(case: Case) -> None:
     """In Triton's interpreter, with room that must not be read."""

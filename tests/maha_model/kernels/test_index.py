@@ -128,14 +128,11 @@ def test_the_lesson_is_the_cross_entropy_to_where_the_heads_look(
                 share = torch.zeros(blocks, dtype=torch.float64)
                 for h in range(g * heads, (g + 1) * heads):
                     weight = (k[b, h, : position + 1] @ q[b, h, position - start] / 6**0.5).softmax(0).detach()
-                    for token in range(far):
-                        share[token // ratio] += weight[token] / heads
+                    share.index_add_(0, torch.arange(far) // ratio, weight[:far] / heads)
                 scores = ik[b, g] @ iq[b, g, position - start] / iq.shape[-1] ** 0.5
-                merit = torch.stack([
-                    scores[block * ratio : (block + 1) * ratio].logsumexp(0)
-                    - fade[g] * math.log(max(1, position - block * ratio))
-                    for block in range(blocks)
-                ])  # fmt: skip
+                of_blocks = scores[: blocks * ratio].split(ratio)
+                distance = (position - ratio * torch.arange(blocks)).clamp_min(1).double()
+                merit = torch.stack([block.logsumexp(0) for block in of_blocks]) - fade[g] * distance.log()
                 wanted = wanted - share @ merit.log_softmax(0) / (count * iq.shape[0] * iq.shape[1])
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
     learning = iq, ik, fade
