@@ -89,6 +89,8 @@ class Manifest:
         try:
             values = json.loads(path.read_bytes())
         except OSError as error:
+            if folder.suffix in (".yaml", ".yml"):
+                raise UserError(f"{folder} is no folder of a prepared data set; a mixture is for training") from error
             raise UserError(
                 f"{folder} is not a prepared data set ({MANIFEST}: {error.strerror}); make one with: "
                 f"python -m data_pipeline.prepare --source sample --out {folder}"

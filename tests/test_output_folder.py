@@ -22,7 +22,8 @@ def places(tmp_path: Path) -> dict[str, Path]:
     (tmp_path / "gone").symlink_to("/scratch/of/another/node")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     return {
-        "file is a file; give a folder": tmp_path / "file" / "run",
+        f"run: {tmp_path / 'file'} is a file; give a folder": tmp_path / "file" / "run",
+        f"file: {tmp_path / 'file'} is a file; give a folder": tmp_path / "file",
         "gone is a link to /scratch/of/another/node, which is not there": tmp_path / "gone",
         "loop is a link to": tmp_path / "loop" / "run",
     }

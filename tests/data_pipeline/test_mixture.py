@@ -145,6 +145,13 @@ def test_the_most_epochs_do_not_overflow(written: Any, data: Manifest, other_dat
     assert mixture(written(sources=most)).order([100, 200], seed=0)[0][0] in (0, 1)
 
 
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mix.yaml cannot be read: No such file"):
+        load_data(tmp_path / "mix.yaml")
+    with pytest.raises(UserError, match=r"mix.yaml is no folder of a prepared data set; a mixture is for training"):
+        Manifest.load(tmp_path / "mix.yaml")
+
+
 def test_a_file_that_is_no_yaml_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "mix.yaml").write_text("sources: {a: [\n")
     with pytest.raises(UserError, match="is not YAML") as raised:

@@ -9,7 +9,7 @@ from maha_model import CausalLM, ModelConfig
 from maha_model.attention import MAHAAttention
 from maha_model.initialization import initialize
 from maha_model.kernels import which
-from maha_model.kernels.checks import check_pyramid, check_rotary_of_scales
+from maha_model.kernels.checks import check_index, check_pyramid, check_rotary_of_scales
 from maha_model.kernels.cross_entropy import linear_cross_entropy
 from maha_model.kernels.cross_entropy.reference import linear_cross_entropy as loss_by_definition
 from maha_model.kernels.depthwise import depthwise_conv
@@ -120,6 +120,14 @@ def test_attention_with_all_scales_packed_has_the_numbers_of_the_cpu(dtype: torc
     for got, wanted in zip(*found, strict=True):
         limit = 3 * TOLERANCES[dtype] * wanted.abs().max().clamp(min=1e-3)
         assert (got.cpu().double() - wanted).abs().max() <= limit
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(("N", "groups"), [(517, 2), (4097, 1)])
+def test_an_index_chooses_the_best_blocks_and_learns(dtype: torch.dtype, N: int, groups: int) -> None:
+    assert which("index", "cuda", dtype) == "triton"
+    agreement = check_index("cuda", dtype, N, groups)
+    assert agreement.passed, agreement
 
 
 @pytest.mark.parametrize("options", [{}, {"attention": "standard"}])

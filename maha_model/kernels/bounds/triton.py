@@ -11,6 +11,7 @@ from torch import Tensor
 from maha_model.kernels.bounds.operator import empty_results
 from maha_model.kernels.bounds.triton_kernels import bound_gradient_kernel, bound_kernel
 from maha_model.kernels.fuse.triton import Launch
+from maha_model.kernels.layout import with_contiguous_rows
 
 _ROWS, _COLUMNS = (8, 64) if not triton.knobs.runtime.interpret else (64, 64)
 
@@ -33,7 +34,7 @@ def backward(grads: list[Tensor], k: Tensor, bounds: list[Tensor], ratio: int) -
 
 def plan_forward(k: Tensor, ratio: int, num_scales: int) -> tuple[list[Tensor], list[Launch]]:
     """The results of `forward`, not yet computed, and the launches that compute them."""
-    k = _with_contiguous_rows(k)
+    k = with_contiguous_rows(k)
     bounds = empty_results(k, ratio, num_scales)
     launches = [
         Launch(bound_kernel, {"source": source, "bounds": bound, **_sizes(source, bound, ratio)}, _programs(bound))
@@ -44,7 +45,7 @@ def plan_forward(k: Tensor, ratio: int, num_scales: int) -> tuple[list[Tensor], 
 
 def plan_backward(grads: list[Tensor], k: Tensor, bounds: list[Tensor], ratio: int) -> tuple[Tensor, list[Launch]]:
     """The keys' gradient in float32 at least, not yet computed, and the launches that compute it, coarsest first."""
-    k, wide = _with_contiguous_rows(k), torch.promote_types(k.dtype, torch.float32)
+    k, wide = with_contiguous_rows(k), torch.promote_types(k.dtype, torch.float32)
     sums = [torch.zeros(k.shape, dtype=wide, device=k.device), *(_owned(grad, wide) for grad in grads)]
     launches = []
     for level in reversed(range(len(bounds))):
@@ -75,7 +76,3 @@ def _programs(bound: Tensor) -> Callable[[dict[str, Any]], int]:
 def _owned(grad: Tensor, dtype: torch.dtype) -> Tensor:
     """A contiguous copy, which sums may be added to."""
     return grad.to(dtype, copy=True, memory_format=torch.contiguous_format)
-
-
-def _with_contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

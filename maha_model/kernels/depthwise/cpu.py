@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from maha_model.kernels.layout import with_contiguous_rows
 from maha_model.kernels.native import Extension, extension
 
 _SOURCE = Path(__file__).with_name("depthwise.cpp")
@@ -20,7 +21,7 @@ def forward(x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> T
     """See `operator.depthwise_conv`."""
     out = x.new_empty(x.shape[0], x.shape[1] // stride, x.shape[2])
     _operator("depthwise_forward", x)(
-        _with_contiguous_rows(x), taps.contiguous(), stride, dilation, left, torch.get_num_threads(), out
+        with_contiguous_rows(x), taps.contiguous(), stride, dilation, left, torch.get_num_threads(), out
     )
     return out
 
@@ -31,7 +32,7 @@ def backward(grad: Tensor, x: Tensor, taps: Tensor, stride: int, dilation: int, 
     wide = torch.promote_types(x.dtype, torch.float32)
     pieces = x.new_zeros(x.shape[0] * -(-grad.shape[1] // _PIECE), *taps.shape, dtype=wide)
     _operator("depthwise_backward", x)(
-        _with_contiguous_rows(grad), _with_contiguous_rows(x), taps.contiguous(), stride, dilation, left,
+        with_contiguous_rows(grad), with_contiguous_rows(x), taps.contiguous(), stride, dilation, left,
         torch.get_num_threads(), grad_x, pieces,
     )  # fmt: skip
     return grad_x, pieces.sum(0).to(taps.dtype)
@@ -41,7 +42,3 @@ def _operator(name: str, x: Tensor):  # type: ignore[no-untyped-def]
     compiled = kernels(x.dtype)
     assert compiled is not None, "the operator is taken only where there is compiled code"
     return compiled.operator(name)
-
-
-def _with_contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()

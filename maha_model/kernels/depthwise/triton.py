@@ -13,6 +13,7 @@ from maha_model.kernels.depthwise.triton_kernels import convolve_kernel, differe
 from maha_model.kernels.depthwise.triton_pyramid import coarsen_kernel, refine_kernel
 from maha_model.kernels.fuse.triton import Launch
 from maha_model.kernels.fuse.triton_plan_sums import plan_sums
+from maha_model.kernels.layout import with_contiguous_rows
 from maha_model.kernels.packing import unpacked
 
 _ROWS, _COLUMNS = (32, 64) if not triton.knobs.runtime.interpret else (128, 256)
@@ -36,7 +37,7 @@ def backward(grad: Tensor, x: Tensor, taps: Tensor, stride: int, dilation: int, 
 
 def plan_forward(x: Tensor, taps: Tensor, stride: int, dilation: int, left: int) -> tuple[Tensor, Launch]:
     """The result of `forward`, not yet computed, and the launch that computes it."""
-    x, (B, N, D) = _with_contiguous_rows(x), x.shape
+    x, (B, N, D) = with_contiguous_rows(x), x.shape
     out = x.new_empty(B, N // stride, D)
     arguments = {"x": x, "out": out, "x_strides": x.stride()[:2], **_sizes(out, N, taps, stride, dilation, left)}
     return out, Launch(convolve_kernel, arguments, lambda _: _programs(B, N // stride, D))
@@ -46,7 +47,7 @@ def plan_backward(
     grad: Tensor, x: Tensor, taps: Tensor, stride: int, dilation: int, left: int
 ) -> tuple[tuple[Tensor, Tensor], Launch]:
     """Gradients of x, and of the taps from blocks of positions (parts, K, D); the launch that computes both."""
-    grad, x = _with_contiguous_rows(grad), _with_contiguous_rows(x)
+    grad, x = with_contiguous_rows(grad), with_contiguous_rows(x)
     B, N, D = x.shape
     grad_x = x.new_empty(B, N, D)
     sizes = _sizes(grad, N, taps, stride, dilation, left)
@@ -75,7 +76,7 @@ def plan_pyramid(
     results = empty_pyramid(context, value, stride, len(taps))
     scales = [unpacked(rows, B, lengths) for rows in (results.contexts, results.values)]
     again = unpacked(results.coarse, B, lengths[1:])
-    fine, launches = [_with_contiguous_rows(x) for x in (context, value)], []
+    fine, launches = [with_contiguous_rows(x) for x in (context, value)], []
     for level, each in enumerate(taps):
         coarse = [of[level + 1] for of in scales]
         arguments = {
@@ -145,7 +146,3 @@ def _real(dtype: torch.dtype) -> tl.dtype:
 
 def _programs(batch: int, rows: int, width: int) -> int:
     return batch * triton.cdiv(rows, _ROWS) * triton.cdiv(width, _COLUMNS)
-
-
-def _with_contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()

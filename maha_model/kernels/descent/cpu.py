@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from maha_model.kernels.descent.geometry import Geometry, empty_results
+from maha_model.kernels.layout import with_contiguous_rows
 from maha_model.kernels.native import Extension, extension
 
 _SOURCE = Path(__file__).with_name("descent.cpp")
@@ -38,7 +39,7 @@ def descend_at(
     out = q_BH1d.new_empty(L, *q_BH1d.shape[:3], values_BHnd[0].shape[3])
     log_sum = q_BH1d.new_empty(L, *q_BH1d.shape[:3], dtype=wide)
     _operators(q_BH1d).operator("descent_descend")(
-        position_1, _with_contiguous_rows(q_BH1d), keys_BHnd, values_BHnd,
+        position_1, with_contiguous_rows(q_BH1d), keys_BHnd, values_BHnd,
         None if raise_2L is None else raise_2L.to(wide).contiguous(), wanted_LBG1, ratio, spans, top, groups,
         torch.get_num_threads(), out, log_sum,
     )  # fmt: skip
@@ -56,7 +57,7 @@ def backward(
     grad_k, grad_v = (x.new_zeros(x.shape, dtype=log_sum_BHM.dtype) for x in (k_BHnd, v_BHnd))
     grad_bias = log_sum_BHM.new_zeros((0,) if bias_BHMk is None else bias_BHMk.shape)
     _operators(q_BHMd).operator("descent_backward")(
-        _with_contiguous_rows(grad_out_BHMd),
+        with_contiguous_rows(grad_out_BHMd),
         *(None if grad is None else grad.contiguous() for grad in (grad_log_sum_BHM, grad_share_BHMk)),
         *_inputs(q_BHMd, k_BHnd, v_BHnd, parents_BGMk, bias_BHMk),
         log_sum_BHM, chosen_BGMk, share_BHMk, list(geometry), torch.get_num_threads(),
@@ -113,11 +114,7 @@ def _inputs(
     """With contiguous rows of queries, keys and values; parents in int32, a bias in the scores' precision."""
     if not q_BHMd.dtype == k_BHnd.dtype == v_BHnd.dtype:
         raise ValueError(f"queries, keys and values are {q_BHMd.dtype}, {k_BHnd.dtype}, {v_BHnd.dtype}; give one dtype")
-    q, k, v = (_with_contiguous_rows(x) for x in (q_BHMd, k_BHnd, v_BHnd))
+    q, k, v = (with_contiguous_rows(x) for x in (q_BHMd, k_BHnd, v_BHnd))
     parents = None if parents_BGMk is None else parents_BGMk.int().contiguous()
     wide = torch.promote_types(q.dtype, torch.float32)
     return q, k, v, parents, None if bias_BHMk is None else bias_BHMk.to(wide).contiguous()
-
-
-def _with_contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

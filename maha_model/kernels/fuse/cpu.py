@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from maha_model.kernels.fuse.problem import KINDS, Placement, Problem, compute_dtype, empty_gradient, fusion_constants
+from maha_model.kernels.layout import with_contiguous_rows
 from maha_model.kernels.native import Extension, extension
 from maha_model.kernels.qp.constants import DOMAINS
 
@@ -78,8 +79,8 @@ def _inputs(
     outputs: list[Tensor], linear: Tensor | None, target: Tensor | None
 ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
     """With contiguous rows of d numbers."""
-    target = None if target is None else _with_contiguous_rows(target)
-    return [_with_contiguous_rows(output) for output in outputs], linear, target
+    target = None if target is None else with_contiguous_rows(target)
+    return [with_contiguous_rows(output) for output in outputs], linear, target
 
 
 def _constants(placements: list[Placement], length: int, problem: Problem) -> tuple[Any, ...]:
@@ -90,7 +91,3 @@ def _constants(placements: list[Placement], length: int, problem: Problem) -> tu
         first, factor, length, problem.prices, problem.redundancy, problem.ridge, domain, kind, problem.own_gain,
         problem.normalize, torch.get_num_threads(),
     )  # fmt: skip
-
-
-def _with_contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

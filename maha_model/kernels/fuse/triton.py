@@ -13,6 +13,7 @@ from maha_model.kernels.fuse.problem import KINDS, Placement, Problem, compute_d
 from maha_model.kernels.fuse.triton_backward import differentiate_kernel, spread_kernel, sum_parts_kernel
 from maha_model.kernels.fuse.triton_kernels import gram_kernel, mix_kernel, solve_kernel
 from maha_model.kernels.fuse.triton_tiles import BLOCK, LANES, columns_of_tile, positions_of_tile
+from maha_model.kernels.layout import with_contiguous_rows
 from maha_model.kernels.qp.constants import DOMAINS, MAX_SCALES
 
 _PARTS = 16  # of a row's parts, those that are added up at once
@@ -112,7 +113,7 @@ def plan_backward(
     """The results of `backward`, not yet computed, and the launches that compute them."""
     (B, N, H, d), L = grad_combined.shape, len(outputs)
     call = _Call(outputs, linear, target, placements, N, problem)
-    grad_combined = _with_contiguous_rows(grad_combined)
+    grad_combined = with_contiguous_rows(grad_combined)
     grads = [empty_gradient(output, place, N) for output, place in zip(outputs, placements, strict=True)]
     grad_linear = grad_combined.new_empty((0,) if linear is None else (B, N, L, H), dtype=call.dtype)
     grad_target = grad_combined.new_empty((0,) if target is None else (B, N, H, d))
@@ -188,7 +189,7 @@ class _Call:
         length: int,
         problem: Problem,
     ) -> None:
-        outputs = [_with_contiguous_rows(output) for output in outputs]
+        outputs = [with_contiguous_rows(output) for output in outputs]
         (self.B, self.H, _, d), L, self.length = outputs[0].shape, len(outputs), length
         self.pairs, self.dtype = L * (L + 1) // 2, compute_dtype(outputs[0].dtype)
         self.aimed = 0 if target is None else L
@@ -196,7 +197,7 @@ class _Call:
         self.rows = tuple(output.shape[2] for output in outputs)
         # tensors that a kind lacks are not read: another stands for them
         self.linear = outputs[0].transpose(1, 2) if linear is None else linear
-        target = outputs[0].transpose(1, 2) if target is None else _with_contiguous_rows(target)
+        target = outputs[0].transpose(1, 2) if target is None else with_contiguous_rows(target)
         self.arguments = {
             "outputs": tuple(outputs), "strides": tuple(output.stride()[:3] for output in outputs), "rows": self.rows,
             "linear": self.linear, "linear_strides": self.linear.stride(), "target": target,
@@ -238,7 +239,3 @@ class _Call:
 
     def _of(self, kernel: Any, more: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in (self.arguments | more).items() if name in kernel.arg_names}
-
-
-def _with_contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from maha_model.kernels.index import blocks
+from maha_model.kernels.layout import with_contiguous_rows
 from maha_model.kernels.native import Extension, extension
 
 _SOURCE = Path(__file__).with_name("index.cpp")
@@ -23,11 +24,7 @@ def choose_blocks(q: Tensor, k: Tensor, fade: Tensor, ratio: int, near: int, top
     chosen = q.new_empty(*q.shape[:3], top, dtype=torch.int32)
     wide = torch.promote_types(q.dtype, torch.float32)
     compiled.operator("index_choose")(
-        _with_contiguous_rows(q), _with_contiguous_rows(k.to(q.dtype)), fade.to(wide).contiguous(),
+        with_contiguous_rows(q), with_contiguous_rows(k.to(q.dtype)), fade.to(wide).contiguous(),
         ratio, near, top, start, blocks.LOW, torch.get_num_threads(), chosen,
     )  # fmt: skip
     return chosen
-
-
-def _with_contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

@@ -8,6 +8,7 @@ from torch import Tensor
 from maha_model.kernels.fuse.triton import Launch
 from maha_model.kernels.index import blocks
 from maha_model.kernels.index.triton_kernels import choose_kernel
+from maha_model.kernels.layout import with_contiguous_rows
 
 
 def choose_blocks(q: Tensor, k: Tensor, fade: Tensor, ratio: int, near: int, top: int, start: int) -> Tensor:
@@ -19,7 +20,7 @@ def choose_blocks(q: Tensor, k: Tensor, fade: Tensor, ratio: int, near: int, top
 
 def plan(q: Tensor, k: Tensor, fade: Tensor, ratio: int, near: int, top: int, start: int) -> tuple[Tensor, Launch]:
     """The result of `choose_blocks`, not yet computed, and the launch that computes it."""
-    q, k = _with_contiguous_rows(q), _with_contiguous_rows(k.to(q.dtype))
+    q, k = with_contiguous_rows(q), with_contiguous_rows(k.to(q.dtype))
     B, G, M, c = q.shape
     number = k.shape[2] // ratio
     chosen = q.new_empty(B, G, M, top, dtype=torch.int32)
@@ -36,7 +37,3 @@ def plan(q: Tensor, k: Tensor, fade: Tensor, ratio: int, near: int, top: int, st
         "PRECISION": "ieee", "num_warps": 4,
     }  # fmt: skip
     return chosen, Launch(choose_kernel, arguments, lambda sizes: B * G * triton.cdiv(M, sizes["Q"]))
-
-
-def _with_contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from maha_model.kernels.layout import with_contiguous_rows
 from maha_model.kernels.native import Extension, extension
 
 _SOURCE = Path(__file__).with_name("span.cpp")
@@ -21,7 +22,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The output (B, H, N, d) and every query's log-sum-exp (B, H, N)."""
     out, log_sum = empty_results(v_BHNd)
-    q, k, v = (_with_contiguous_rows(x) for x in (q_BHNd, k_BHNd, v_BHNd))
+    q, k, v = (with_contiguous_rows(x) for x in (q_BHNd, k_BHNd, v_BHNd))
     wanted = None if wanted_BHN is None else wanted_BHN.contiguous()
     compiled.operator("span_forward")(q, k, v, wanted, span, causal, torch.get_num_threads(), out, log_sum)
     return out, log_sum
@@ -32,7 +33,7 @@ def backward(
     span: int, causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of queries, keys and values, contiguous."""
-    grad, q, k, v = (_with_contiguous_rows(x) for x in (grad_BHNd, q_BHNd, k_BHNd, v_BHNd))
+    grad, q, k, v = (with_contiguous_rows(x) for x in (grad_BHNd, q_BHNd, k_BHNd, v_BHNd))
     grad_q = torch.empty_like(q, memory_format=torch.contiguous_format)
     # sums over blocks: not in bfloat16
     grad_k, grad_v = (x.new_zeros(x.shape, dtype=log_sum_BHN.dtype) for x in (k, v))
@@ -59,7 +60,3 @@ def scores_computed(length: int, span: int, causal: bool = True) -> int:
     if compiled is None:
         raise RuntimeError("only the compiled attention counts its scores; install a C++ compiler (g++, or set CXX)")
     return compiled.operator("span_scores")(length, min(span, length), causal)
-
-
-def _with_contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
