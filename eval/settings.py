@@ -2,19 +2,25 @@
 
 import copy
 import difflib
+import functools
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from types import UnionType
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from data_pipeline import UserError
 from data_pipeline.shipped import find_shipped
 from data_pipeline.yaml_text import read_yaml
 
-_WORDS = {int: "a whole number", float: "a number, such as 0.003", str: "a word", list: "a list", dict: "a mapping"}
-_ACCEPTED: dict[type, Any] = {float: (int, float)}
+_WORDS = {
+    "int_type": "a whole number", "float_type": "a number, such as 0.003", "string_type": "a word",
+    "bool_type": "true or false", "list_type": "a list", "dict_type": "a mapping",
+}  # fmt: skip
+"""What is asked for, by pydantic's name of the error."""
+_PLAIN = (int, float, str, bool, list, dict, Any, type(None))
 
 
 def read_mapping(path: Path, kind: str, examples: str) -> dict[str, Any]:
@@ -66,22 +72,32 @@ def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
 def check_types(cls: type, values: Mapping[str, Any], where: str) -> None:
     """Raises UserError for a value of another type than the field of the dataclass `cls`; unknown keys are passed over.
 
-    A field is checked whose type is a number, a word, a list or a mapping, or one of these or None.
+    A field is checked whose type is made of numbers, words, lists and mappings alone, with all that is in it. Whole
+    numbers are numbers too, and nothing else is converted (pydantic's strict mode).
     """
     hints = typing.get_type_hints(cls)
-    names = {f.metadata.get("key", f.name): f.name for f in fields(cls)}
-    for key, value in values.items():
-        if key not in names:
+    for f in fields(cls):
+        key, hint = f.metadata.get("key", f.name), hints[f.name]
+        if key not in values or not _is_plain(hint):
             continue
-        hint = hints[names[key]]
-        choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
-        optional = isinstance(hint, UnionType) and len(choices) == 1
-        if optional and value is None:
-            continue
-        plain = choices[0] if optional else hint
-        kind = typing.get_origin(plain) or plain
-        if kind in _WORDS and (not isinstance(value, _ACCEPTED.get(kind, kind)) or isinstance(value, bool)):
-            raise UserError(f"{where}: {key} is {value!r}; give {_WORDS[kind]}")
+        try:
+            _checker(hint).validate_python(values[key])
+        except ValidationError as errors:
+            error = errors.errors()[0]
+            place, verb = (key, *error["loc"]), "is"
+            if place[-1] == "[key]":
+                place, verb = place[:-2], "has the key"
+            what = f"{'.'.join(map(str, place))} {verb} {error['input']!r}"
+            raise UserError(f"{where}: {what}; give {_WORDS[error['type']]}") from errors
+
+
+def _is_plain(hint: Any) -> bool:
+    return hint in _PLAIN or (bool(typing.get_args(hint)) and all(map(_is_plain, typing.get_args(hint))))
+
+
+@functools.cache
+def _checker(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(strict=True))
 
 
 def check_mapping(values: object, where: str) -> None:

@@ -7,13 +7,14 @@ One module a task: `recall` (spread associative recall), `multiquery` (the publi
 from eval.tasks.conduct import conduct
 from eval.tasks.copying import CopyingTask
 from eval.tasks.criteria import Limit, criteria_of
+from eval.tasks.entry import TASKS
 from eval.tasks.induction import InductionTask
 from eval.tasks.multiquery import MultiqueryTask
 from eval.tasks.needle import NeedleTask
 from eval.tasks.recall import RecallTask
 from eval.tasks.results import Row, rows_of, tables
 from eval.tasks.scoring import Scores, score
-from eval.tasks.suite import TASKS, Run, Suite
+from eval.tasks.suite import Run, Suite
 from eval.tasks.task import Batch, Task
 from eval.tasks.timing import UpdateTime, table_of_times, times_of_updates
 from eval.tasks.training import Learner, Point, Stage, Training, updates_to

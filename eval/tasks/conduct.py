@@ -16,7 +16,7 @@ from data_pipeline.files import atomic_write
 from data_pipeline.json_text import to_json
 from data_pipeline.stopping import end_with_parent, stoppable
 from eval.device import device_title
-from eval.tasks.kept import read_result, restore
+from eval.tasks.kept import is_out_of_memory, read_result, restore
 from eval.tasks.suite import Run
 from eval.tasks.training import Learner, updates_to
 
@@ -37,6 +37,9 @@ def conduct(runs: Sequence[Run], out: Path, device: str, jobs: int, report: Repo
     """
     with stoppable(), claimed(out):
         waiting = [run for run in runs if result_of(run, out) is None]
+        for run in runs:
+            if run not in waiting:
+                _state(run, out).unlink(missing_ok=True)  # of a command that was killed after the result
         report(f"{len(runs)} runs in {out}, {len(runs) - len(waiting)} of them finished")
         if jobs == 1:
             for done, run in enumerate(waiting, start=1):
@@ -54,7 +57,7 @@ def carry_out(run: Run, out: Path, device: str, report: Report = no_report) -> N
     OUT/NAME.pt has the state after every point, until the result is there.
     """
     learner = Learner(run.config, run.stages, run.training, run.seed, device, run.begins)
-    state = out / f"{run.name}.pt"
+    state = _state(run, out)
     try:
         if state.exists():
             report(f"{run.name}: continues after update {restore(learner, run, state)}")
@@ -65,7 +68,9 @@ def carry_out(run: Run, out: Path, device: str, report: Report = no_report) -> N
             report(f"{run.name}: update {point.update}, loss {point.loss:.3f}, accuracy {point.accuracy:.3f}")
         scores = [{"length": task.length, **learner.test(task).to_dict()} for task in run.tests]
         curve = learner.sweep(run.tests[0], run.dial)
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise UserError(
             f"{run.name} needs more memory than {device} has; give a smaller batch_size, or fewer --jobs"
         ) from error
@@ -84,6 +89,10 @@ def carry_out(run: Run, out: Path, device: str, report: Report = no_report) -> N
 def result_of(run: Run, out: Path) -> dict[str, Any] | None:
     """The result of a run; None before it has one. Raises UserError if the file is damaged or of other settings."""
     return read_result(run, _result(run, out))
+
+
+def _state(run: Run, out: Path) -> Path:
+    return out / f"{run.name}.pt"
 
 
 def _result(run: Run, out: Path) -> Path:

@@ -20,9 +20,9 @@ class Limit:
     """`accuracy`: the median, at least `limit`. `difference`: the median less that of `over`, at least `limit`.
     `updates`: the median of updates to 95 %, over that of `over`, at most `limit`; left out where `over` has none. Of
     text, at positions from `past` on: `perplexity`, over that of `over`, at most `limit`; `gain`, the part of the gain
-    of `over` on `base`, in nats, that the model has too, at least `limit`. Of models with a dial, `work`: the median
-    over seeds of the least score work with an accuracy no more than `within` below the best of `over`, over the least
-    work of `over` with it, at most `limit`."""
+    of `over` on `base`, in nats, that the model has too, at least `limit`, and missed where `over` gains nothing. Of
+    models with a dial, `work`: the median over seeds of the least score work with an accuracy no more than `within`
+    below the best of `over`, over the least work of `over` with it, at most `limit`."""
     model: str
     limit: float
     over: str = ""
@@ -32,6 +32,7 @@ class Limit:
     test_length: int = 0
     """Of the test sequences; 0: that of the training sequences."""
     past: int = 512
+    """A power of two."""
     base: str = ""
     where: str = ""
     """Only where the median accuracy of this model is lower than that of `over`, by `below` at least; that there is
@@ -48,6 +49,8 @@ class Limit:
             raise UserError("over is missing: the model to compare with")
         if self.kind == "gain" and not self.base:
             raise UserError("base is missing: the model on which the other gains")
+        if self.past < 1 or self.past.bit_count() != 1:
+            raise UserError(f"past is {self.past}; losses are summed by octaves, give 1, 2, 4 and so on")
 
     @property
     def models(self) -> list[str]:
@@ -125,4 +128,5 @@ def _criterion_of_text(limit: Limit, one: Row, other: Row, base: Row | None, nam
     at_base = base.loss(limit.past)
     assert at_base is not None, "all models are scored at the same positions"
     name += f"part of the gain of {limit.over} on {limit.base} that {limit.model} has"
-    return Criterion(name, quotient(at_base - loss, at_base - over), limit.limit, at_least=True)
+    gain = at_base - over
+    return Criterion(name, quotient(at_base - loss, gain) if gain > 0 else None, limit.limit, at_least=True)

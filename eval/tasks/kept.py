@@ -55,20 +55,25 @@ def restore(learner: Learner, run: Run, path: Path) -> int:
         return learner.points[-1].update
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Of torch's allocators a GPU's has an error of its own, the CPU's a RuntimeError."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
 @contextmanager
 def _named_if_damaged(path: Path) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except _DAMAGE as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path} is damaged; remove it and run the suite again") from error
 
 
 def _check_same(run: Run, kept: dict[str, Any], path: Path) -> None:
     """A setting of the model that the kept run did not have had the value that models had before.
 
-    Settings that make no difference to the model may differ.
+    Settings that make no difference to the model may differ. Earlier results do not name their data.
     """
     mend = "give another --out, or remove that file"
     wanted = json.loads(to_json(run.to_dict()))
@@ -80,5 +85,5 @@ def _check_same(run: Run, kept: dict[str, Any], path: Path) -> None:
                 raise UserError(f"{path} is of a run with another {name} ({error}); {mend}") from error
             wanted[name] = json.loads(to_json(config.effective()))
     for name, value in wanted.items():
-        if kept.get(name) != value:
+        if kept.get(name) != value and (name != "data" or name in kept):
             raise UserError(f"{path} is of a run with another {name}; {mend}")

@@ -35,7 +35,7 @@ class TaskModels:
 
     def config(self, model: str, changes: Mapping[str, Any] | None = None) -> ModelConfig:
         """The configuration of a model, with other values of some settings."""
-        where, all_settings = f"{self.path}, task {self.task}, model {model}", self._settings(model)
+        where, all_settings = f"{self.path}, task {self.task}, model {model}", self.settings(model)
         settings = {key: value for key, value in all_settings.items() if key not in _OURS} | dict(changes or {})
         for key in self.given:
             if key in settings:
@@ -51,13 +51,13 @@ class TaskModels:
         equal = all_settings.get("equal_scores")
         if equal is None:
             return config
-        if equal not in list(self.models) or self._settings(equal).get("equal_scores") is not None:
+        if equal not in list(self.models) or self.settings(equal).get("equal_scores") is not None:
             raise UserError(f"{where}: equal_scores is {equal!r}; give a model that has none itself")
         return replace(config, span=equal_span(self.config(equal), self.length))
 
     def begins(self, model: str) -> ModelConfig | None:
         """The configuration of the model that its curriculum trains, whose weights fit; None if it is the same one."""
-        settings, where = self._settings(model).get("begins"), self._where(model)
+        settings, where = self.settings(model).get("begins"), self._where(model)
         if settings is None:
             return None
         check_mapping(settings, f"{where}: begins")
@@ -85,7 +85,7 @@ class TaskModels:
 
     def dial(self, model: str, config: ModelConfig) -> list[float]:
         """Prices of scales that the trained model is scored with; `config` is its configuration."""
-        dial, where = self._settings(model).get("dial", []), self._where(model)
+        dial, where = self.settings(model).get("dial", []), self._where(model)
         if not isinstance(dial, list) or not all(type(value) in (int, float) for value in dial):
             raise UserError(f"{where}: dial is {dial!r}; give a list of numbers")
         if dial and (config.attention != "maha" or not config.descent):
@@ -100,15 +100,16 @@ class TaskModels:
 
     def more_updates(self, model: str) -> float:
         """How many times the task's updates the model has, in all stages."""
-        times = self._settings(model).get("more_updates", 1)
-        if type(times) not in (int, float) or not 0 < times < float("inf"):
-            raise UserError(f"{self._where(model)}: more_updates is {times!r}; give a positive number")
+        times = self.settings(model).get("more_updates", 1)
+        if type(times) not in (int, float) or not 0 < times <= 1000:
+            raise UserError(f"{self._where(model)}: more_updates is {times!r}; give a positive number up to 1000")
         return float(times)
 
     def _where(self, model: str) -> str:
         return f"{self.path}, model {model}"
 
-    def _settings(self, model: str) -> dict[str, Any]:
+    def settings(self, model: str) -> dict[str, Any]:
+        """Of a model at the length, with those that are not of its configuration."""
         settings = merged(self.base, self.models[model])
         return merged(settings, by_length(settings.pop("at", None), self._where(model)).get(self.length, {}))
 

@@ -35,6 +35,8 @@ class Row:
     """Of text: nats a token at all positions from the key on."""
     bigram_losses: dict[int, list[float]] = field(default_factory=dict)
     """Of text: nats a token by the least distance of the bigram that the token completes; 0: of no bigram."""
+    data: str = ""
+    """Of text: fingerprint of the data set."""
     curves: list[list[dict[str, float]]] = field(default_factory=list)
     """With a dial, a list for each seed: at each `sparsity` the `accuracy` and the `work`, score multiply-adds done per
     token."""
@@ -93,7 +95,7 @@ def rows_of(results: Iterable[dict[str, Any]]) -> list[Row]:
             task, length, model, members[0]["parameters"], members[0]["run"]["config"]["span"], members[0]["chance"],
             [member["run"]["seed"] for member in members], [member["updates"] for member in members],
             [member["updates_to_95"] for member in members], accuracies, by_distance,
-            [member["seconds"] for member in members], losses, bigram_losses,
+            [member["seconds"] for member in members], losses, bigram_losses, members[0]["run"].get("data", ""),
             [member["curve"] for member in members if member.get("curve")],
         ))  # fmt: skip
     return rows
@@ -151,7 +153,12 @@ def _text_table(title: str, losses: list[tuple[Row, dict[int, list[float]]]]) ->
     if not starts:
         return []
     body = [
-        (row.task, f"{row.length}", row.model, *(shown(statistics.median(by_start[n]), 4) for n in starts))
+        (
+            row.task,
+            f"{row.length}",
+            row.model,
+            *(shown(statistics.median(by_start[n]), 4) if n in by_start else "" for n in starts),
+        )
         for row, by_start in losses
         if by_start
     ]

@@ -9,7 +9,7 @@ Keys of the file:
   counts the work of its scores; `begins: SETTINGS`, of num_scales and rope_base, are those of the curriculum's stages,
   from whose weights the model itself starts; `more_updates: TIMES` multiplies the updates of all
   stages, for a comparison in equal time;
-- `tasks`: by name, the fields of `Entry`;
+- `tasks`: by name, the fields of `entry.Entry`;
 - `figures`: limits, see `eval.tasks.criteria`.
 
 The shipped files stand here: `small.yaml` and `summary.yaml`, for a laptop; for a GPU `recall.yaml`, `recall_512.yaml`,
@@ -17,31 +17,21 @@ The shipped files stand here: `small.yaml` and `summary.yaml`, for a laptop; for
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from data_pipeline import UserError
-from eval.settings import build, check_mapping, merged, nearest, read_mapping
-from eval.tasks.copying import CopyingTask
+from eval.settings import build, check_types, merged, nearest, read_mapping
 from eval.tasks.criteria import Limit
-from eval.tasks.induction import InductionTask
+from eval.tasks.entry import TASKS, Entry
 from eval.tasks.models import TaskModels, by_length
-from eval.tasks.multiquery import MultiqueryTask
-from eval.tasks.needle import NeedleTask
-from eval.tasks.recall import RecallTask
 from eval.tasks.task import Task
 from eval.tasks.text import TextTask
 from eval.tasks.training import Stage, Training
-from eval.tasks.variables import VariablesTask
 from maha_model import ModelConfig
-
-TASKS: dict[str, type] = {
-    "recall": RecallTask, "multiquery": MultiqueryTask, "induction": InductionTask, "needle": NeedleTask,
-    "variables": VariablesTask, "copying": CopyingTask, "text": TextTask,
-}  # fmt: skip
-"""The kinds of tasks by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +52,8 @@ class Run:
     training: Training
     dial: list[float] = field(default_factory=list)
     """Prices of scales that the trained model is scored with, beside its own."""
+    data: str = ""
+    """Fingerprint of the data set of a text."""
     begins: ModelConfig | None = None
     """Of the model that is trained in all stages but the last, and from whose weights that of the last starts."""
 
@@ -76,39 +68,9 @@ class Run:
         return f"{self.entry}-{self.length}-{self.model}-{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All that the result depends on, JSON-ready; without a dial or a begin as it was before there were such."""
+        """All that the result depends on, JSON-ready; what it has none of is left out, as before there were such."""
         values = {**asdict(self), "config": self.config.to_dict(), "begins": self.begins and self.begins.to_dict()}
-        return {name: value for name, value in values.items() if value or name not in ("dial", "begins")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A task of a suite."""
-
-    name: str
-    task: str
-    """A kind of task, among `TASKS`."""
-    lengths: list[int]
-    """Lengths of training sequences; each is a run of its own for every model and seed."""
-    updates: int
-    """Most updates of the last stage, which is the task itself."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Fields of the task."""
-    curriculum: list[dict[str, Any]] = field(default_factory=list)
-    """Stages before it: `updates`, fields of the task that differ and, where it does, `batch_size`. A stage that is
-    longer than the run's length, or is the task itself, is left out."""
-    test_lengths: list[int] = field(default_factory=list)
-    """Lengths that a trained model is scored at beside its own."""
-    model: dict[str, Any] = field(default_factory=dict)
-    """Model settings that are merged into the suite's `base`."""
-    training: dict[str, Any] = field(default_factory=dict)
-    """Fields of `Training` that are merged into the suite's."""
-    models: list[str] = field(default_factory=list)
-    """Names of the models; empty: all."""
-    seeds: list[int] = field(default_factory=list)
-    """Empty: the suite's."""
-    at: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """By length, other values of `updates`, `settings`, `curriculum`, `model` and `training`."""
+        return {name: value for name, value in values.items() if value or name not in ("dial", "begins", "data")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +91,10 @@ class Suite:
         """Read a suite's file, here or among the shipped ones. Raises UserError if it is not one."""
         suite: Suite = build(cls, {**read_mapping(path, "suite", "eval/tasks"), "path": path}, str(path))
         for name in (*suite.models, *suite.tasks):
-            if not re.fullmatch(r"\w+", str(name)):
+            if not re.fullmatch(r"\w+", name):
                 raise UserError(f"{path}: the name {name!r} is part of a file's; give letters, digits and _ only")
         for kind, group in (("model", suite.models), ("task", suite.tasks)):
             for name, values in group.items():
-                check_mapping(values, f"{path}, {kind} {name}")
                 by_length(values.get("at"), f"{path}, {kind} {name}")
         for limit in suite.limits():
             for name in limit.models:
@@ -141,7 +102,29 @@ class Suite:
                     raise UserError(f"{path}, figures: no model is called {name!r}{nearest(name, suite.models)}")
             if limit.task and limit.task not in suite.tasks:
                 raise UserError(f"{path}, figures: no task is called {limit.task!r}{nearest(limit.task, suite.tasks)}")
+        suite.check_figures()
         return suite
+
+    def check_figures(self) -> None:
+        """Raises UserError for a limit that no run of the whole suite can have."""
+        entries = [(entry.of_length(n, entry.name), n) for entry in map(self._entry, self.tasks) for n in entry.lengths]
+        for i, limit in enumerate(self.limits(), start=1):
+            if not any(self._compares(limit, entry, length) for entry, length in entries):
+                raise UserError(
+                    f"{self.path}, figure {i}: no task and length has what it compares: its models, its test_length, "
+                    "of perplexity and gain a text beyond past, of work a dial"
+                )
+
+    def _compares(self, limit: Limit, entry: Entry, length: int) -> bool:
+        if limit.task not in ("", entry.name) or limit.length not in (0, length):
+            return False
+        if not set(limit.models) <= set(entry.models or self.models):
+            return False
+        if limit.kind in ("perplexity", "gain"):
+            return entry.task == "text" and limit.past <= length
+        if limit.kind == "work":
+            return all(self._models(entry, length, {}).settings(model).get("dial") for model in limit.models)
+        return limit.test_length in (0, length, *entry.test_lengths)
 
     def limits(self) -> list[Limit]:
         """The limits for the results."""
@@ -166,51 +149,61 @@ class Suite:
                 for model in entry.models or self.models:
                     for seed in seeds or entry.seeds or self.seeds:
                         if not models or model in models:
-                            found.append(self._run(self._entry(name, length), length, model, seed, training))
+                            found.append(self._run(entry.of_length(length, name), length, model, seed, training))
         if not found:
             raise UserError(f"{self.path}: none of the models runs on these tasks; choose others")
+        (name, times), *_ = Counter(run.name for run in found).most_common(1)
+        if times > 1:
+            raise UserError(f"{self.path}: {name} is {times} runs; give each task, length, model and seed once")
         return found
 
-    def _entry(self, name: str, length: int | None = None) -> Entry:
+    def _entry(self, name: str) -> Entry:
         where = f"{self.path}, task {name}"
-        entry: Entry = build(Entry, {**self.tasks[name], "name": name}, where)
-        if entry.task not in TASKS:
-            raise UserError(f"{where}: no kind of task is called {entry.task!r}{nearest(entry.task, TASKS)}")
+        entry = Entry.read(name, self.tasks[name], where)
         for model in entry.models:
             if model not in self.models:
                 raise UserError(f"{where}: no model is called {model!r}{nearest(model, self.models)}")
-        if length in entry.at:
-            entry = build(Entry, merged(asdict(entry), entry.at[length]), f"{where}, at {length}")
+        for seed in (*self.seeds, *entry.seeds):
+            check_seed(seed, where)
         return entry
+
+    def _models(self, entry: Entry, length: int, given: Mapping[str, int]) -> TaskModels:
+        base = merged(self.base, entry.model)
+        return TaskModels(
+            path=self.path, task=entry.name, length=length, base=base, models=self.models, given=given
+        )  # fmt: skip
 
     def _run(self, entry: Entry, length: int, model: str, seed: int, overrides: dict[str, Any]) -> Run:
         where = f"{self.path}, task {entry.name}"
+        check_seed(seed, where)
         training = build(Training, {**merged(self.training, entry.training), **overrides}, f"{where}, training")
-
-        def make(**settings: Any) -> Task:
-            made: Task = build(TASKS[entry.task], {"length": length, **entry.settings, **settings}, where)
-            return made
-
-        task, stages = make(), []
+        task, stages = entry.make({"length": length}, where), []
         for values in entry.curriculum:
-            check_mapping(values, f"{where}: a stage of the curriculum")
             settings = {key: value for key, value in values.items() if key not in ("updates", "batch_size")}
-            if settings.get("length", length) <= length and make(**settings) != task:
-                stage = {"batch_size": training.batch_size, **values, "task": make(**settings)}
-                stages.append(build(Stage, {key: stage[key] for key in stage if key not in settings}, where))
+            check_types(TASKS[entry.task], settings, f"{where}, curriculum")
+            if settings.get("length", length) <= length:
+                made = entry.make({"length": length, **settings}, where)
+                stage = {"batch_size": training.batch_size, **values, "task": made}
+                if made != task:
+                    stages.append(build(Stage, {key: stage[key] for key in stage if key not in settings}, where))
         stages.append(build(Stage, {"task": task, "updates": entry.updates, "batch_size": training.batch_size}, where))
-        tests = [task, *(make(length=other) for other in entry.test_lengths if other != length)]
+        others = [other for other in entry.test_lengths if other != length]
+        tests = [task, *(entry.make({"length": other}, where) for other in others)]
         for made in (*(stage.task for stage in stages), *tests):
             if made.vocab_size != task.vocab_size:
                 raise UserError(f"{where}: a stage of the curriculum has another vocabulary than the task")
         context = max(made.length for made in tests)
-        models = TaskModels(
-            path=self.path, task=entry.name, length=length, base=merged(self.base, entry.model), models=self.models,
-            given={"vocab_size": task.vocab_size, "context_length": context},
-        )  # fmt: skip
-        config, times = models.config(model), models.more_updates(model)
+        models = self._models(entry, length, {"vocab_size": task.vocab_size, "context_length": context})
+        config, times, begins = models.config(model), models.more_updates(model), models.begins(model)
         stages = [replace(stage, updates=max(1, round(times * stage.updates))) for stage in stages]
         return Run(
             entry=entry.name, task=entry.task, model=model, seed=seed, stages=stages, tests=tests, config=config,
-            training=training, dial=models.dial(model, config), begins=models.begins(model) if stages[1:] else None,
+            training=training, dial=models.dial(model, config), begins=begins if stages[1:] else None,
+            data=task.fingerprint if isinstance(task, TextTask) else "",
         )  # fmt: skip
+
+
+def check_seed(seed: int, where: str) -> None:
+    """Raises UserError for a number that torch's generators do not take, or the next one."""
+    if not 0 <= seed < 2**63 - 1:
+        raise UserError(f"{where}: a seed is {seed}; give a number of 0 to 2^63 - 2")

@@ -47,6 +47,11 @@ class TextTask:
         return Manifest.load(Path(self.data)).vocab_size
 
     @property
+    def fingerprint(self) -> str:
+        """That of the data set."""
+        return Manifest.load(Path(self.data)).fingerprint
+
+    @property
     def chance(self) -> float:
         """One among all tokens."""
         return 1 / self.vocab_size

@@ -60,8 +60,11 @@ class Training:
         for name in ("batch_size", "warmup", "every", "scored", "tested"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.lr > 0:
-            raise UserError(f"lr is {self.lr}; it must be positive")
+        for name in ("lr", "grad_clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be positive and finite")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"weight_decay is {self.weight_decay}; it must be finite and not negative")
         if self.precision not in ("float32", "bfloat16"):
             raise UserError(f"precision is {self.precision!r}; choose float32 or bfloat16")
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline import Manifest, UserError
 from eval import recall
+from eval.tasks import Suite
 from tests.conftest import Run
 from tests.eval.tasks.example import write_suite
 
@@ -50,6 +52,28 @@ def test_updates_of_all_models_are_timed_and_nothing_is_written(
     assert all(time["seconds"] > 0 for time in json.loads(stdout)["times"])
     assert table.count("| 1.000 |") == 3  # the shortest of each task and length
     assert not out.exists()
+
+
+def test_a_text_has_a_row_of_each_length_and_its_data_are_named(
+    tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = {"task": "text", "lengths": [32, 64], "settings": {"data": str(data.folder)}, "updates": 2}
+    figure = {"kind": "perplexity", "model": "maha", "over": "full", "limit": 9, "past": 64}
+    suite = write_suite(tmp_path, tasks={"words": text}, seeds=[0], figures=[figure])
+    options = ["--suite", str(suite), "--out", str(tmp_path / "out"), "--device", "cpu", "--json"]
+    monkeypatch.setattr(sys, "argv", ["recall.py", *options])
+    recall.main()
+    values = json.loads(capsys.readouterr().out)
+    assert {row["length"]: sorted(row["losses"], key=int)[-1] for row in values["rows"]} == {32: "32", 64: "64"}
+    assert {row["data"] for row in values["rows"]} == {data.fingerprint}
+    (kept,) = values["figures"]
+    assert kept["name"] == "words, 64 tokens: from position 64 on, perplexity of maha over full"
+
+
+def test_who_lacks_a_text_is_told_how_it_is_made(tmp_path: Path) -> None:
+    text = {"task": "text", "lengths": [32], "settings": {"data": "nowhere"}, "updates": 2, "prepare": "--source a b"}
+    with pytest.raises(UserError, match=r"make it with: python -m data_pipeline\.prepare --source a b --out nowhere"):
+        Suite.load(write_suite(tmp_path, tasks={"words": text}, figures=[])).runs()
 
 
 def test_without_json_tables_and_verdicts_are_printed_and_no_heavy_library_is_loaded(

@@ -37,7 +37,12 @@ def test_values_of_the_right_types_are_taken() -> None:
         ({"count": True}, "here: count is True; give a whole number"),
         ({"count": 1, "rate": "3e-3"}, "here: rate is '3e-3'; give a number, such as 0.003"),
         ({"count": 1, "items": 3}, "here: items is 3; give a list"),
+        ({"count": 1, "items": [1, "x"]}, r"here: items\.1 is 'x'; give a whole number"),
+        ({"count": 1, "items": [True]}, r"here: items\.0 is True; give a whole number"),
         ({"count": 1, "more": []}, "here: more is .*; give a mapping"),
+        ({"count": 1, "more": {"a": None}}, r"here: more\.a is None; give a whole number"),
+        ({"count": 1, "more": {3: 1}}, "here: more has the key 3; give a word"),
+        ({"count": 1, "either": 0.5}, r"here: either is 0\.5; give a whole number"),
         ({"count": 0}, "here: count must be positive"),
     ],
 )

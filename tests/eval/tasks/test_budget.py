@@ -47,3 +47,24 @@ def test_a_bound_counts_as_two_keys(length: int, ratio: int, scales: int, top: i
     )
     reached = length * (length + 1) // 2 if scales == 1 else sum(min(t + 1, 3 + top * ratio) for t in range(length))
     assert bounds == 2 * keys - reached
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    length=st.integers(30, 90), span=st.integers(4, 12), coarse=st.integers(4, 9), ratio=st.integers(2, 5),
+    scales=st.integers(1, 3), top=st.integers(1, 4), groups=st.sampled_from([None, 2]), width=st.integers(1, 5),
+)  # fmt: skip
+def test_an_index_counts_its_products_by_their_width_and_its_blocks(
+    length: int, span: int, coarse: int, ratio: int, scales: int, top: int, groups: int | None, width: int
+) -> None:
+    settings = {**SMALL, "context_length": length, "span": span, "coarse_span": coarse, "ratio": ratio, "descent": top}
+    settings |= {"num_scales": scales, "query": "fine", "positions": "token", "choice": "index", "index_dim": width}
+    config = ModelConfig.from_dict({**settings, "descent_groups": groups})
+    expected = 0.0
+    for t in range(length):
+        expected += min(t + 1, span + top * ratio)  # the newest tokens, and blocks
+        for scale in range(1, scales):
+            finished = (t + 1) // ratio**scale
+            expected += min(finished, coarse)
+        expected += (t + 1) * (groups or 1) * width / (config.num_heads * config.head_dim)
+    assert score_entries(config, length) == round(expected)

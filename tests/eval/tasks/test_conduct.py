@@ -1,6 +1,7 @@
 """Runs of a suite: each leaves one result; what is finished stays, what was killed goes on, mistakes are one line."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -98,6 +99,21 @@ def test_a_finished_run_is_not_run_again(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "out" / f"{run.name}.json").stat().st_mtime_ns == time_of_change
 
 
+def test_the_state_of_a_run_that_was_killed_after_its_result_is_removed(run: Run, tmp_path: Path) -> None:
+    conducted([run], tmp_path)
+    state = tmp_path / f"{run.name}.pt"
+    state.touch()
+    conducted([run], tmp_path)
+    assert not state.exists()
+
+
+def test_a_model_that_needs_more_memory_than_there_is_is_named(tmp_path: Path) -> None:
+    model = {"descent": 10**9, "query": "fine", "positions": "token"}
+    suite = load_suite(tmp_path, models={"full": {}, "maha": model, "window": {}}, figures=[])
+    with pytest.raises(UserError, match="passages-16-maha-0 needs more memory than cpu has; give a smaller batch_size"):
+        conducted(suite.runs(["passages"], ["maha"], [0]), tmp_path / "out")
+
+
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_a_run_killed_after_a_point_goes_on_to_the_same_result(run: Run, tmp_path: Path, after: int) -> None:
     carry_out(run, tmp_path, "cpu")
@@ -178,6 +194,17 @@ def test_a_folder_in_use_and_files_of_other_runs_are_refused(run: Run, tmp_path:
     other = load_suite(tmp_path, training={**VALUES["training"], "lr": 0.1}).runs(["pairs"], ["full"], [0])[0]
     with pytest.raises(UserError, match=r"0\.json is of a run with another training; give another --out"):
         conducted([other], tmp_path)
+
+
+def test_a_result_of_other_data_in_the_same_folder_is_refused(run: Run, tmp_path: Path) -> None:
+    texts = [dataclasses.replace(run, data=fingerprint) for fingerprint in ("", "a", "b")]
+    conducted(texts[:1], tmp_path)  # as before results named their data
+    conducted(texts[1:2], tmp_path)
+    (tmp_path / f"{run.name}.json").unlink()
+    ((result,), _) = conducted(texts[1:2], tmp_path)
+    assert rows_of([result])[0].data == "a"
+    with pytest.raises(UserError, match="is of a run with another data; give another --out"):
+        conducted(texts[2:], tmp_path)
 
 
 @pytest.mark.parametrize(("kind", "content"), [("json", "{"), ("json", "[]"), ("json", "{}"), ("pt", ""), ("pt", "?")])

@@ -107,3 +107,11 @@ def test_a_gain_is_the_part_that_a_model_keeps() -> None:
     assert criterion.passed
     with pytest.raises(UserError, match="base is missing"):
         Limit(kind="gain", model="maha", over="full", limit=0.9)
+
+
+def test_where_nothing_is_gained_no_model_has_a_part_of_it() -> None:
+    """Two losses above that of the base have a quotient too."""
+    worse = [replace(text, losses={512: [2.3]}) if text.model == "full" else text for text in TEXTS]
+    worse[2] = replace(worse[2], losses={512: [2.9]})
+    (criterion,) = criteria_of([Limit(kind="gain", model="maha", over="full", base="window", limit=0.9)], worse)
+    assert (criterion.value, criterion.passed) == (None, False)

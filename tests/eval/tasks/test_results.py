@@ -59,3 +59,20 @@ def test_tables_have_a_line_for_each_model_with_all_values() -> None:
     assert "| - (-) |" in table.splitlines()[3]
     assert far.splitlines()[0].endswith("| 4 to 7 |")
     assert far.splitlines()[2].endswith("| 0.85 |")
+
+
+def test_losses_of_text_are_of_all_positions_from_one_on_and_tables_have_gaps() -> None:
+    """Two texts of other lengths have other octaves."""
+    octaves = [{"from": n, "to": 2 * n - 1, "tokens": n, "nll": n * loss} for n, loss in ((1, 4.0), (2, 3.0), (4, 1.0))]
+    results = []
+    for length, kept in ((8, 3), (4, 2)):
+        score = {"length": length, "accuracy": 0.5, "by_distance": [], "by_position": octaves[:kept]}
+        results.append({**result(0, 0.5, None), "length": length, "scores": [{**score, "by_bigram": octaves[:kept]}]})
+    long, short = rows_of(results)
+    assert long.losses == {1: [14 / 7], 2: [10 / 6], 4: [1.0]}
+    assert long.loss(2) == 10 / 6
+    assert short.losses == {1: [10 / 3], 2: [3.0]}
+    assert long.bigram_losses == {1: [4.0], 2: [3.0], 4: [1.0]}
+    text = tables([long, short])
+    lines = text[text.index("Loss in nats a token at positions from") + 1].splitlines()
+    assert lines[2:] == ["| pairs | 8 | full | 2.0000 | 1.6667 | 1.0000 |", "| pairs | 4 | full | 3.3333 | 3.0000 |  |"]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from data_pipeline import Manifest, UserError
-from eval.tasks.suite import TASKS, Suite
+from eval.tasks.entry import TASKS
+from eval.tasks.suite import Suite
 from eval.tasks.training import Learner
 from maha_model import CausalLM
 from tests.conftest import ROOT
@@ -133,17 +134,33 @@ def changed(*keys: str, value: Any) -> dict[str, Any]:
         (changed("tasks", "pairs", "settings", "pairs", value=9), "task pairs: pairs 9 is more than keys 4"),
         (changed("tasks", "pairs", "curriculum", value=[{"keys": 5, "updates": 1}]), "has another vocabulary"),
         (changed("tasks", "pairs", "curriculum", value=[{"pairs": 1}]), "updates is missing"),
-        (changed("tasks", "pairs", "curriculum", value=[3]), "a stage of the curriculum is 3"),
-        (changed("tasks", "pairs", value=3), "task pairs is 3"),
+        (changed("tasks", "pairs", "curriculum", value=[3]), "task pairs: curriculum.0 is 3; give a mapping"),
+        (changed("tasks", "pairs", value=3), "tasks.pairs is 3; give a mapping"),
+        (changed("tasks", "pairs", "curriculum", value=[{"length": "x", "updates": 1}]), "length is 'x'; give a whole"),
+        (changed("tasks", "pairs", "name", value="words"), "unknown key name; the task is called pairs"),
+        (changed("tasks", "pairs", "at", value={64: {}}), r"at has 64, which is none of its lengths \[16, 32\]"),
+        (changed("tasks", "pairs", "at", value={32: {"task": "text"}}), "at 32: unknown key task; known are updates"),
+        (changed("tasks", "pairs", "at", value={32: {"updates": "x"}}), "at 32: updates is 'x'; give a whole number"),
+        (changed("tasks", "pairs", "models", value=[[1]]), r"models\.0 is \[1\]; give a word"),
+        (changed("tasks", "pairs", "lengths", value=[16, 32, 16]), "pairs-16-full-0 is 2 runs; give each task, length"),
+        (changed("seeds", value=[1, 1]), "is 2 runs; give each task, length, model and seed once"),
+        (changed("seeds", value=["x"]), r"seeds\.0 is 'x'; give a whole number"),
+        (changed("seeds", value=[-1]), "a seed is -1; give a number of 0 to"),
+        (changed("tasks", "pairs", "seeds", value=[2**63]), "a seed is 9223372036854775808; give a number of 0 to"),
         (changed("tasks", "pairs", "updates", value="many"), "updates is 'many'; give a whole number"),
         (changed("tasks", "pairs", "lengths", value=16), "lengths is 16; give a list"),
         (changed("training", "lr", value="3e-3"), "training: lr is '3e-3'; give a number"),
+        (changed("training", "weight_decay", value=-1), "weight_decay is -1; it must be finite and not negative"),
+        (changed("training", "grad_clip", value=float("nan")), "grad_clip is nan; it must be positive and finite"),
+        (changed("training", "lr", value=float("inf")), "lr is inf; it must be positive and finite"),
         (changed("models", "full", "d_modle", value=3), "task pairs, model full: unknown model setting d_modle"),
-        (changed("models", "full", value=None), "model full is None"),
+        (changed("models", "full", value=None), "models.full is None; give a mapping"),
         (changed("models", "full", "more_updates", value=0), "model full: more_updates is 0; give a positive number"),
+        (changed("models", "full", "more_updates", value=10**400), "give a positive number up to 1000"),
         (changed("models", "full", "vocab_size", value=3), "vocab_size follows from the task"),
         (changed("models", "window", "equal_scores", value="window"), "give a model that has none itself"),
         (changed("models", value={"a/b": {}}), "the name 'a/b' is part of a file's"),
+        (changed("models", value={3: {}}), "models has the key 3; give a word"),
         (changed("models", "maha", "dial", value=0.1), "model maha: dial is 0.1; give a list of numbers"),
         (changed("models", "maha", "begins", value=3), "model maha: begins is 3; give a mapping"),
         (changed("models", "maha", "begins", value={"d_ff": 8}), "begins has d_ff; only num_scales and rope_base"),
@@ -168,11 +185,27 @@ def changed(*keys: str, value: Any) -> dict[str, Any]:
         (changed("figures", value=[{"kind": "speed", "model": "full", "limit": 1}]), "figure 1: kind is 'speed'"),
         (changed("figures", value=[{"kind": "updates", "model": "full", "limit": 1}]), "over is missing"),
         (changed("figures", value=[{"kind": "accuracy", "model": "ful", "limit": 1}]), "no model is called 'ful'"),
+        (changed("figures", value=[5]), r"figures\.0 is 5; give a mapping"),
     ],
 )
 def test_mistakes_in_the_file_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         load_suite(tmp_path, **change).runs()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"length": 7}, {"test_length": 7}, {"model": "window", "task": "passages"}, {"kind": "work"},
+        {"kind": "perplexity"}, {"kind": "perplexity", "past": 65},
+    ],
+)  # fmt: skip
+def test_a_limit_that_nothing_can_have_is_named(values: dict[str, Any], tmp_path: Path) -> None:
+    """It would be missing from the report, as if it were kept."""
+    figure = {"kind": "accuracy", "model": "full", "over": "maha", "limit": 1, **values}
+    message = "past is 65; losses are summed by octaves" if "past" in values else "no task and length has what it comp"
+    with pytest.raises(UserError, match=f"figure 1: {message}"):
+        load_suite(tmp_path, figures=[figure])
 
 
 def test_unknown_choices_are_named(tmp_path: Path) -> None:
