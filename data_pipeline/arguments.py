@@ -3,17 +3,31 @@
 import argparse
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that reports a mistake like `user_errors`: one line on stderr, without the usage, and status 2."""
+    """A parser that reports a mistake like `user_errors`: one line on stderr, without the usage, and status 2.
+
+    An empty path, which to pathlib is the current folder, is a mistake: a variable of the shell that is not set.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("type", Path, _path)
 
     def error(self, message: str) -> NoReturn:
         """Print the line and exit."""
         line = " ".join(message.removeprefix("argument ").split())
         print(f"error: {line}; see --help", file=sys.stderr)
         sys.exit(2)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; give one, or leave the option out")
+    return Path(text)
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -56,11 +56,17 @@ class OptimizerConfig:
     """Largest global gradient norm; 0 does not clip."""
 
     def __post_init__(self) -> None:
-        for name in ("warmup_steps", "decay_steps"):
+        for name in ("warmup_steps", "decay_steps", "weight_decay", "grad_clip"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must not be negative")
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"optimizer.momentum is {self.momentum}; it must be at least 0 and below 1")
+        for name in ("momentum", "beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        for name in ("lr", "eps"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must be positive")
+        if not 0 <= self.min_lr_ratio <= 1:
+            raise ConfigError(f"optimizer.min_lr_ratio is {self.min_lr_ratio}; it must be from 0 to 1")
         if self.decay_steps and self.schedule != "wsd":
             raise ConfigError(
                 f"optimizer.decay_steps is for the schedule wsd, not for {self.schedule}; leave it out, or give "
@@ -200,8 +206,8 @@ class RunConfig:
                 f"init_from {self.init_from} starts a new run from weights, and resume {self.resume} continues one; "
                 "give one of them"
             )
-        if self.optimizer.lr <= 0:
-            raise ConfigError(f"optimizer.lr is {self.optimizer.lr}; it must be positive")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed}; give a number of 0 to 2^63 - 1")
         if self.optimizer.decay_steps and self.optimizer.warmup_steps + self.optimizer.decay_steps > self.steps:
             raise ConfigError(
                 f"optimizer.warmup_steps {self.optimizer.warmup_steps} and decay_steps {self.optimizer.decay_steps} "

@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import itertools
 import re
 import sys
+import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,12 +28,20 @@ def parse_dataclass(kind: type[T], args: list[str] | None, prog: str, descriptio
     parser = jsonargparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
     parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file; later options override it")
     parser.add_class_arguments(kind)
+    _check_paths(kind, sys.argv[1:] if args is None else args)
     try:
         values = parser.parse_args(_with_shipped_files(kind, sys.argv[1:] if args is None else args))
         values.pop("config", None)
         return kind(**vars(parser.instantiate(values)))
     except jsonargparse.ArgumentError as error:
         raise UserError(_explain(str(error), list(parser.get_defaults().keys()))) from error
+
+
+def _check_paths(kind: type, args: list[str]) -> None:
+    """Raise UserError for an empty path, which to pathlib is the current folder: a shell's variable that is not set."""
+    for name, hint in typing.get_type_hints(kind).items():
+        if hint is Path and (f"--{name}=" in args or (f"--{name}", "") in itertools.pairwise(args)):
+            raise UserError(f"--{name} is empty; give a path, or leave it out")
 
 
 def _with_shipped_files(kind: type, args: list[str]) -> list[str]:

@@ -80,3 +80,11 @@ def test_what_names_no_checkpoint_is_told_apart(tmp_path: Path, data: Manifest) 
 def test_a_setting_that_is_no_number_is_refused(settings: dict) -> None:
     with pytest.raises(ConfigError, match="must be finite"):
         ModelConfig.from_dict({"vocab_size": 9, **settings})
+
+
+def test_an_empty_path_is_not_the_current_folder(run_command: Run, assert_user_error: Callable[..., None]) -> None:
+    """As where a variable of the shell is not set."""
+    for command in (["-m", "eval.recall", "--out", ""], ["-m", "eval.harness", "--checkpoint=", "--tasks", "a"]):
+        assert_user_error(run_command(*command), "the path is empty; give one, or leave the option out; see --help")
+    for option in (["--out", ""], ["--data="], ["--deepspeed", ""]):
+        assert_user_error(run_command("-m", "pretrain.preflight", *option), "is empty; give a path, or leave it out")

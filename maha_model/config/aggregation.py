@@ -31,7 +31,7 @@ class AggregationConfig:
     anything is learned. null: with a descent three quarters of `redundancy` + `ridge` for `convex` and `nash`, where
     all scales still have weight; with spans alone 3 for `convex`; else 0."""
     costs: list[float] | None = None
-    """c_l, relative price of each scale; null means 1 for every scale."""
+    """c_l >= 0, relative price of each scale; null means 1 for every scale."""
     normalize: bool = False
     """Divide the weights of `nash` and `best_response` by their sum, so that the output is an average of scales;
     without it every scale's weight is between 0 and 1 whatever the others' are."""
@@ -49,8 +49,8 @@ class AggregationConfig:
             raise ConfigError("aggregation.target 'output' is for nash; use utility, projection or value with convex")
         if self.ridge <= 0:
             raise ConfigError(f"aggregation.ridge is {self.ridge}; it must be positive, or the weights are not unique")
-        if self.sparsity < 0 or self.redundancy < 0:
-            raise ConfigError("aggregation.sparsity and aggregation.redundancy must not be negative")
+        if self.sparsity < 0 or self.redundancy < 0 or min(self.costs or [0]) < 0:
+            raise ConfigError("aggregation.sparsity, aggregation.redundancy and aggregation.costs must not be negative")
         if self.threshold and self.strategy != "gate":
             raise ConfigError(f"aggregation.threshold is for gate, not for {self.strategy}; set threshold 0")
         if not 0 <= self.threshold < 1:

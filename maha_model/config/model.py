@@ -125,8 +125,9 @@ class ModelConfig:
             )
         if self.base_width is not None and self.base_width < 1:
             raise ConfigError(f"base_width is {self.base_width}; it must be at least 1, or null for no width transfer")
-        if not self.rope_base > 0:
-            raise ConfigError(f"rope_base is {self.rope_base}; it must be positive")
+        for name in ("rope_base", "init_std"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.span != "full" and (not isinstance(self.span, int) or self.span < 1):
             raise ConfigError(f"span is {self.span!r}; it must be a positive number of tokens or 'full'")
         if self.recency is not None and self.recency < 0:
