@@ -86,5 +86,7 @@ def test_an_empty_path_is_not_the_current_folder(run_command: Run, assert_user_e
     """As where a variable of the shell is not set."""
     for command in (["-m", "eval.recall", "--out", ""], ["-m", "eval.harness", "--checkpoint=", "--tasks", "a"]):
         assert_user_error(run_command(*command), "the path is empty; give one, or leave the option out; see --help")
+    done = run_command("-m", "data_pipeline.prepare", "--source", "", "--out", "nowhere")
+    assert_user_error(done, "--source is empty; give sample, pg19, python:PACKAGE,... or the path of a file or folder")
     for option in (["--out", ""], ["--data="], ["--deepspeed", ""]):
         assert_user_error(run_command("-m", "pretrain.preflight", *option), "is empty; give a path, or leave it out")

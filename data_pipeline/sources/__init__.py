@@ -1,5 +1,6 @@
 """Where text comes from: the offline sample, PG-19 on the hub, local files in PG-19's schema, or Python sources."""
 
+from data_pipeline.errors import UserError
 from data_pipeline.files import user_path
 from data_pipeline.sources.hub import Pg19
 from data_pipeline.sources.local import LocalFiles
@@ -19,4 +20,6 @@ def find_source(name: str) -> Source:
         return Pg19()
     if name.startswith(PREFIX):
         return PythonCode(name.removeprefix(PREFIX))
+    if not name.strip():
+        raise UserError("--source is empty; give sample, pg19, python:PACKAGE,... or the path of a file or folder")
     return LocalFiles(user_path(name))

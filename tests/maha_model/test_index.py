@@ -39,6 +39,15 @@ def test_the_lesson_is_the_only_source_of_an_indexs_gradient_and_has_no_other_ta
             assert torch.equal(gradient, taught[name])
 
 
+def test_queries_have_a_bias_keys_none_and_a_new_index_does_not_prefer_what_is_near() -> None:
+    """As docs/model.md has it: a bias of keys would be one number for all of a query's scores."""
+    attention = build(0, **INDEX).transformer.blocks[0].attention
+    assert isinstance(attention, MAHAAttention)
+    parameters = dict(attention.index.named_parameters())
+    assert {*parameters} == {"query.weight", "query.bias", "key.weight", "fade"}
+    assert not parameters["fade"].any()
+
+
 @pytest.mark.parametrize("tokens", [1, 4, 6])
 def test_a_window_without_far_tokens_gives_gradients_of_zero(tokens: int) -> None:
     """Not none: ZeRO waits for all of them."""

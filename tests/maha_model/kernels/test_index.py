@@ -98,6 +98,42 @@ def test_the_compiled_form_is_the_definition(N: int, width: int, ratio: int, top
     assert torch.equal(found, wanted)
 
 
+def test_both_forms_round_scores_alike() -> None:
+    """Of keys of one number, whose products have no rounding, and which are tied to twelve bits in great numbers."""
+    generator = torch.Generator().manual_seed(0)
+    k = 1 + torch.rand(1, 1, 3000, 1, generator=generator) * 2**-8
+    q = torch.where(torch.rand(k.shape, generator=generator) < 0.5, -1.0, 1.0)
+    found = choose_blocks(q, k, torch.zeros(1), 1, 1, 9)
+    with without_native_code():
+        assert torch.equal(choose_blocks(q, k, torch.zeros(1), 1, 1, 9), found)
+    last = k[0, 0, :2999, 0].double() * q[0, 0, 2999, 0]  # the 12 of 24 bits that are kept of a number of 1 to 2
+    rounded = (last * 2**11 + 0.5 * q[0, 0, 2999, 0]).trunc()
+    wanted = sorted(range(2999), key=lambda block: (-rounded[block].item(), block))[:9]
+    assert found[0, 0, 2999].tolist() == wanted
+
+
+def test_a_choice_is_the_same_under_autocast() -> None:
+    q, k = torch.randn(2, 1, 2, 300, 16, generator=torch.Generator().manual_seed(0))
+    arguments = q, k, torch.zeros(2), 4, 8, 6
+    with without_native_code():
+        expected = choose_blocks(*arguments)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(choose_blocks(*arguments), expected)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_lesson_in_bfloat16_is_that_of_the_same_numbers(autocast: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(1, heads, 400, 8, generator=generator).bfloat16() for heads in (1, 1, 2, 2)]
+    tensors[2] *= 3  # peaks, of which eight bits of a score make others
+    losses = []
+    for dtype in (torch.float64, torch.float32 if autocast else torch.bfloat16):
+        iq, ik, q, k = (x.to(dtype) for x in tensors)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast and dtype == torch.float32):
+            losses.append(lesson(iq, ik, torch.zeros(1, dtype=dtype), q, k, 4, 16).double())
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=0)
+
+
 @settings(deadline=None, max_examples=15)
 @given(shape=st.fixed_dictionaries(SHAPES), heads=st.integers(1, 2), at_least=st.sampled_from([0, 100]))
 def test_the_lesson_is_the_cross_entropy_to_where_the_heads_look(
