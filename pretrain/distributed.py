@@ -49,8 +49,13 @@ class Rank:
             write_line(line, sys.stdout)
 
     def sum(self, *values: float | torch.Tensor) -> list[float]:
-        """The sums over all processes, in float64; every process gets the same bits."""
-        total = torch.tensor([float(value) for value in values], dtype=torch.float64, device=self.device)
+        """The sums over all processes, in float64; every process gets the same bits.
+
+        A GPU is waited for once, to read them: tensors of it are not read before, and numbers not copied to it.
+        """
+        total = torch.empty(len(values), dtype=torch.float64, device=self.device)
+        for place, value in zip(total, values, strict=True):
+            place.copy_(value) if isinstance(value, torch.Tensor) else place.fill_(value)
         dist.all_reduce(total)
         return total.tolist()
 

@@ -117,21 +117,21 @@ class Trainer:
             # Times 1, or NaN where the loss is not finite: then so is every gradient, and the optimisers skip the step.
             engine.backward(loss * (1 + 0 * loss.detach()))
             total += loss.detach()
-            if number == len(micro_batches):
-                mean = self._reduce(float(total) / number)
             engine.step()  # updates after the last micro-batch only
-        return StepResult(mean, float(engine.get_global_grad_norm()), rate)
+        return StepResult(*self._reduce(total / len(micro_batches), engine.get_global_grad_norm()), rate)
 
-    def _reduce(self, loss: float) -> float:
-        """The mean loss over all processes. The same collective carries stop requests and failures beside training.
+    def _reduce(self, loss: torch.Tensor, norm: float | torch.Tensor) -> tuple[float, float]:
+        """The mean loss over all processes, and the norm, which is the same on all, read from a GPU together.
+
+        The same collective carries stop requests and failures beside training.
 
         Raises:
             UserError, OSError: on every process alike, what a callback's work beside training raised on any.
         """
         failed = any(callback.failed() for callback in self.callbacks)
-        total, stops, failures = self.rank.sum(loss, self.stop_requested, failed)
+        total, norms, stops, failures = self.rank.sum(loss, norm, self.stop_requested, failed)
         self.stopping = stops > 0
         if failures:
             for callback in self.callbacks:
                 callback.raise_failure(self)
-        return total / self.rank.world_size
+        return total / self.rank.world_size, norms / self.rank.world_size

@@ -17,6 +17,7 @@ from pretrain.doctor.report import Finding, size_of
 from pretrain.doctor.setting import MODELS, TINY, Setting
 from pretrain.engine import build_engine
 from pretrain.memory import LiveBytes, Planner
+from pretrain.prefetch import GPUBatches
 from pretrain.progress import Progress
 from pretrain.trainer import Trainer
 
@@ -52,10 +53,11 @@ def make_trainer(config: RunConfig, rank: Rank) -> Trainer:
     shape, vocabulary = (config.micro_batch_size, config.model.context_length + 1), config.model.vocab_size
 
     def batches(first: int, _windows: int) -> list[Batch]:
-        tokens = torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(first)).to(rank.device)
+        tokens = torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(first))
         return [Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())]
 
-    return Trainer(config, rank, engine, batches, Progress(), [])
+    load = GPUBatches(batches, rank.device) if rank.device.type == "cuda" else batches
+    return Trainer(config, rank, engine, load, Progress(), [])
 
 
 def check_training(setting: Setting, size: str, model: str) -> Finding:

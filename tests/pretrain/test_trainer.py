@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.batches import Batch
 from pretrain.callbacks import Callback, StepResult
 from pretrain.callbacks.nonfinite import NonFiniteError, NonFiniteGuard
 from pretrain.config import RunConfig
+from pretrain.distributed import Rank
 from pretrain.progress import Progress
 from pretrain.trainer import Trainer
 
@@ -172,7 +174,7 @@ def test_a_requested_stop_ends_the_run_after_the_step_and_in_reverse_order() -> 
     assert order == ["last", "first"]
 
 
-def test_work_beside_training_that_failed_ends_the_step_before_the_update() -> None:
+def test_work_beside_training_that_failed_ends_the_run_before_the_step_counts() -> None:
     class Broken(Callback):
         def failed(self) -> bool:
             return True
@@ -183,8 +185,45 @@ def test_work_beside_training_that_failed_ends_the_step_before_the_update() -> N
     trainer = trainer_of([1.0, 1.0], 1, Broken())
     with pytest.raises(OSError, match="disk full"):
         trainer.run()
-    assert trainer.engine.updates == 1  # after the first micro-batch, which updates nothing
     assert trainer.progress.step == 0
+
+
+class HostTraffic(TorchDispatchMode):
+    """Counts what would read a number of a GPU, or copy one to it, in operations on a CPU's tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "item", "lift_fresh", "nonzero", "is_nonzero"):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class EngineOnDevice(Engine):
+    """Losses and the norm are tensors that no number of the host has made."""
+
+    def __call__(self, ids: torch.Tensor, targets: torch.Tensor) -> Any:
+        return SimpleNamespace(loss=torch.full((), next(self._losses), requires_grad=True))
+
+    def get_global_grad_norm(self) -> Any:
+        return torch.full((), 0.75)
+
+
+def test_a_step_reads_loss_and_norm_together_after_the_update_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the host queues the whole step before it waits for a GPU, and copies nothing to it but the batch."""
+    trainer, reads = trainer_of([], 1), []
+    trainer.engine, trainer.rank = EngineOnDevice([1.0, 4.0]), Rank(0, 1, torch.device("cpu"), None)
+    monkeypatch.setattr("pretrain.distributed.dist.all_reduce", lambda values: None)
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: reads.append(trainer.engine.updates) or tolist(x))
+    with HostTraffic() as traffic:
+        result = trainer._update()
+    assert (result.loss, result.grad_norm) == (2.5, 0.75)
+    assert reads == [2]
+    assert traffic.found == []
 
 
 def test_a_callback_is_found_by_its_class() -> None:
