@@ -33,6 +33,8 @@ class Row:
     """Wall-clock time of the updates, as the runs went: several may have shared the machine."""
     losses: dict[int, list[float]] = field(default_factory=dict)
     """Of text: nats a token at all positions from the key on."""
+    window_losses: dict[int, list[float]] = field(default_factory=dict)
+    """Of text that is tested at several lengths: nats a token by length of the test windows."""
     bigram_losses: dict[int, list[float]] = field(default_factory=dict)
     """Of text: nats a token by the least distance of the bigram that the token completes; 0: of no bigram."""
     data: str = ""
@@ -79,10 +81,13 @@ def rows_of(results: Iterable[dict[str, Any]]) -> list[Row]:
         accuracies: dict[int, list[float]] = {}
         by_distance: dict[int, list[float]] = {}
         losses: dict[int, list[float]] = {}
+        window_losses: dict[int, list[float]] = {}
         bigram_losses: dict[int, list[float]] = {}
         for member in members:
             for score in member["scores"]:
                 accuracies.setdefault(score["length"], []).append(score["accuracy"])
+                if "loss" in score and len(member["scores"]) > 1:
+                    window_losses.setdefault(score["length"], []).append(score["loss"])
             for bucket in member["scores"][0]["by_distance"]:
                 by_distance.setdefault(bucket["from"], []).append(bucket["accuracy"])
             octaves = member["scores"][0].get("by_position", [])
@@ -95,7 +100,8 @@ def rows_of(results: Iterable[dict[str, Any]]) -> list[Row]:
             task, length, model, members[0]["parameters"], members[0]["run"]["config"]["span"], members[0]["chance"],
             [member["run"]["seed"] for member in members], [member["updates"] for member in members],
             [member["updates_to_95"] for member in members], accuracies, by_distance,
-            [member["seconds"] for member in members], losses, bigram_losses, members[0]["run"].get("data", ""),
+            [member["seconds"] for member in members], losses, window_losses, bigram_losses,
+            members[0]["run"].get("data", ""),
             [member["curve"] for member in members if member.get("curve")],
         ))  # fmt: skip
     return rows
@@ -144,6 +150,7 @@ def _curves_table(rows: list[Row]) -> str:
 
 _TEXT_TABLES = {
     "Loss in nats a token at positions from": "losses",
+    "Loss in nats a token in windows of": "window_losses",
     "Loss in nats a token by the distance of the bigram that it completes (0: none)": "bigram_losses",
 }
 

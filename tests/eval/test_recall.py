@@ -58,6 +58,7 @@ def test_a_text_has_a_row_of_each_length_and_its_data_are_named(
     tmp_path: Path, data: Manifest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = {"task": "text", "lengths": [32, 64], "settings": {"data": str(data.folder)}, "updates": 2}
+    text["test_lengths"] = [64, 128]
     figure = {"kind": "perplexity", "model": "maha", "over": "full", "limit": 9, "past": 64}
     suite = write_suite(tmp_path, tasks={"words": text}, seeds=[0], figures=[figure])
     options = ["--suite", str(suite), "--out", str(tmp_path / "out"), "--device", "cpu", "--json"]
@@ -66,6 +67,10 @@ def test_a_text_has_a_row_of_each_length_and_its_data_are_named(
     values = json.loads(capsys.readouterr().out)
     assert {row["length"]: sorted(row["losses"], key=int)[-1] for row in values["rows"]} == {32: "32", 64: "64"}
     assert {row["data"] for row in values["rows"]} == {data.fingerprint}
+    assert {row["length"]: [*row["window_losses"]] for row in values["rows"]} == {
+        32: ["32", "64", "128"],
+        64: ["64", "128"],
+    }
     (kept,) = values["figures"]
     assert kept["name"] == "words, 64 tokens: from position 64 on, perplexity of maha over full"
 
