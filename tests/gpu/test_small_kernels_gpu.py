@@ -93,6 +93,21 @@ def test_the_loss(dtype: torch.dtype) -> None:
     )  # fmt: skip
 
 
+def test_the_loss_under_autocast() -> None:
+    inputs = [random(700, 64, dtype=torch.float32), random(5000, 64, dtype=torch.float32, seed=1)]
+    inputs[0].data /= 8
+    targets = torch.randint(5000, (700,), device="cuda")
+
+    def loss(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cuda", torch.bfloat16):
+            return linear_cross_entropy(hidden, weight, targets, -100)
+
+    assert_same(
+        loss, lambda hidden, weight: loss_by_definition(hidden, weight, targets, -100), inputs,
+        TOLERANCES[torch.bfloat16],
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("check", [check_pyramid, check_rotary_of_scales])
 def test_kernels_of_packed_scales(check, dtype: torch.dtype) -> None:  # type: ignore[no-untyped-def]

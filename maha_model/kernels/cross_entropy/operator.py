@@ -53,10 +53,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if differentiates:
             grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=wide)
         for rows in _chunks(len(hidden), len(weight), device_kind(hidden)):
-            losses, grad = chunk_loss(hidden[rows] @ weight.T, targets[rows], share, ignored)
+            logits = hidden[rows] @ weight.T
+            dtype = logits.dtype  # of the hidden states, or autocast's
+            losses, grad = chunk_loss(logits, targets[rows], share, ignored)
+            del logits
             total += losses.sum()
             if grad is not None:
-                narrow = grad.to(hidden.dtype)
+                narrow = grad.to(dtype)
                 grad_hidden[rows] = narrow @ weight
                 _add_product(grad_weight, grad, narrow, hidden[rows])
         if differentiates:
@@ -111,13 +114,15 @@ def _(logits: Tensor, targets: Tensor, share: Tensor | None, ignored: int) -> Te
 
 
 def _add_product(total_VD: Tensor, grad_CV: Tensor, narrow_CV: Tensor, hidden_CD: Tensor) -> None:
-    """Add grad' hidden to wide sums; `narrow` is the gradient in the dtype of the hidden states."""
-    if hidden_CD.dtype == total_VD.dtype:
-        torch.addmm(total_VD, grad_CV.T, hidden_CD, out=total_VD)  # (torch's counter of operations misses addmm_)
-    elif device_kind(hidden_CD) == "cuda":
-        total_VD += torch.mm(narrow_CV.T, hidden_CD, out_dtype=total_VD.dtype)
-    else:  # CPUs have no such product
-        torch.addmm(total_VD, grad_CV.T.to(total_VD.dtype), hidden_CD.to(total_VD.dtype), out=total_VD)
+    """Add grad' hidden to wide sums; `narrow` is the gradient in the dtype of the logits.
+
+    Under autocast, which covers no operation that writes into a given tensor, that is not the hidden states' dtype.
+    """
+    wide = total_VD.dtype
+    if narrow_CV.dtype != wide and device_kind(hidden_CD) == "cuda":
+        total_VD += torch.mm(narrow_CV.T, hidden_CD.to(narrow_CV.dtype), out_dtype=wide)
+    else:  # CPUs have no such product (and torch's counter of operations misses addmm_)
+        torch.addmm(total_VD, grad_CV.T.to(wide), hidden_CD.to(wide), out=total_VD)
 
 
 def _chunks(positions: int, tokens: int, device: str) -> list[slice]:

@@ -56,6 +56,31 @@ def test_the_kernel_of_gpus_gives_it_too(
 
 
 @pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("gpu", [False, True], ids=["cpu", "gpu"])
+def test_autocast_gives_it_to_its_precision(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32 weights, logits and their gradient in bfloat16; on a GPU by its product of these with wide sums."""
+
+    def wide_product(a: torch.Tensor, b: torch.Tensor, out_dtype: torch.dtype) -> torch.Tensor:
+        assert a.dtype == b.dtype == torch.bfloat16  # a GPU takes nothing else
+        with torch.autocast("cpu", enabled=False):
+            return a.to(out_dtype) @ b.to(out_dtype)
+
+    if gpu:
+        monkeypatch.setattr(module, "device_kind", lambda _: "cuda")
+        monkeypatch.setattr(torch, "mm", wide_product)
+    hidden, weight, targets = case(23, 17, 6)
+    hidden.data /= 9  # logits of about 1, of which bfloat16 keeps enough
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = linear_cross_entropy(hidden, weight, targets, -100)
+    expected = reference.linear_cross_entropy(hidden, weight, targets, -100)
+    torch.testing.assert_close(loss, expected, rtol=2e-2, atol=0)
+    gradients = [torch.autograd.grad(value, (hidden, weight)) for value in (loss, expected)]
+    for gradient, want in zip(*gradients, strict=True):
+        assert gradient.dtype == torch.float32
+        torch.testing.assert_close(gradient, want, rtol=0, atol=2e-2 * float(want.abs().max()))
+
+
+@pytest.mark.usefixtures("kernel")
 def test_a_target_that_is_no_token_makes_the_kernels_loss_nan() -> None:
     hidden, weight, _ = case(3, 5, 4)
     assert linear_cross_entropy(hidden, weight, torch.tensor([1, 2, 5]), -100).isnan()
