@@ -108,8 +108,8 @@ def backward(
     pieces = max(1, min(PROGRAMS // max(1, tiles * B * H), triton.cdiv(M, block.keys["Q"])))
     shape = (pieces,) if two_parts or pieces > 1 else ()
     grads = [x.new_empty((*shape, *x.shape), dtype=log_sum.dtype if shape else x.dtype) for x in (k, v)]
-    key_gradients_of_tiles[(tiles, B * H, pieces)](
-        grad_out, *call.operands, log_sum, delta, *grads, *call.place,
+    key_gradients_of_tiles[(tiles * B * H * pieces,)](
+        grad_out, *call.operands, log_sum, delta, *grads, *call.place, pieces,
         **call.constants("DENSE", "DK", "DV", "PRECISION"), **block.keys,
     )  # fmt: skip
     if two_parts:

@@ -82,10 +82,10 @@ class Call:
             "PRECISION": "ieee" if q.dtype.itemsize > 2 else "tf32",
         }  # fmt: skip
 
-    def grid(self, block: dict[str, int], groups: int | None = None) -> tuple[int, int]:
-        """One program a block of queries and head, or group of heads."""
+    def grid(self, block: dict[str, int], groups: int | None = None) -> tuple[int]:
+        """One program a block of queries and head, or group of heads; a head's blocks are beside each other."""
         B, H, M = self._grid
-        return triton.cdiv(M, block["Q"]), B * (H if groups is None else groups)
+        return (triton.cdiv(M, block["Q"]) * B * (H if groups is None else groups),)
 
     def constants(self, *names: str) -> dict[str, Any]:
         """SCALE and REAL, and what is named."""

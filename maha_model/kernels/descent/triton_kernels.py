@@ -12,6 +12,16 @@ import triton.language as tl
 
 
 @triton.jit
+def block_and_head(rows, R):
+    """A program's block of R rows, and its head of all batch entries' (or group of heads) as 64 bits.
+
+    Both are in the grid's first dimension: the others end at 65,535.
+    """
+    blocks = tl.cdiv(rows, R)
+    return tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
+
+
+@triton.jit
 def newest_finished(t, factor):
     """The newest token finished at position t, -1 for none."""
     return (t + 1) // factor - 1
@@ -79,9 +89,9 @@ def attend_tiles(
     T: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Output (B, H, M, d) and log-sum-exp (B, H, M) over near tokens, or over all that are finished (DENSE)."""
-    batch_head = tl.program_id(1).to(tl.int64)
+    block, batch_head = block_and_head(sizes[2], Q)
     b, h, queries, tokens = batch_head // sizes[0], batch_head % sizes[0], sizes[2], sizes[3]
-    m = tl.program_id(0) * Q + tl.arange(0, Q)
+    m = block * Q + tl.arange(0, Q)
     start = first_position(place, position, AT)
     t = start + m
     here = m < queries
@@ -94,7 +104,7 @@ def attend_tiles(
     peak = tl.full((Q,), float("-inf"), REAL)
     total = tl.zeros((Q,), REAL)
     mixed = tl.zeros((Q, DV), REAL)
-    first = tl.program_id(0) * Q
+    first = block * Q
     begin, end = visible_range(start + first, start + tl.minimum(first + Q, queries) - 1, tokens, place, DENSE)
     for j0 in range(begin, end, T):
         j = j0 + tl.arange(0, T)
@@ -130,10 +140,10 @@ def attend_children(
 
     KEEP writes the children's scores, -inf where not seen: (B, H, M, slots * ratio).
     """
-    batch_head = tl.program_id(1).to(tl.int64)
+    block, batch_head = block_and_head(sizes[2], Q)
     b, h, queries = batch_head // sizes[0], batch_head % sizes[0], sizes[2]
     group = batch_head // sizes[1]
-    m = tl.program_id(0) * Q + tl.arange(0, Q)
+    m = block * Q + tl.arange(0, Q)
     start = first_position(place, position, AT)
     t = start + m
     here = m < queries

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from maha_model.kernels.descent.triton_kernels import (
+    block_and_head,
     first_position,
     load_rows,
     newest_finished,
@@ -54,9 +55,9 @@ def choose(
     Scores of near tokens are formed anew; those of children are `attend_children`'s. TOGETHER: whether a group has
     several heads.
     """
-    group = tl.program_id(1).to(tl.int64)
+    block, group = block_and_head(sizes[2], Q)
     queries, tokens, parent_slots, slots = sizes[2], sizes[3], sizes[4], sizes[5]
-    m = tl.program_id(0) * Q + tl.arange(0, Q)
+    m = block * Q + tl.arange(0, Q)
     start = first_position(place, position, AT)
     t = start + m
     here = m < queries
@@ -69,7 +70,7 @@ def choose(
     row = group * sizes[1] * queries + m  # of the group's first head
     best = tl.full((Q, KP), float("-inf"), REAL)
     index = tl.full((Q, KP), _NONE, tl.int32)
-    first = tl.program_id(0) * Q
+    first = block * Q
     last = start + tl.minimum(first + Q, queries) - 1
     begin, end = visible_range(start + first, last, tokens, place, DENSE)
     # a token that leads beyond the near ones for no query of the block is left out
@@ -133,10 +134,10 @@ def share_of_group(
     PP: tl.constexpr, SCALE: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Each head's log shares (B, H, M, k) of the tokens that its group has chosen."""
-    batch_head = tl.program_id(1).to(tl.int64)
+    block, batch_head = block_and_head(sizes[2], Q)
     b, h, queries, slots = batch_head // sizes[0], batch_head % sizes[0], sizes[2], sizes[5]
     group = batch_head // sizes[1]
-    m = tl.program_id(0) * Q + tl.arange(0, Q)
+    m = block * Q + tl.arange(0, Q)
     here = m < queries
     if SOME:  # noqa: SIM102  # known when the kernel is compiled
         if none_wanted(wanted, group * queries + m, here):

@@ -7,12 +7,12 @@ and their rows gathered.
 import triton
 import triton.language as tl
 
-from maha_model.kernels.descent.triton_kernels import load_rows, newest_finished, visible_tokens
+from maha_model.kernels.descent.triton_kernels import block_and_head, load_rows, newest_finished, visible_tokens
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pieces"])
 def key_gradients_of_tiles(
-    grad_out, q, q_strides, k, k_strides, v, v_strides, log_sum, delta, grad_k, grad_v, sizes, place,
+    grad_out, q, q_strides, k, k_strides, v, v_strides, log_sum, delta, grad_k, grad_v, sizes, place, pieces,
     DENSE: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, SCALE: tl.constexpr,
     REAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -20,8 +20,11 @@ def key_gradients_of_tiles(
 
     DENSE: from all. Where the tiles are few, several programs take equal pieces of a tile's queries.
     """
-    batch_head, tile = tl.program_id(1).to(tl.int64), tl.program_id(0)
-    b, h, queries, tokens = batch_head // sizes[0], batch_head % sizes[0], sizes[2], sizes[3]
+    queries, tokens = sizes[2], sizes[3]
+    tile, piece_and_head = block_and_head(tokens, T)
+    heads = tl.num_programs(0) // (tl.cdiv(tokens, T) * pieces)  # of all batch entries
+    piece, batch_head = (piece_and_head // heads).to(tl.int32), piece_and_head % heads
+    b, h = batch_head // sizes[0], batch_head % sizes[0]
     first = tile * T
     j = first + tl.arange(0, T)
     mine = j < tokens
@@ -36,8 +39,8 @@ def key_gradients_of_tiles(
     if not DENSE:
         last = tl.minimum(first + T, tokens) - 1
         end = tl.maximum(tl.minimum(place[0] * (last + place[2] + 1) - 1 - place[4], queries), begin)
-    blocks = tl.cdiv(tl.cdiv(end - begin, Q), tl.num_programs(2))
-    begin = tl.minimum(begin + tl.program_id(2) * blocks * Q, end)
+    blocks = tl.cdiv(tl.cdiv(end - begin, Q), pieces)
+    begin = tl.minimum(begin + piece * blocks * Q, end)
     end = tl.minimum(begin + blocks * Q, end)
     for m0 in range(begin, end, Q):
         m = m0 + tl.arange(0, Q)
@@ -45,16 +48,16 @@ def key_gradients_of_tiles(
         q_rows = load_rows(q_base, m, q_strides[2], here, sizes[6], DK)
         grad_rows = load_rows(grad_out, row_0 + m, sizes[7], here, sizes[7], DV)
         normaliser = tl.load(log_sum + row_0 + m, mask=here, other=0)
-        delta_rows = tl.load(delta + row_0 + m, mask=here, other=0)
         seen = visible_tokens(j[:, None], (place[4] + m)[None, :], tokens, place, DENSE)
         seen = seen & here[None, :] & mine[:, None]
         scores = tl.dot(keys, tl.trans(q_rows), input_precision=PRECISION) * SCALE - normaliser[None, :]
         weights = tl.exp(tl.where(seen, scores, float("-inf")))
+        delta_rows = tl.load(delta + row_0 + m, mask=here, other=0)  # registers are short before: two products hide it
         sum_v += tl.dot(weights.to(grad_rows.dtype), grad_rows, input_precision=PRECISION)
         grad_weights = tl.dot(values, tl.trans(grad_rows), input_precision=PRECISION)
         grad_scores = weights * (grad_weights - delta_rows[None, :])
         sum_k += tl.dot(grad_scores.to(q_rows.dtype), q_rows, input_precision=PRECISION)
-    out_row = (tl.program_id(2).to(tl.int64) * tl.num_programs(1) + batch_head) * tokens + j
+    out_row = piece_and_head * tokens + j
     _store_rows(grad_k, out_row, sum_k * SCALE, mine, sizes[6], DK)
     _store_rows(grad_v, out_row, sum_v, mine, sizes[7], DV)
 
@@ -81,10 +84,11 @@ def key_gradients_of_pairs(
     by that of the chosen token, `parent_keys` has the parents in that order as `keys_of_parents` numbers them, and
     those of a parent begin at `_begin`.
     """
-    batch_head, tile = tl.program_id(1).to(tl.int64), tl.program_id(0)
-    b, h, queries, tokens, slots = batch_head // sizes[0], batch_head % sizes[0], sizes[2], sizes[3], sizes[5]
-    group = batch_head // sizes[1]
+    queries, tokens, slots = sizes[2], sizes[3], sizes[5]
     parents, parents_of_tile = tl.cdiv(tokens, place[1]), T // place[1]
+    tile, batch_head = block_and_head(parents, parents_of_tile)
+    b, h = batch_head // sizes[0], batch_head % sizes[0]
+    group = batch_head // sizes[1]
     j = tile * parents_of_tile * place[1] + tl.arange(0, T)
     mine = (tl.arange(0, T) < parents_of_tile * place[1]) & (j < tokens)
     number = group * (parents + 1)  # of the group's first parent, for places of none
@@ -132,8 +136,9 @@ def key_gradients_of_pairs(
             grad_scores = tl.where(j[:, None] == token[None, :], force[None, :], 0)
             sum_k += tl.dot(grad_scores.to(q_rows.dtype), q_rows, input_precision=PRECISION)
     sum_k *= SCALE
+    heads = tl.num_programs(0) // tl.cdiv(parents, parents_of_tile)
     for piece in range(pieces):
-        row = (piece * tl.num_programs(1) + batch_head) * tokens + j
+        row = (piece * heads + batch_head) * tokens + j
         sum_k += load_rows(tiles_grad_k, row, sizes[6], mine, sizes[6], DK)
         sum_v += load_rows(tiles_grad_v, row, sizes[7], mine, sizes[7], DV)
     _store_rows(grad_k, batch_head * tokens + j, sum_k, mine, sizes[6], DK)

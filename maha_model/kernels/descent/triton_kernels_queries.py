@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from maha_model.kernels.descent.triton_kernels import (
+    block_and_head,
     far_child,
     load_rows,
     newest_finished,
@@ -24,9 +25,9 @@ def query_gradients_of_tiles(
     Writes delta (B, H, M), the output's product with its gradient less the log-sum-exp's gradient: the gradient of a
     score is its weight times (its value's product with the output's gradient - delta).
     """
-    batch_head = tl.program_id(1).to(tl.int64)
+    block, batch_head = block_and_head(sizes[2], Q)
     b, h, queries, tokens = batch_head // sizes[0], batch_head % sizes[0], sizes[2], sizes[3]
-    m = tl.program_id(0) * Q + tl.arange(0, Q)
+    m = block * Q + tl.arange(0, Q)
     t = place[4] + m
     here = m < queries
     row = batch_head * queries + m
@@ -41,7 +42,7 @@ def query_gradients_of_tiles(
     tl.store(delta + row, delta_rows, mask=here)
     normaliser = tl.load(log_sum + row, mask=here, other=0)
     grad = tl.zeros((Q, DK), REAL)
-    first = tl.program_id(0) * Q
+    first = block * Q
     begin, end = visible_range(place[4] + first, place[4] + tl.minimum(first + Q, queries) - 1, tokens, place, DENSE)
     for j0 in range(begin, end, T):
         j = j0 + tl.arange(0, T)
@@ -70,10 +71,10 @@ def query_gradients_of_children(
     Writes `pull` (B, H, M, k) where the shares have a gradient: what they add to the gradient of the chosen tokens'
     scores.
     """
-    batch_head = tl.program_id(1).to(tl.int64)
+    block, batch_head = block_and_head(sizes[2], Q)
     b, h, queries, slots = batch_head // sizes[0], batch_head % sizes[0], sizes[2], sizes[5]
     group = batch_head // sizes[1]
-    m = tl.program_id(0) * Q + tl.arange(0, Q)
+    m = block * Q + tl.arange(0, Q)
     t = place[4] + m
     here = m < queries
     row, group_row = batch_head * queries + m, group * queries + m

@@ -20,7 +20,7 @@ def with_pairs(
     by_parent = (empty, empty, empty) if call.dense else _by_parent(call.parents, parents, 1)
     by_token = _by_parent(chosen, parents, ratio)[::2] if has_share else (empty, empty)
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (k, v)]
-    key_gradients_of_pairs[(triton.cdiv(parents, block["T"] // ratio), k.shape[0] * k.shape[1])](
+    key_gradients_of_pairs[(triton.cdiv(parents, block["T"] // ratio) * k.shape[0] * k.shape[1],)](
         grad_out, *call.operands, call.bias, log_sum, delta, pull, chosen, *by_parent, *by_token, *pieces, *grads,
         *call.place, len(pieces[0]), HAS_GRAD_SHARE=has_share,
         **call.constants("BIAS", "DENSE", "DK", "DV", "PRECISION"), **block,
