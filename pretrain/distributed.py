@@ -170,6 +170,9 @@ def join_process_group(timeout: float = 1800.0) -> Rank:
     Under mpirun and srun the first three are theirs. The rendezvous listens on MASTER_ADDR only. No collective waits
     longer than `timeout` seconds; torch's flight recorder keeps the last ones.
     """
+    from pretrain.lean_deepspeed import deepspeed, set_log_level  # (its import takes seconds, which others do without)
+
+    set_log_level()
     rank, world_size = rank_from_environment(), world_size_from_environment()
     device = take_local_device()
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")  # collectives that torch's flight recorder keeps
@@ -180,8 +183,6 @@ def join_process_group(timeout: float = 1800.0) -> Rank:
     warnings.filterwarnings(
         "ignore", r"`torch\.distributed\.(all_gather_into_tensor|reduce_scatter_tensor)` is deprecated", FutureWarning
     )
-    from pretrain.lean_deepspeed import deepspeed
-
     if device.type == "cpu":
         # DeepSpeed would compile an all-reduce of its own here, which only inference calls: a minute, again on every
         # change of ninja or compiler; a build that is killed leaves a lock at which all later starts wait for ever.

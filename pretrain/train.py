@@ -1,6 +1,5 @@
 """The training command: python -m pretrain.train [options], by itself or under deepspeed, torchrun or srun."""
 
-import logging
 import os
 import sys
 
@@ -13,7 +12,6 @@ from pretrain.session import training_session
 
 def main() -> None:
     """The command; a mistake that several processes meet is printed once on each machine at most."""
-    logging.getLogger("DeepSpeed").setLevel(os.environ.get("MAHA_DEEPSPEED_LOG", "WARNING"))
     # the deepspeed launcher adds --local_rank, which we read from the environment
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
     with (

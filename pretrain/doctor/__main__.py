@@ -7,7 +7,6 @@ deepspeed launcher on every rank, with an all-reduce between them. Exit status 1
 """
 
 import argparse
-import logging
 import os
 import signal
 import sys
@@ -37,7 +36,6 @@ def main() -> None:
         "--time-limit", type=at_least(1), default=900, metavar="SECONDS", help="of a rank's own checks (default 900)"
     )
     parser.add_argument("--run", type=Path, help="compare what its ranks have left at its last fault; check nothing")
-    logging.getLogger("DeepSpeed").setLevel(os.environ.get("MAHA_DEEPSPEED_LOG", "WARNING"))
     # the deepspeed launcher adds --local_rank, which is read from the environment
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # in order: without files left behind

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from pretrain.doctor.checks import device_checks
 from pretrain.doctor.collective import KEYS, NAME
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 from tests.integration.forked import ForkedRun
 
 HOST = socket.gethostname()
@@ -20,6 +21,7 @@ BAD_RANK = "tests.pretrain.doctor.one_bad_rank"
 
 
 def last_object(text: str) -> dict[str, Any]:
+    """Of ranks, whose two outputs go to one file."""
     return json.loads(text.strip().splitlines()[-1])
 
 
@@ -36,7 +38,7 @@ def assert_complete(report: dict[str, Any]) -> None:
 def test_every_check_passes_here_its_report_is_complete_and_no_file_is_left(run_command: Run, tmp_path: Path) -> None:
     result = run_command("-m", "pretrain.doctor", "--quick", "--json", "--out", tmp_path, DS_ACCELERATOR="cpu")
     assert result.returncode == 0, result.stderr
-    report = last_object(result.stdout)
+    report = json.loads(result.stdout)
     assert report["pass"]
     assert {check["status"] for name, check in report["checks"].items() if "400m" not in name} == {"pass", "skip"}
     assert_complete(report)
@@ -46,6 +48,21 @@ def test_every_check_passes_here_its_report_is_complete_and_no_file_is_left(run_
     assert [path.name for path in tmp_path.iterdir()] == ["doctor-0.json"]
     written = json.loads((tmp_path / "doctor-0.json").read_text())
     assert written["checks"] == report["checks"]
+
+
+def doctor(*options: str, **streams: Any) -> subprocess.Popen[str]:
+    """In a new process, which imports everything itself, and on a machine that has not said what it computes on."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment.pop("DS_ACCELERATOR", None)
+    command = [sys.executable, "-m", "pretrain.doctor", "--quick", *options]
+    return subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE, **streams)
+
+
+def test_stdout_is_the_json_object_alone(tmp_path: Path) -> None:
+    process = doctor("--only=machine", "--json", stdout=subprocess.PIPE, cwd=tmp_path)
+    stdout, stderr = process.communicate()
+    assert json.loads(stdout)["checks"]["machine"]["status"] == "pass", stderr
+    assert [line.split()[0] for line in stderr.splitlines()] == ["pass", "all"]
 
 
 def ranks(function: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
