@@ -3,7 +3,7 @@
 Nothing here depends on a model. Commands: `python -m data_pipeline.prepare`, `merge` and `verify`.
 """
 
-from data_pipeline.arguments import CommandParser, at_least
+from data_pipeline.arguments import CommandParser, at_least, number_in_environment
 from data_pipeline.document_table import DocumentInfo
 from data_pipeline.documents import TokenizedDocument, read_documents
 from data_pipeline.errors import UserError, user_errors
@@ -39,6 +39,7 @@ __all__ = [
     "check_readable",
     "load_data",
     "mixture_of",
+    "number_in_environment",
     "open_windows",
     "read_documents",
     "read_text",

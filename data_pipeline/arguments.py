@@ -1,10 +1,13 @@
-"""What the parsers of all commands share: one line for a mistake in the options, and the type of a count."""
+"""What all commands share: one line for a mistake in the options, the type of a count, numbers in the environment."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+
+from data_pipeline.errors import UserError
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -43,3 +46,26 @@ def at_least(least: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def number_in_environment(*names: str, default: int, least: int = 0, most: int | None = None) -> int:
+    """The whole number that the first of these variables has of those that are set; `default` if none is.
+
+    Raises:
+        UserError: for another text, or a number that is not from `least` to `most`.
+    """
+    name = next((name for name in names if name in os.environ), None)
+    if name is None:
+        return default
+    text = os.environ[name]
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or value < least or (most is not None and value > most):
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise UserError(
+            f"{name} is {text!r} in the environment, not a whole number {allowed}; a launcher sets it: correct or "
+            "unset it"
+        )
+    return value

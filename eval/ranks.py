@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from data_pipeline import UserError
+from data_pipeline import UserError, number_in_environment
 from maha_model import ConfigError, ModelConfig
 from maha_model.parallel import ContextSplit, part_sizes, register_group
 
@@ -26,7 +26,8 @@ class OwnError(UserError):
 
 def is_printed_by_rank_0(error: Exception) -> bool:
     """Whether this process leaves the line of a mistake to the first one, which makes it too."""
-    return int(os.environ.get("RANK", "0")) > 0 and not isinstance(error, OwnError)
+    rank = os.environ.get("RANK", "0")
+    return rank.isdecimal() and int(rank) > 0 and not isinstance(error, OwnError)
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,15 @@ def launched_ranks(parts: int | None, device: str) -> Iterator[tuple[Ranks, str]
     `parts` of them share each window; None: all.
 
     Raises:
-        UserError: if `parts` does not divide their number, their rendezvous is not known, or (`OwnError`) a process has
-            no GPU of its own.
+        UserError: if `parts` does not divide their number, their rendezvous is not known, a variable is not what a
+            launcher sets, or (`OwnError`) a process is none of them, or has no GPU of its own.
     """
-    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    count = number_in_environment("WORLD_SIZE", default=1, least=1)
+    rank = number_in_environment("RANK", default=0)
+    if rank >= count:
+        raise OwnError(
+            f"RANK is {rank} (counted from 0) and WORLD_SIZE {count}; start all processes with torchrun, or unset both"
+        )
     parts = parts or count
     if count % parts:
         raise UserError(
@@ -118,8 +124,9 @@ def launched_ranks(parts: int | None, device: str) -> Iterator[tuple[Ranks, str]
             f"WORLD_SIZE is {count}, but {', '.join(lacking)} are not set; start all processes with torchrun, or unset "
             "WORLD_SIZE"
         )
+    number_in_environment("MASTER_PORT", default=0, least=1, most=65535)  # torch reads it, and raises what it may
     if device == "cuda":
-        local = int(os.environ.get("LOCAL_RANK", "0"))
+        local = number_in_environment("LOCAL_RANK", default=0)
         if local >= torch.cuda.device_count():
             raise OwnError(
                 f"process {local} of this machine has no GPU of its own; start at most {torch.cuda.device_count()}, or "

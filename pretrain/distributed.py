@@ -4,7 +4,8 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from data_pipeline import UserError
+from data_pipeline import UserError, number_in_environment, user_errors
 from maha_model.device import gpu_count, unusable_gpus
 from pretrain.output import write_line
 
@@ -79,14 +80,34 @@ class Rank:
 
 
 def rank_from_environment() -> int:
-    """This process's rank before any process group exists; 0 without a launcher."""
-    return _from_environment("RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", default=0)
+    """This process's rank before any process group exists; 0 without a launcher.
+
+    Raises:
+        UserError: if there can be none of this rank.
+    """
+    # torch's name, which deepspeed and torchrun set, then mpirun's, then srun's
+    rank = number_in_environment("RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", default=0)
+    if rank >= (count := world_size_from_environment()):
+        raise UserError(
+            f"this process is rank {rank} (counted from 0) of {count} in the environment; a launcher sets RANK and "
+            "WORLD_SIZE: correct or unset both"
+        )
+    return rank
 
 
 def world_size_from_environment() -> int:
-    """The number of processes that the launcher started."""
+    """The number of processes that the launcher started. Raises UserError if it is none."""
     # not SLURM_NTASKS, which a batch script also has, before it starts several
-    return _from_environment("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", default=1)
+    return number_in_environment("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", default=1, least=1)
+
+
+@contextmanager
+def rank_errors(*also: type[Exception]) -> Iterator[None]:
+    """`user_errors` of one process among several: it begins with the process's name, and is printed by few of them."""
+    with user_errors():  # that say who this process is not
+        quiet, process = is_printed_elsewhere(), process_name()
+    with user_errors(*also, quiet=quiet, process=process):
+        yield
 
 
 def process_name() -> str:
@@ -114,11 +135,6 @@ def is_printed_elsewhere() -> Callable[[Exception], bool]:
         return local_rank != 0 or isinstance(error.__cause__, MainProcessError)
 
     return printed_elsewhere
-
-
-def _from_environment(*names: str, default: int) -> int:
-    """The first of these variables: torch's name, which deepspeed and torchrun set, then mpirun's, then srun's."""
-    return int(next((os.environ[name] for name in names if name in os.environ), default))
 
 
 def local_device() -> torch.device:
@@ -156,7 +172,7 @@ def take_local_device() -> torch.device:
 
 
 def _local_rank() -> int:
-    return _from_environment("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", default=0)
+    return number_in_environment("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", default=0)
 
 
 def _is_task_of_slurm() -> bool:
@@ -222,7 +238,8 @@ def rendezvous(rank: int, world_size: int, seconds: float) -> dist.TCPStore:
     """The key-value store through which processes find each other; rank 0, or torchrun's agent, serves it.
 
     Raises:
-        UserError: for several processes without MASTER_ADDR and MASTER_PORT, or where rank 0 cannot listen there.
+        UserError: for several processes without MASTER_ADDR and MASTER_PORT, a port that is none, or where rank 0
+            cannot listen there.
         torch.distributed.DistError: if the store cannot be reached for that many seconds.
     """
     if world_size > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
@@ -232,7 +249,7 @@ def rendezvous(rank: int, world_size: int, seconds: float) -> dist.TCPStore:
         )
     timeout = timedelta(seconds=seconds)
     host = os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    port = int(os.environ.get("MASTER_PORT", "0"))
+    port = number_in_environment("MASTER_PORT", default=0, least=min(world_size - 1, 1), most=65535)
     if rank != 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return dist.TCPStore(host, port, world_size, is_master=False, timeout=timeout)
     try:

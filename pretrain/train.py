@@ -3,10 +3,9 @@
 import os
 import sys
 
-from data_pipeline import user_errors
 from maha_model import ConfigError
 from pretrain.config import parse_config
-from pretrain.distributed import is_printed_elsewhere, process_name
+from pretrain.distributed import rank_errors
 from pretrain.session import training_session
 
 
@@ -14,10 +13,7 @@ def main() -> None:
     """The command; a mistake that several processes meet is printed once on each machine at most."""
     # the deepspeed launcher adds --local_rank, which we read from the environment
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
-    with (
-        user_errors(ConfigError, quiet=is_printed_elsewhere(), process=process_name()),
-        training_session(parse_config(arguments)) as trainer,
-    ):
+    with rank_errors(ConfigError), training_session(parse_config(arguments)) as trainer:
         trainer.run()
     # All is written and closed. Finalising the interpreter while threads of gloo still hold tensors aborts the process
     # now and then (pytorch pull request 179291), and a launcher would take a finished run for a failed one.

@@ -12,8 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
-from data_pipeline import CommandParser, at_least, user_errors, user_path
-from pretrain.distributed import is_printed_elsewhere, process_name
+from data_pipeline import CommandParser, at_least, user_path
+from pretrain.distributed import rank_errors
 from pretrain.doctor.conduct import Options, examine
 from pretrain.doctor.last_fault import tell_last_fault
 
@@ -39,7 +39,7 @@ def main() -> None:
     # the deepspeed launcher adds --local_rank, which is read from the environment
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # in order: without files left behind
-    with user_errors(quiet=is_printed_elsewhere(), process=process_name()):
+    with rank_errors():
         given = parser.parse_args(arguments)
         if given.run is not None:
             sys.exit(tell_last_fault(user_path(given.run), given.json))

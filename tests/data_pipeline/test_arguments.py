@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline import CommandParser, at_least
+from data_pipeline import CommandParser, UserError, at_least, number_in_environment
 
 
 def parser() -> CommandParser:
@@ -38,3 +38,15 @@ def test_a_mistake_in_the_options_is_one_line_and_status_2(
 @given(st.integers(-100, 100), st.integers(0, 10**12))
 def test_counts_from_the_least_value_up_are_taken(least: int, more: int) -> None:
     assert at_least(least)(str(least + more)) == least + more
+
+
+def test_the_first_variable_that_is_set_is_a_number_of_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FIRST", "SECOND"):
+        monkeypatch.delenv(name, raising=False)
+    assert number_in_environment("FIRST", "SECOND", default=7) == 7
+    monkeypatch.setenv("SECOND", "5")
+    assert number_in_environment("FIRST", "SECOND", default=7) == 5
+    for text in ("abc", "", "1.5", "-1", "6"):
+        monkeypatch.setenv("FIRST", text)
+        with pytest.raises(UserError, match=f"^FIRST is {text!r} in the environment, not a whole number from 0 to 5;"):
+            number_in_environment("FIRST", "SECOND", default=7, most=5)

@@ -48,3 +48,18 @@ def test_a_launch_without_a_rendezvous_is_a_mistake(
     assert_user_error(
         run_command("-m", "eval.ppl", "--checkpoint", "c", "--data", "d"), "RANK, MASTER_ADDR, MASTER_PORT are not set"
     )
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0' in the environment, not a whole number of at least 1"),
+        ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK is 'x' in the environment, not a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2 (counted from 0) and WORLD_SIZE 2; start all"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "abc"}, "MASTER_PORT is 'abc'"),
+    ],
+)
+def test_variables_that_no_launcher_sets_are_one_line(
+    variables: dict[str, str], message: str, run_command: Run, assert_user_error: Callable[..., None]
+) -> None:
+    assert_user_error(run_command("-m", "eval.ppl", "--checkpoint", "c", "--data", "d", **variables), message)

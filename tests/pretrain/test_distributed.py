@@ -94,6 +94,14 @@ def test_several_processes_without_a_rendezvous_are_one_line(monkeypatch: pytest
         join_process_group()
 
 
+@pytest.mark.parametrize("port", ["abc", "0", "70000"])
+def test_a_port_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    _set_launcher(monkeypatch, variables)
+    with pytest.raises(UserError, match=f"MASTER_PORT is '{port}' in the environment, not a whole number from 1 to"):
+        join_process_group()
+
+
 @pytest.mark.parametrize(
     ("gpus", "launcher", "device"),
     [

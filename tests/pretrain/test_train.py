@@ -41,6 +41,29 @@ def test_data_missing_on_another_machine_are_named_by_its_first_process(
         assert (result.returncode, result.stderr) == (2, "")
 
 
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "x"}, "error: RANK is 'x' in the environment, not a whole number of at least 0"),
+        ({"WORLD_SIZE": "0"}, "error: WORLD_SIZE is '0' in the environment, not a whole number of at least 1"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "error: this process is rank 2 (counted from 0) of 2 in the environment"),
+        ({"LOCAL_RANK": "-1"}, "error: LOCAL_RANK is '-1' in the environment"),
+    ],
+)
+def test_variables_that_no_launcher_sets_are_one_line(
+    variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["train"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(message)
+    assert printed.count("\n") == 1
+
+
 def main_on_a_machine_of_its_own() -> None:
     os.environ["LOCAL_RANK"] = "0"
     main()

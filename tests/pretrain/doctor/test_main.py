@@ -109,6 +109,12 @@ def test_the_rank_that_hangs_is_named_with_the_check_that_it_is_at(tmp_path: Pat
         (["--jsn"], {}, "unrecognized arguments: --jsn"),
         (["--out", os.devnull + "/x"], {}, "/dev/null is a file; give a folder"),
         ([], {"WORLD_SIZE": "2", "RANK": "0"}, "2 processes were launched without MASTER_ADDR"),
+        (
+            [],
+            {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "abc"},
+            "MASTER_PORT is 'abc'",
+        ),
+        ([], {"RANK": "x"}, "RANK is 'x' in the environment"),
     ],
 )
 def test_mistakes_are_one_line(
