@@ -121,7 +121,7 @@ def host_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def is_printed_elsewhere() -> Callable[[Exception], bool]:
+def is_printed_elsewhere() -> Callable[[BaseException], bool]:
     """Whether another process prints an error too, as a function of the error; call it before `join_process_group`.
 
     Rank 0 prints its errors. Of the others, those about a process's own GPU are printed by that process, and any
@@ -129,7 +129,7 @@ def is_printed_elsewhere() -> Callable[[Exception], bool]:
     """
     rank, local_rank = rank_from_environment(), _local_rank()
 
-    def printed_elsewhere(error: Exception) -> bool:
+    def printed_elsewhere(error: BaseException) -> bool:
         if rank == 0 or isinstance(error, DeviceError):
             return False
         return local_rank != 0 or isinstance(error.__cause__, MainProcessError)

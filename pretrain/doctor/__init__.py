@@ -9,4 +9,5 @@ collective, ranks          between the ranks: an all-reduce, and how their repor
 checks, setting            the list of checks, and the sizes that a device gets
 last_fault                 what the ranks of a run have left at its last fault, and the likely culprit
 runner, report, conduct    checks one by one, results as a table and as JSON, the command's course
+ending                     what a signal does
 """

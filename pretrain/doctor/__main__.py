@@ -7,14 +7,19 @@ deepspeed launcher on every rank, with an all-reduce between them. Exit status 1
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 from pathlib import Path
 
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # not a traceback of the imports, which take seconds
+
 from data_pipeline import CommandParser, at_least, user_path
 from pretrain.distributed import rank_errors
 from pretrain.doctor.conduct import Options, examine
+from pretrain.doctor.ending import ended_by_signals
 from pretrain.doctor.last_fault import tell_last_fault
 
 
@@ -38,16 +43,21 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="compare what its ranks have left at its last fault; check nothing")
     # the deepspeed launcher adds --local_rank, which is read from the environment
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # in order: without files left behind
-    with rank_errors():
-        given = parser.parse_args(arguments)
-        if given.run is not None:
-            sys.exit(tell_last_fault(user_path(given.run), given.json))
-        out = None if given.out is None else user_path(given.out)
-        status = examine(Options(given.json, given.quick, given.only, out, given.time_limit))
-    # A check that hangs stays in its thread, and threads of gloo may hold tensors: either would spoil an orderly end.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        with rank_errors(), ended_by_signals():
+            given = parser.parse_args(arguments)
+            if given.run is not None:
+                status = tell_last_fault(user_path(given.run), given.json)
+            else:
+                out = None if given.out is None else user_path(given.out)
+                status = examine(Options(given.json, given.quick, given.only, out, given.time_limit))
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    # A check that hangs, or that a signal has cut short, stays in its thread, and threads of gloo may hold tensors: any
+    # of them would spoil an orderly end.
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)
 
 

@@ -1,6 +1,7 @@
 """The course of the command on one rank: its own checks, the collective, the report, and on rank 0 those of all."""
 
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -59,8 +60,11 @@ def examine(options: Options) -> int:
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write to {folder}; give another folder as --out")
     device = local_device()
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-", ignore_cleanup_errors=True) as own:
-        return _examine(options, chosen, folder, Setting(device, options.quick, Path(own)))
+    own = Path(tempfile.mkdtemp(dir=folder, prefix=".doctor-"))
+    try:
+        return _examine(options, chosen, folder, Setting(device, options.quick, own))
+    finally:
+        _remove(own)
 
 
 def _examine(options: Options, chosen: list[Check], folder: Path, setting: Setting) -> int:
@@ -101,6 +105,15 @@ def _examine(options: Options, chosen: list[Check], folder: Path, setting: Setti
     if results[-1].status != "skip":  # all were there a moment ago
         until = now + COLLECTIVE_SECONDS
     return _told(options, ranks, report, max(now, until + GRACE_SECONDS), stream)
+
+
+def _remove(folder: Path) -> None:
+    """With all in it; again where a check that was left in its thread still writes there, for a second at most."""
+    until = time.monotonic() + 1
+    shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _joined(rank: int, world_size: int, seconds: float) -> tuple[Ranks, str | None]:

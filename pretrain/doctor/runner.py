@@ -8,6 +8,10 @@ from dataclasses import dataclass, replace
 from pretrain.doctor.report import Finding, Result
 from pretrain.doctor.setting import Setting
 
+_PAUSE = 0.05
+_MOMENT = 10 * _PAUSE
+"""Seconds, in which the main thread has surely seen a signal."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -41,27 +45,39 @@ def run_checks(
     """Run all checks in a thread, for `limit` seconds at most.
 
     The one that runs when the time is up has failed and stays behind in its thread (a kernel or a collective that
-    hangs cannot be stopped); those after it do not run. `began` and `ended` are called around each check.
+    hangs cannot be stopped); those after it do not run. `began` and `ended` are called around each check. A signal's
+    exception passes through here at once, and leaves the thread likewise.
     """
     results: list[Result] = []
+    left = threading.Event()
 
     def work() -> None:
         for check in checks:
             began(check.name)
-            results.append(run_check(check, setting))
-            ended(results[-1])
+            result = run_check(check, setting)
+            # What fails after the thread was left, as without the folder of its files, is no verdict; nor is what fails
+            # a moment before: the signal may have reached a compiler first.
+            if left.wait(_MOMENT if result.status == "fail" else 0):
+                return
+            results.append(result)
+            ended(result)
         setting.close()
 
     thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(limit)
+    until = time.monotonic() + limit
+    try:
+        thread.start()
+        while thread.is_alive() and time.monotonic() < until:
+            thread.join(_PAUSE)  # again and again: a signal that another thread gets does not end a wait
+    finally:
+        left.set()
     done = list(results)
     if len(done) < len(checks):
         hung, *rest = checks[len(done) :]
         late = f"did not end before the time limit of {limit:.0f} s"
-        left = [replace(Result.without_values(hung.name, hung.keys, "fail", late, limit), hangs=True)]
-        left += [Result.without_values(each.name, each.keys, "skip", f"{hung.name} {late}") for each in rest]
-        for result in left:
+        lacking = [replace(Result.without_values(hung.name, hung.keys, "fail", late, limit), hangs=True)]
+        lacking += [Result.without_values(each.name, each.keys, "skip", f"{hung.name} {late}") for each in rest]
+        for result in lacking:
             ended(result)
-        done += left
+        done += lacking
     return done

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,38 @@ def test_stdout_is_the_json_object_alone(tmp_path: Path) -> None:
     stdout, stderr = process.communicate()
     assert json.loads(stdout)["checks"]["machine"]["status"] == "pass", stderr
     assert [line.split()[0] for line in stderr.splitlines()] == ["pass", "all"]
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "reason"),
+    [
+        (signal.SIGINT, 130, "stopped by SIGINT"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM"),
+        (signal.SIGHUP, 129, "its output is gone (a terminal that closed, a pipe without a reader, a full disk)"),
+    ],
+)
+def test_a_signal_ends_it_at_once_with_one_line_and_nothing_left(
+    number: signal.Signals, status: int, reason: str, tmp_path: Path
+) -> None:
+    """In the midst of a resume: the trainer has threads of its own, files and a process group."""
+    process = doctor("--only=resume", stdout=subprocess.PIPE, cwd=tmp_path)
+    while not list(tmp_path.glob(".doctor-*/*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=200)
+    assert (process.returncode, stdout) == (status, ""), stderr
+    assert stderr == f"error: {reason}; nothing more was checked, run it again\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_gone_ends_it_with_one_line(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        process = doctor("--only=machine", stdout=full, cwd=tmp_path)
+    _, stderr = process.communicate()
+    assert process.returncode == 129
+    assert [line[:25] for line in stderr.splitlines()] == ["error: its output is gone"]
+    assert not list(tmp_path.iterdir())
 
 
 def ranks(function: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -127,6 +161,7 @@ def test_mistakes_are_one_line(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # it would stay after the test
+    monkeypatch.setattr("os._exit", sys.exit)
     monkeypatch.setattr("sys.argv", ["doctor", *options])
     with pytest.raises(SystemExit) as ended:
         main()
