@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_pipeline import UserError
 
@@ -30,18 +30,29 @@ def opened_store(uri: str) -> Iterator["MlflowClient"]:
     Two that make the tables of a new file at once, or the same experiment, would fail.
 
     Raises:
-        UserError: if the store cannot be used, here or inside the block.
+        UserError: if the store cannot be used, here or inside the block, or MLflow cannot be imported.
     """
     for name, value in _MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
     with explained_errors(uri):
-        import mlflow
-
+        mlflow = _import_mlflow()
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it logs the stack of every error that it raises
         with _alone(uri):
             yield mlflow.MlflowClient(tracking_uri=uri)
+
+
+def _import_mlflow() -> Any:
+    """Raises UserError where it is not installed, or a broken one raises what it will."""
+    try:
+        import mlflow
+    except Exception as error:
+        raise UserError(
+            f"cannot import MLflow ({type(error).__name__}: {shown(error)}); install it, again if it is there: "
+            "pip install --force-reinstall 'mlflow>=3.10'"
+        ) from error
+    return mlflow
 
 
 @contextmanager
@@ -152,6 +163,8 @@ def _explained(uri: str, error: Exception) -> str:
         )
     if "out-of-date database schema" in fault:
         return f"the MLflow store {store} was made by another version of MLflow; run mlflow db upgrade {store}"
+    if scheme.startswith("sqlite") and "disk is full" in fault:
+        return f"cannot use the MLflow store {store}: {fault}; free some space there"
     if scheme.startswith("sqlite"):
         return f"cannot use the MLflow store {store}: {fault}; check the file, its folder and their permissions"
     if scheme in ("http", "https"):

@@ -1,10 +1,13 @@
 """Running checks one by one: each by itself, all of them within a time limit."""
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from data_pipeline import UserError
 from pretrain.doctor.report import Finding, Result
 from pretrain.doctor.setting import Setting
 
@@ -30,9 +33,20 @@ def run_check(check: Check, setting: Setting) -> Result:
         finding = check.run(setting)
         setting.release()
     except Exception as error:
-        message = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        message = _explained(error, setting)
         return Result.without_values(check.name, check.keys, "fail", message, time.perf_counter() - start)
     return Result.of(check.name, check.keys, finding, time.perf_counter() - start)
+
+
+def _explained(error: Exception, setting: Setting) -> str:
+    """What is wrong, in one line, and how to mend it where that is known."""
+    line = " ".join(str(error).split())[:400]
+    if isinstance(error, UserError):
+        return line
+    if any(os.strerror(number) in line for number in (errno.ENOSPC, errno.EDQUOT)):  # libraries wrap the system's error
+        place = getattr(error, "filename", None) or setting.folder.parent
+        return f"no space left on the device for {place}; free some, or give another folder as --out"
+    return f"{type(error).__name__}: {line}"
 
 
 def run_checks(

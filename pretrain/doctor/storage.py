@@ -13,6 +13,7 @@ DISK_KEYS = ("folder", "write_bytes_per_s", "read_bytes_per_s", "free_bytes")
 SHARED_MEMORY_KEYS = ("write_bytes_per_s", "read_bytes_per_s", "free_bytes")
 MLFLOW_KEYS = ("store", "seconds")
 _MIB = 2**20
+_BLOCK = 4 * _MIB
 _SHARED = Path("/dev/shm")
 _LEAST_SHARED = 256 * _MIB  # NCCL and workers of loaders fail with the 64 MiB that containers have by default
 
@@ -32,10 +33,12 @@ def check_shared_memory(setting: Setting) -> Finding:
     if not _SHARED.is_dir():
         return Finding("no /dev/shm", {}, applies=False)
     free = _free(_SHARED)
+    lacks = f"/dev/shm has {free / _MIB:.0f} MiB free, NCCL and loaders need more; in a container, --shm-size=8g"
+    if free < 2 * _BLOCK:
+        return Finding(lacks, {"free_bytes": free}, faults=[lacks])
     write, read = _speeds(_SHARED, min(setting.choose(16, 64, 256) * _MIB, free // 2))
     values = {"write_bytes_per_s": write, "read_bytes_per_s": read, "free_bytes": free}
     summary = f"{write / 1e9:.1f} GB/s written, {read / 1e9:.1f} read, {free / 1e9:.1f} GB free"
-    lacks = f"/dev/shm has {free / _MIB:.0f} MiB free, NCCL and loaders need more; in a container, --shm-size=8g"
     return Finding(summary, values, faults=[lacks] if free < _LEAST_SHARED else [])
 
 
@@ -53,7 +56,7 @@ def check_mlflow(setting: Setting) -> Finding:
 
 def _speeds(folder: Path, size: int) -> tuple[float, float]:
     """Bytes a second written (to the end on disk) and read of a file without a name. Raises OSError."""
-    block = os.urandom(4 * _MIB)
+    block = os.urandom(_BLOCK)
     blocks = max(1, size // len(block))
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         start = time.perf_counter()

@@ -1,5 +1,7 @@
 """What is read of a machine, and that reading it leaves nothing behind."""
 
+import sys
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from data_pipeline import UserError
 from pretrain.doctor import machine, storage
+from pretrain.doctor.runner import Check, run_check
 from pretrain.doctor.setting import Setting
 
 
@@ -63,6 +66,36 @@ def test_disk_and_shared_memory_are_measured_and_nothing_stays(setting: Setting)
 def test_little_shared_memory_is_a_fault(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "_free", lambda folder: 64 * 2**20)
     assert storage.check_shared_memory(setting).faults[0].startswith("/dev/shm has 64 MiB free")
+
+
+def test_shared_memory_that_is_full_is_a_fault(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_free", lambda folder: 2**20)
+    monkeypatch.setattr(storage, "_speeds", lambda *_: pytest.fail("there is no room for a file"))
+    finding = storage.check_shared_memory(setting)
+    assert finding.faults[0].startswith("/dev/shm has 1 MiB free")
+
+
+def test_a_full_disk_is_named_with_its_mend(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.tempfile, "TemporaryFile", lambda **_: FileIO("/dev/full", "r+"))
+    result = run_check(Check("disk", storage.DISK_KEYS, storage.check_disk), setting)
+    mend = "free some, or give another folder as --out"
+    assert result.message == f"no space left on the device for {setting.folder.parent}; {mend}"
+
+
+def test_mlflow_that_is_missing_or_broken_is_to_be_installed(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    check = Check("MLflow", storage.MLFLOW_KEYS, storage.check_mlflow)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert run_check(check, setting).message.startswith("cannot import MLflow (ModuleNotFoundError: import of mlflow")
+    monkeypatch.delitem(sys.modules, "mlflow")
+    (tmp_path / "mlflow.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run_check(check, setting).message == (
+        "cannot import MLflow (ZeroDivisionError: division by zero); install it, again if it is there: "
+        "pip install --force-reinstall 'mlflow>=3.10'"
+    )
 
 
 def test_a_store_that_cannot_be_used_is_named(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
