@@ -1,8 +1,8 @@
 """Print what a block launches: python -m maha_model.launches [--each]."""
 
-import argparse
 from typing import Any
 
+from maha_model.arguments import OneLineParser
 from maha_model.config import ModelConfig
 from maha_model.launches.layer import count_block
 
@@ -18,7 +18,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Forward, backward and total of every block of width 768 with 12 heads at 4,096 tokens."""
-    parser = argparse.ArgumentParser(prog="python -m maha_model.launches", description=__doc__)
+    parser = OneLineParser(prog="python -m maha_model.launches", description=__doc__)
     parser.add_argument("--each", action="store_true", help="every operation and Triton kernel, not only their number")
     each = parser.parse_args().each
     for name, options in BLOCKS.items():

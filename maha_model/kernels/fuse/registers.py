@@ -20,8 +20,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import sm_arch_from_capability
 
+from maha_model.arguments import OneLineParser
 from maha_model.kernels.fuse.problem import Placement, Problem
 from maha_model.kernels.fuse.triton import Launch, plan_backward, plan_forward
+from maha_model.kernels.qp.constants import MAX_SCALES
 
 PROBLEMS = {
     "utility": Problem("utility"),
@@ -29,6 +31,9 @@ PROBLEMS = {
     "output": Problem("output", domain="box", own_gain=True, normalize=True),
     "given": Problem("given"),
 }
+
+CAPABILITIES = (80, 86, 87, 89, 90)
+"""Ten times those of the GPUs that compute in bfloat16, as far as this ptxas assembles for them."""
 
 
 class _NoDevice:
@@ -93,13 +98,24 @@ def _assemble(ptx: str, capability: int) -> str:
     return result.stderr
 
 
+def _width(text: str) -> int:
+    """The `type` of an option that takes a head's width."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scales", type=int, nargs="+", default=list(range(2, 9)))
-    parser.add_argument("--widths", type=int, nargs="+", default=[64, 128])
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    scales = range(1, MAX_SCALES + 1)
+    parser.add_argument("--scales", type=int, nargs="+", default=list(scales[1:]), choices=scales)
+    parser.add_argument("--widths", type=_width, nargs="+", default=[64, 128], help="of a head")
     parser.add_argument("--kinds", nargs="+", default=["utility", "target"], choices=PROBLEMS)
-    parser.add_argument("--capabilities", type=int, nargs="+", default=[80, 90], help="80 is A100, 90 H100 and H200")
+    parser.add_argument(
+        "--capabilities", type=int, nargs="+", default=[80, 90], choices=CAPABILITIES,
+        help="80 is A100, 90 H100 and H200",
+    )  # fmt: skip
     options = parser.parse_args()
     for kind in options.kinds:
         for num_scales in options.scales:

@@ -177,6 +177,28 @@ def test_compiled_kernels_spill_nothing_and_use_few_registers(kind: str) -> None
             assert row["shared_bytes"] == 0, row  # one warp: neither shared memory nor barriers
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scales", "0"], "--scales: invalid choice: 0 (choose from 1, 2, 3, 4, 5, 6, 7, 8)"),
+        (["--scales", "2", "9"], "--scales: invalid choice: 9 (choose from 1, 2, 3, 4, 5, 6, 7, 8)"),
+        (["--widths", "0"], "--widths: '0' is not a whole number of at least 1"),
+        (["--widths", "wide"], "--widths: 'wide' is not a whole number of at least 1"),
+        (["--capabilities", "12"], "--capabilities: invalid choice: 12 (choose from 80, 86, 87, 89, 90)"),
+    ],
+)
+def test_kernels_that_cannot_be_compiled_are_one_line(
+    options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from maha_model.kernels.fuse.registers import main
+
+    monkeypatch.setattr("sys.argv", ["registers", *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {message}; see --help\n"
+
+
 _TOO_FEW_REGISTERS = """
 import json
 from maha_model.kernels.fuse.registers import PROBLEMS, launches, measure
