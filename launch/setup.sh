@@ -35,7 +35,8 @@ for extra in "${extras[@]}"; do
   [[ " $known " == *" $extra "* ]] || fail "pyproject.toml has no extra '$extra'; give some of: $known"
 done
 
-mkdir -p "$venv"
+{ mkdir -p "$venv" && : >>"$venv/.setup.lock"; } 2>/dev/null \
+  || fail "cannot write to $venv; name another place for the environment with MAHA_VENV=..."
 exec 9>"$venv/.setup.lock"
 flock 9  # two commands started together: the second waits for the first
 
@@ -66,7 +67,16 @@ fi
 echo "setting up $venv (${missing[*]}): a few minutes, once" >&2
 [ -x "$venv/bin/python" ] || "$python" -m venv "${with[@]}" "$venv" \
   || fail "'$python -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv"
-pip() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint constraints.txt "${from[@]}" "$@"; }
+pip() {
+  local command=("$venv/bin/python" -m pip install --disable-pip-version-check --constraint constraints.txt "${from[@]}" "$@")
+  if [ -z "$wheels" ]; then
+    "${command[@]}" -qq || fail "pip failed; its own lines above name the cause. Without internet: --offline WHEELS, see --help"
+  elif ! said=$("${command[@]}" 2>&1); then
+    lacks=$(sed -nE 's/^ERROR: (No matching distribution found for .*)/\1/p; s/.*The user requested \(constraint\) (.*)/No wheel of \1/p' <<<"$said")
+    [ -n "$lacks" ] || lacks=$(sed -n 's/^ERROR: //p' <<<"$said")
+    fail "$wheels cannot be installed from: $(head -n 1 <<<"${lacks:-pip failed}"); fill it again where there is internet: python launch/wheels.py WHEELS ${extras[*]}"
+  fi
+}
 [ -z "$torch" ] || pip torch  # by itself first: what else needs it then takes what is there
 pip --editable ".[$(IFS=,; echo "${missing[*]}")]"
 for extra in "${missing[@]}"; do touch "$venv/.installed-$extra-$key"; done

@@ -112,6 +112,37 @@ def test_what_is_missing_is_named(project: Path, assert_user_error) -> None:  # 
         assert_user_error(setup(project, "wheels"), "wheels has no torch")
 
 
+def test_a_folder_that_lacks_a_wheel_or_has_one_that_is_none_is_one_line(
+    project: Path, assert_user_error: Callable[..., None]
+) -> None:
+    add_wheel(project / "wheels", "torch", "2.0")
+    (project / "wheels" / "needed-1.0-py3-none-any.whl").unlink()
+    broken = project / "broken"
+    broken.mkdir()
+    (broken / "torch-2.0-py3-none-any.whl").touch()
+    (project / "other").mkdir()
+    (project / "other" / "torch-0-py3-none-any.whl").touch()
+    for wheels, message in (
+        ("broken", "torch"),
+        ("other", "torch==2.0; fill"),
+        ("wheels", "No wheel of needed==1.0; fill"),  # with torch installed
+    ):
+        result = setup(project, wheels)
+        assert_user_error(result, f"{project / wheels} cannot be installed from: ")
+        assert message in result.stderr
+        progress, line = result.stderr.splitlines()
+        assert progress.startswith("setting up ")
+        assert line.endswith("; fill it again where there is internet: python launch/wheels.py WHEELS sample")
+
+
+def test_a_place_that_cannot_hold_the_environment_is_one_line(
+    project: Path, assert_user_error: Callable[..., None]
+) -> None:
+    result = setup(project, "wheels", MAHA_VENV="/proc/x")
+    assert_user_error(result, "cannot write to /proc/x; name another place for the environment with MAHA_VENV=...")
+    assert result.stderr.count("\n") == 1
+
+
 def test_an_extra_that_is_not_there_is_named_first(project: Path, assert_user_error: Callable[..., None]) -> None:
     command = ["bash", str(project / "launch" / "setup.sh"), "smaple"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
