@@ -9,11 +9,46 @@ import torch
 
 from pretrain import plan as planning
 from pretrain.config import parse_config
-from pretrain.memory import Planner, resolved
+from pretrain.memory import POLICIES, Planner, resolved
 from pretrain.operation import Assumptions, operation
 from pretrain.plan import GIB
 from tests.conftest import ROOT
 from tests.pretrain.memory.test_planner import RUN, SMALL
+
+ROWS = {
+    "parameters": "parameters",
+    "parameters gathered": "gathered",
+    "gradients between passes": "gradients",
+    "optimiser states": "optimizer",
+    "buffers": "buffers",
+    "at the update, besides": "update",
+    "offloaded to the host": "host",
+}
+"""Of the table, and the fields of `ZeroBytes` that they show."""
+
+
+@pytest.mark.parametrize("zero", ["zero1", "zero3_offload"])
+def test_the_table_and_the_json_object_have_the_plans_numbers(zero: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of sizes at which each row has digits of its own."""
+    options = [*SMALL, "--model.d_model", "1024", "--model.num_heads", "32", "--model.context_length", "8192"]
+    options += ["--global_batch_size", "8", "--deepspeed", str(ROOT / "ds_configs" / f"{zero}.json")]
+    planner, config = Planner("cpu"), parse_config(options)
+    plan = planner.plan(config, 2)
+    planning.main([*options, "--device", "cpu", "--world-size", "2"])
+    printed = capsys.readouterr().out.splitlines()
+    rows = {line[2:28].rstrip(): line[28:].strip() for line in printed if line.startswith("  ")}
+    expected = {label: getattr(plan.states, name) for label, name in ROWS.items()}
+    expected |= {f"activations, {policy}": plan.activations[policy] for policy in POLICIES}
+    expected |= {"the solver's, of none": plan.solver_workspace}
+    expected |= {f"peak, {policy}": plan.peaks[policy] for policy in POLICIES}
+    assert rows == {label: f"{bytes_ / GIB:.3f}" for label, bytes_ in expected.items() if bytes_}
+    saved = plan.checkpoints
+    assert printed[-1].startswith(f"checkpoints: {saved.rank / GIB:.3f} GiB of each process")
+    assert f"; {saved.disk / GIB:.3f} GiB on disk at most" in printed[-1]
+    planning.main([*options, "--device", "cpu", "--world-size", "2", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert {key: found[key] for key in plan.to_dict()} == json.loads(json.dumps(plan.to_dict()))
+    assert found["peak"] == plan.peaks[config.activation_checkpointing]
 
 
 def test_the_first_change_that_fits_is_named(capsys: pytest.CaptureFixture[str]) -> None:
