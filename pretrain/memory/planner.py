@@ -63,13 +63,17 @@ class Planner:
                 for policy in POLICIES}  # fmt: skip
         activations = {policy: _most(stretches) for policy, stretches in traces.items()}
         return Plan(
-            zero_bytes(zero, job),
+            self.states(config, world_size),
             activations,
             self._solver_workspace(config),
             {policy: device_peak(stretches, zero, job) for policy, stretches in traces.items()},
             wire_bytes(config, world_size) if config.context_parallel > 1 else None,
             self.checkpoints(config, world_size),
         )
+
+    def states(self, config: RunConfig, world_size: int) -> ZeroBytes:
+        """What does not depend on the batch; without a trace."""
+        return zero_bytes(*self._settings(config, world_size))
 
     def checkpoints(self, config: RunConfig, world_size: int) -> CheckpointBytes:
         """What its checkpoints take; without a trace."""

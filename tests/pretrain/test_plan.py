@@ -195,3 +195,46 @@ def test_the_page_of_7_b_on_512_gpus_has_the_plans_numbers() -> None:
     assert cells["faults a day"] == (f"{cost.faults_a_day:.2f}: one in {1 / cost.faults_a_day:.0f} days",)
     assert cells["lost by each"] == (f"{cost.lost_minutes:.0f} min: 10 to restart, and half of 500 steps",)
     assert cells["of all time"] == (f"{cost.lost_share:.1%}".replace("%", " %"),)
+
+
+def peak_of(name: str, world_size: int, *options: str) -> str:
+    """GiB of a device, of a shipped configuration."""
+    given = ["--config", str(ROOT / "pretrain" / "configs" / f"{name}.yaml"), "--model.vocab_size", "32000"]
+    config = resolved(parse_config([*given, *options]), None, "cuda")
+    return f"{Planner('cuda').peak(config, world_size) / GIB:.0f}"
+
+
+def assert_says(name: str, *phrases: str) -> None:
+    """The comment at the head of a shipped configuration has these phrases, and no GiB beside."""
+    lines = (ROOT / "pretrain" / "configs" / f"{name}.yaml").read_text().splitlines()
+    comment = " ".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
+    assert [phrase for phrase in phrases if phrase not in comment] == []
+    assert comment.count(" GiB") == "".join(phrases).count(" GiB")
+
+
+def test_the_comments_of_150m_and_400m_have_the_plans_numbers() -> None:
+    for name, windows, twice in (("150m", 16, "32 take"), ("400m", 8, "16 take")):
+        more = peak_of(name, 1, "--micro_batch_size", str(2 * windows))
+        assert_says(name, f"{windows} windows take {peak_of(name, 1)} GiB of one GPU; {twice} {more}")
+
+
+def test_the_comment_of_1b_has_the_plans_numbers() -> None:
+    faster = "--micro_batch_size=8 --deepspeed=ds_configs/zero1.json --activation_checkpointing=none"
+    first = f"--world-size 8 {peak_of('1b', 8)} GiB of each of 8 GPUs"
+    assert_says("1b", first, f"{faster}: {peak_of('1b', 8, *faster.split())} GiB, with nothing recomputed")
+
+
+def test_the_comment_of_7b_has_the_plans_numbers() -> None:
+    given = ["--config", str(ROOT / "pretrain" / "configs" / "7b.yaml"), "--model.vocab_size", "32000"]
+    config = resolved(parse_config(given), 1, "cuda")
+    alone, shared = (Planner("cuda").states(config, world_size) for world_size in (1, 64))
+    update = f"{shared.update / GIB:.0f} GiB more at the update"
+    held = [f"{(state.parameters + state.gradients + state.optimizer) / GIB:.0f} GiB" for state in (alone, shared)]
+    four = ("--micro_batch_size", "4")
+    assert_says(
+        "7b",
+        f"2 windows take {peak_of('7b', 8)} GiB of each GPU, 4 would take {peak_of('7b', 8, *four)}.",
+        f"Weights, gradients and optimiser states are {held[0]}, hence ZeRO 3",
+        f"with ZeRO 1 each of 64 GPUs would hold {held[1]} of them, and {update}",
+        f"block 4 windows take {peak_of('7b', 8, *four, '--activation_checkpointing', 'block')} GiB.",
+    )
