@@ -162,7 +162,10 @@ def compiled(*arguments: object) -> list[dict[str, int]]:
 
 @pytest.mark.parametrize("kind", ["utility", "target"])
 def test_compiled_kernels_spill_nothing_and_use_few_registers(kind: str) -> None:
-    """For A100 and H100; `python -m maha_model.kernels.fuse.registers` has all shapes (docs/performance.md)."""
+    """4 scales and heads of 128 for A100 and H100, each tile of the autotuner's.
+
+    The next test has the extremes; `python -m maha_model.kernels.fuse.registers` has all shapes (docs/performance.md).
+    """
     module = "maha_model.kernels.fuse.registers"
     found = compiled("-m", module, "--kinds", kind, "--scales", 4, "--widths", 128, "--capabilities", 80, 90)
     assert {row["kernel"] for row in found} == {
@@ -197,6 +200,40 @@ def test_kernels_that_cannot_be_compiled_are_one_line(
         main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {message}; see --help\n"
+
+
+_EXTREMES = """
+import json, sys
+from maha_model.kernels.fuse.registers import PROBLEMS, launches, measure
+for scales, width in ((2, 64), (2, 128), (8, 64), (8, 128)):
+    for direction, launch in launches(scales, width, PROBLEMS["target"]):
+        if direction == sys.argv[1]:
+            if hasattr(launch.kernel, "configs"):
+                launch.kernel.configs = launch.kernel.configs[-1:]
+            for row in measure(launch, 90):
+                print(json.dumps(row | {"scales": scales, "width": width}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("direction", "kernels"),
+    [
+        ("forward", {"gram_kernel", "solve_kernel", "mix_kernel"}),
+        ("backward", {"gram_kernel", "differentiate_kernel", "spread_kernel"}),
+    ],
+)
+def test_compiled_kernels_of_fewest_and_most_scales_spill_nothing(direction: str, kernels: set[str]) -> None:
+    """2 and 8 scales, heads of 64 and 128, for H100, with what takes the most registers.
+
+    That is the kind `target` and the last of a kernel's tiles. Left to the command, which takes half an hour: 3 to 7
+    scales, the other kinds and tiles, A100.
+    """
+    found = compiled("-c", _EXTREMES, direction)
+    for shape in ((2, 64), (2, 128), (8, 64), (8, 128)):
+        assert {row["kernel"] for row in found if (row["scales"], row["width"]) == shape} >= kernels
+    for row in found:
+        assert row["spilled_bytes"] == 0, row
+        assert row["offset_bits"] == 64, row
 
 
 _TOO_FEW_REGISTERS = """
