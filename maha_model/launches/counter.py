@@ -21,6 +21,7 @@ _NOTHING_RUNS = {
 }  # fmt: skip
 # The host waits for the device, or the size of the result is a value of the device.
 _WAITS = {"_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim"}
+_INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 
 
 class Launches(TorchDispatchMode):
@@ -68,13 +69,11 @@ class Launches(TorchDispatchMode):
                 return OPDEFS[f"maha::{name}"]._init_fn(*args, **kwargs)  # noqa: SLF001
             finally:
                 super().__exit__(None, None, None)
-        if name in _WAITS:
-            self.waits[name] += 1  # (it fails on tensors without values)
+        if name in _WAITS or _has_unknown_places(name, args) or _crosses(name, args, kwargs):
+            self.waits[name] += 1  # before it runs: on tensors without values some fail
         result = func(*args, **kwargs)
         if not func.is_view and name not in _NOTHING_RUNS and _runs(args, kwargs, result):
             self.operations[name] += 1
-        if _crosses(name, args, kwargs, result):
-            self.waits[name] += 1
         return result
 
 
@@ -88,9 +87,27 @@ def _runs(args: Any, kwargs: Any, result: Any) -> bool:
     return any(x.is_meta for x in _tensors(args, kwargs, result)) and (not results or any(x.numel() for x in results))
 
 
-def _crosses(name: str, args: Any, kwargs: Any, result: Any) -> bool:
-    """Whether an operation copies between host and device in a way that the host waits for."""
-    if name not in ("_to_copy", "copy_"):
+def _has_unknown_places(name: str, args: Any) -> bool:
+    """Whether an operation indexes the device by a mask, whose places are counted first, or by places of the host.
+
+    A mask's places that get a number of the host count too, though a GPU fills them without waiting.
+    """
+    if name not in _INDEXES or not args[0].is_meta:
         return False
-    devices = {x.device.type for x in _tensors(args, result)}
-    return len(devices) > 1 and not kwargs.get("non_blocking", name == "copy_" and len(args) > 2 and args[2])
+    return any(x.dtype in (torch.bool, torch.uint8) or not x.is_meta for x in _tensors(args[1]))
+
+
+def _crosses(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether an operation copies between host and device in a way that the host waits for.
+
+    What is copied to the device waits with `non_blocking` too, as long as the host's memory is not pinned.
+    """
+    if name == "copy_":
+        to, source = args[0].device.type, args[1]
+        non_blocking = kwargs.get("non_blocking", len(args) > 2 and args[2])
+    elif name == "_to_copy":
+        source, non_blocking = args[0], kwargs.get("non_blocking", False)
+        to = torch.device(kwargs.get("device") or source.device).type
+    else:
+        return False
+    return to != source.device.type and not (non_blocking and (to == "cpu" or source.is_pinned()))

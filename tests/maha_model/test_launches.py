@@ -57,7 +57,14 @@ WAITS = {
     "a tensor of a list": (lambda x: x.new_tensor([1.0, 2.0]), "new_tensor"),
     "another": (lambda x: torch.tensor([1.0], device=x.device), "tensor"),
     "a copy": (lambda x: torch.ones(3).to(x.device), "_to_copy"),
+    "a copy of pageable memory": (lambda x: torch.ones(3).to(x.device, non_blocking=True), "_to_copy"),
     "a copy into": (lambda x: x.copy_(torch.ones(3)), "copy_"),
+    "a copy of pageable memory into": (lambda x: x.copy_(torch.ones(3), non_blocking=True), "copy_"),
+    "a copy back": (lambda x: x.cpu(), "_to_copy"),
+    "rows of a mask": (lambda x: x[x > 0], "index"),
+    "rows of the host's places": (lambda x: x[torch.zeros(3, dtype=torch.long)], "index"),
+    "rows of a mask set": (lambda x: torch.ops.aten.index_put_(x, [x > 0], x[:2]), "index_put_"),
+    "a copy with rows of a mask set": (lambda x: torch.index_put(x, (x > 0,), x[:2]), "index_put"),
 }
 
 
@@ -69,6 +76,16 @@ def test_what_waits_is_seen(name: str) -> None:
     with Launches() as counted, contextlib.suppress(NotImplementedError):
         function(x)
     assert counted.waits[operation] == 1
+
+
+def test_what_does_not_wait_is_not_taken_for_a_wait() -> None:
+    x, places = torch.empty(3, device="meta"), torch.empty(3, dtype=torch.long, device="meta")
+    host = torch.ones(3)
+    with Launches() as counted:
+        torch.index_put(x[places], (places,), x.masked_fill(x > 0, 1))
+        torch.where(x > 0, x, 0).to(torch.bfloat16).copy_(x)
+        host[host > 0].to(torch.float64).copy_(host)
+    assert not counted.waits
 
 
 def test_views_and_reserved_memory_are_not_launches() -> None:
