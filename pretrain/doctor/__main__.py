@@ -43,9 +43,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="compare what its ranks have left at its last fault; check nothing")
     # the deepspeed launcher adds --local_rank, which is read from the environment
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
+    given = parser.parse_args(arguments)
     try:
         with rank_errors(), ended_by_signals():
-            given = parser.parse_args(arguments)
             if given.run is not None:
                 status = tell_last_fault(user_path(given.run), given.json)
             else:
