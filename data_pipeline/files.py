@@ -42,7 +42,13 @@ def sha256_of(path: Path) -> str:
 
 
 def user_path(path: str | Path) -> Path:
-    """A path as a user gives it: `~` and `~name` at its begin are home folders. Raises UserError if there is none."""
+    """A path as a user gives it: `~` and `~name` at its begin are home folders.
+
+    Raises:
+        UserError: if there is no such home folder, or the text is empty, which to pathlib is the current folder.
+    """
+    if path == "":
+        raise UserError("a path is empty; give one, or leave the option out")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -86,6 +86,11 @@ def test_an_empty_path_is_not_the_current_folder(run_command: Run, assert_user_e
     """As where a variable of the shell is not set."""
     for command in (["-m", "eval.recall", "--out", ""], ["-m", "eval.harness", "--checkpoint=", "--tasks", "a"]):
         assert_user_error(run_command(*command), "the path is empty; give one, or leave the option out; see --help")
+    for command in (
+        ["-m", "eval.generate", "--checkpoint=", "--prompt", "a"],
+        ["-m", "eval.ppl", "--checkpoint=x", "--data="],
+    ):
+        assert_user_error(run_command(*command), "a path is empty; give one, or leave the option out")
     done = run_command("-m", "data_pipeline.prepare", "--source", "", "--out", "nowhere")
     assert_user_error(done, "--source is empty; give sample, pg19, python:PACKAGE,... or the path of a file or folder")
     for option in (["--out", ""], ["--data="], ["--deepspeed", ""]):

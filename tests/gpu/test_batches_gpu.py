@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+pytest.importorskip("jsonargparse")  # what trains needs more than torch and Triton
+
 from pretrain.batches import Batch
 from pretrain.prefetch import GPUBatches
 

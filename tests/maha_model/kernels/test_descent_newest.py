@@ -6,7 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from maha_model.kernels.descent import descend, descend_at
-from tests.maha_model.kernels.test_descent import Case, cases, descend_all
+from tests.maha_model.kernels.descent_oracle import Case, cases
+from tests.maha_model.kernels.test_descent import descend_all
 
 
 @settings(deadline=None, max_examples=40)

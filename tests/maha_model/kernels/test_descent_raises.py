@@ -3,7 +3,7 @@
 import torch
 
 from maha_model.kernels.descent import Geometry, attend_level, descend
-from tests.maha_model.kernels.test_descent import Case
+from tests.maha_model.kernels.descent_oracle import Case
 
 
 def test_scores_are_raised_by_the_log_share_and_a_number() -> None:
