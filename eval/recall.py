@@ -6,14 +6,13 @@ interrupted continues. At the end come tables and limits over all seeds. See eva
 """
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from data_pipeline import CommandParser, UserError, at_least, user_errors, user_path
 from eval.bench.criteria import print_report
 from eval.device import add_device_option, device_title
-from eval.tasks import Suite, conduct, criteria_of, rows_of, table_of_times, tables, times_of_updates
+from eval.tasks import Suite, conduct, criteria_of, report_to_stderr, rows_of, table_of_times, tables, times_of_updates
 from maha_model import ConfigError
 
 
@@ -48,15 +47,11 @@ def main() -> None:
             print_report([table_of_times(times)], [], {**values, "times": [asdict(time) for time in times]}, args.json)
             return
         out = user_path(args.out or Path("runs") / args.suite.stem)
-        results = conduct(runs, out, args.device, args.jobs, _progress)
+        results = conduct(runs, out, args.device, args.jobs, report_to_stderr)
         rows = rows_of(results)
         criteria = criteria_of(suite.limits(), rows)
         details = {**values, "rows": [row.to_dict() for row in rows]}
         print_report(tables(rows), criteria, details, args.json)
-
-
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _names(text: str) -> list[str]:

@@ -4,7 +4,7 @@ One module a task: `recall` (spread associative recall), `multiquery` (the publi
 `variables`, `copying`. `Learner` trains a small model on any of them, `Suite` is a file of many such runs.
 """
 
-from eval.tasks.conduct import conduct
+from eval.tasks.conduct import conduct, report_to_stderr
 from eval.tasks.copying import CopyingTask
 from eval.tasks.criteria import Limit, criteria_of
 from eval.tasks.entry import TASKS
@@ -42,6 +42,7 @@ __all__ = [
     "VariablesTask",
     "conduct",
     "criteria_of",
+    "report_to_stderr",
     "rows_of",
     "score",
     "table_of_times",

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -29,8 +30,16 @@ def no_report(line: str) -> None:
     """Progress that nobody reads."""
 
 
+def report_to_stderr(line: str) -> None:
+    """Progress for who waits."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def conduct(runs: Sequence[Run], out: Path, device: str, jobs: int, report: Report) -> list[dict[str, Any]]:
     """Carry out the runs that have no result in `out`; the results of all, in order. SIGTERM, SIGHUP raise UserError.
+
+    Args:
+        report: of every point and run; with several `jobs` their processes have copies of it.
 
     Raises:
         UserError: if another command is at work in `out`, a file there is of another run, or a run was killed.
@@ -104,7 +113,7 @@ def _in_processes(runs: list[Run], out: Path, device: str, jobs: int, report: Re
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(threads,))
     try:
-        futures = {pool.submit(carry_out, run, out, device): run for run in runs}
+        futures = {pool.submit(carry_out, run, out, device, report): run for run in runs}
         for done, future in enumerate(as_completed(futures), start=1):
             future.result()
             report(_line(futures[future], out, done, len(runs)))

@@ -19,7 +19,7 @@ import yaml
 
 from data_pipeline import UserError
 from data_pipeline.json_text import to_json
-from eval.tasks.conduct import carry_out, conduct, no_report, result_of
+from eval.tasks.conduct import carry_out, conduct, no_report, report_to_stderr, result_of
 from eval.tasks.results import rows_of
 from eval.tasks.suite import Run
 from eval.tasks.training import Learner
@@ -55,6 +55,12 @@ def conducted(runs: list[Run], out: Path, jobs: int = 1) -> tuple[list[dict[str,
 def without_time(result: dict[str, Any] | None) -> dict[str, Any]:
     assert result is not None
     return {key: value for key, value in result.items() if key != "seconds"}
+
+
+def points_of(lines: str) -> list[str]:
+    points = sorted(line for line in lines.splitlines() if ": update " in line)
+    assert points
+    return points
 
 
 class StopError(Exception):
@@ -134,12 +140,17 @@ def test_a_run_killed_after_a_point_goes_on_to_the_same_result(run: Run, tmp_pat
     assert without_time(result_of(run, tmp_path)) == expected
 
 
-def test_runs_in_processes_beside_each_other_give_the_same_results(tmp_path: Path) -> None:
+def test_runs_in_processes_beside_each_other_give_the_same_results(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     runs = load_suite(tmp_path).runs(["passages"])
-    one, _ = conducted(runs, tmp_path / "one")
-    two, lines = conducted(runs, tmp_path / "two", jobs=2)
+    one = conduct(runs, tmp_path / "one", "cpu", 1, report_to_stderr)
+    lines = capfd.readouterr().err
+    two = conduct(runs, tmp_path / "two", "cpu", 2, report_to_stderr)
     assert [without_time(result) for result in two] == [without_time(result) for result in one]
-    assert [line[:6] for line in lines[1:]] == ["[1/2] ", "[2/2] "]
+    beside = capfd.readouterr().err
+    assert points_of(beside) == points_of(lines)
+    assert [line[:6] for line in beside.splitlines() if line.startswith("[")] == ["[1/2] ", "[2/2] "]
 
 
 @pytest.mark.parametrize(
