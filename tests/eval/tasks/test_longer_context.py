@@ -1,4 +1,4 @@
-"""A model that was trained to recall at 128 tokens, started again with one scale more, recalls at 512 at once."""
+"""A model that was trained to recall at 64 tokens, started again with one scale more, recalls at 256 at once."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from maha_model import ModelConfig
 from pretrain.checkpoint import CheckpointInfo, InitialWeights, save_checkpoint, whole_pieces
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SHORT, LONG = (RecallTask(length=length, pairs=4, keys=8, values=8) for length in (128, 512))
+SHORT, LONG = (RecallTask(length=length, pairs=4, keys=8, values=8) for length in (64, 256))
 MODEL = ModelConfig(
     vocab_size=SHORT.vocab_size, context_length=SHORT.length, d_model=32, num_layers=2, num_heads=2, d_ff=64, span=8,
     coarse_span=8, num_scales=3, ratio=4, init_std=0.1, recency=0, dilation=1, local_activation="none", descent=4,

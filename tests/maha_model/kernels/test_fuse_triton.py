@@ -205,7 +205,7 @@ def test_kernels_that_cannot_be_compiled_are_one_line(
 _EXTREMES = """
 import json, sys
 from maha_model.kernels.fuse.registers import PROBLEMS, launches, measure
-for scales, width in ((2, 64), (2, 128), (8, 64), (8, 128)):
+for scales, width in ((2, 128), (8, 128)):
     for direction, launch in launches(scales, width, PROBLEMS["target"]):
         if direction == sys.argv[1]:
             if hasattr(launch.kernel, "configs"):
@@ -223,13 +223,13 @@ for scales, width in ((2, 64), (2, 128), (8, 64), (8, 128)):
     ],
 )
 def test_compiled_kernels_of_fewest_and_most_scales_spill_nothing(direction: str, kernels: set[str]) -> None:
-    """2 and 8 scales, heads of 64 and 128, for H100, with what takes the most registers.
+    """2 and 8 scales, heads of 128, for H100, with what takes the most registers.
 
     That is the kind `target` and the last of a kernel's tiles. Left to the command, which takes half an hour: 3 to 7
-    scales, the other kinds and tiles, A100.
+    scales, narrower heads, the other kinds and tiles, A100.
     """
     found = compiled("-c", _EXTREMES, direction)
-    for shape in ((2, 64), (2, 128), (8, 64), (8, 128)):
+    for shape in ((2, 128), (8, 128)):
         assert {row["kernel"] for row in found if (row["scales"], row["width"]) == shape} >= kernels
     for row in found:
         assert row["spilled_bytes"] == 0, row
