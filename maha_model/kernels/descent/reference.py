@@ -63,14 +63,6 @@ def beside_bounds(q_BHMd: Tensor, width: int) -> Tensor:
     return torch.cat((q_BHMd.clamp_min(0), q_BHMd.clamp_max(0)), -1)
 
 
-def merge_parts(grad_BHMd: Tensor, q_BHMd: Tensor) -> Tensor:
-    """The gradient of queries from that of `beside_bounds(q)`."""
-    if grad_BHMd.shape == q_BHMd.shape:
-        return grad_BHMd
-    of_positive, of_negative = grad_BHMd.chunk(2, -1)
-    return torch.where(q_BHMd >= 0, of_positive, 0) + torch.where(q_BHMd <= 0, of_negative, 0)
-
-
 def _children(parents_BHMk: Tensor, bias_BHMk: Tensor, blocks: int, ratio: int) -> tuple[Tensor, Tensor]:
     """Whether a token's parent is chosen, and that parent's bias: both (B, H, M, blocks * ratio)."""
     shape = *parents_BHMk.shape[:3], blocks + 1  # the last block takes what is not chosen

@@ -20,7 +20,7 @@ def beside_bounds(q: Tensor, width: int) -> Tensor:
 
 
 def merged(grad: Tensor, q: Tensor) -> Tensor:
-    """As `reference.merge_parts`: the gradient of queries from that of its parts."""
+    """The gradient of queries from that of `beside_bounds(q)`."""
     if grad.shape == q.shape:
         return grad
     q = q if q.stride(-1) == 1 else q.contiguous()
