@@ -31,8 +31,9 @@ def no_report(line: str) -> None:
 
 
 def report_to_stderr(line: str) -> None:
-    """Progress for who waits."""
-    print(line, file=sys.stderr, flush=True)
+    """Progress for who waits; in one write, as several processes may."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def conduct(runs: Sequence[Run], out: Path, device: str, jobs: int, report: Report) -> list[dict[str, Any]]:
